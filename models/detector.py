@@ -1,0 +1,89 @@
+"""A YAML as a detector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from .blocks import Conv
+from .errors import InputError
+from .grammar import Config, read_config
+from .heads import Detect, no_levels
+from .network import BuildRow, Network, build_row
+
+
+class Model(Network):
+    """A detector built from a YAML: every row of backbone and head, the last one `Detect`.
+
+    Parameters
+    ----------
+    cfg
+        Path of a model YAML, or the mapping that it holds.
+    nc, ch, anchors
+        Classes, input channels and anchors in place of the YAML's own.
+
+    Attributes
+    ----------
+    names
+        Class names by index.
+    stride
+        (nl,) strides of the head's levels in pixels.
+
+    Raises
+    ------
+    InputError
+        Names file, row and module of what cannot be built.
+    """
+
+    def __init__(
+        self,
+        cfg: str | Path | Mapping[str, Any] | Config,
+        nc: int | None = None,
+        ch: int | None = None,
+        anchors: Any = None,
+        build: BuildRow = build_row,
+    ) -> None:
+        super().__init__()
+        config = read_config(cfg, nc, ch, anchors)
+        if config.rows[-1].module != "Detect":
+            if config.rows[-1].module == "Segment":
+                raise config.rows[-1].error("Segment heads are not supported yet; Detect is")
+            raise no_levels(config.file)
+        if build is build_row:
+            config.require_plain()
+        self.build(config, build)
+        self.names: dict[int, str] = {i: f"class{i}" for i in range(self.head.nc)}
+        if isinstance(given := config.raw.get("names"), (list, dict)):
+            self.names = dict(enumerate(given)) if isinstance(given, list) else {int(k): v for k, v in given.items()}
+        reductions = self.reductions()
+        self.head.set_strides([reductions[j] for j in config.rows[-1].sources])
+
+    @property
+    def head(self) -> Detect:
+        return cast(Detect, self.model[-1])
+
+    @property
+    def stride(self) -> torch.Tensor:
+        return self.head.stride
+
+    def fuse(self) -> Model:
+        """Fold batch normalisation into convolutions, in place; for inference only."""
+        for module in self.modules():
+            if isinstance(module, Conv):
+                module.fuse()
+        return self.eval()
+
+    def check_imgsz(self, imgsz: int) -> int:
+        """`imgsz` if it is a multiple of the largest stride, else `InputError` with the nearest ones that are."""
+        return check_imgsz(imgsz, int(self.stride.max()))
+
+
+def check_imgsz(imgsz: int, stride: int) -> int:
+    """`imgsz` if it is a positive multiple of `stride`, else `InputError` with the nearest sizes that are."""
+    if imgsz < stride or imgsz % stride:
+        below = max(imgsz // stride, 1) * stride
+        raise InputError(f"--imgsz {imgsz} is no multiple of the stride {stride}; right would be {below} or {below + stride}")
+    return imgsz

@@ -1,0 +1,101 @@
+"""Files that are whole or not there at all, and the plain form in which a network is handed over."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import InputError
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that replaces it when the block ends without an error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+class _RowDumper(yaml.SafeDumper):
+    """Writes rows on one line each, as model YAMLs are read by people."""
+
+
+def _sequence(dumper: yaml.SafeDumper, data: Any) -> yaml.Node:
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
+
+
+class _Block(list):
+    """A list that is written one item a line."""
+
+
+_RowDumper.add_representer(list, _sequence)
+_RowDumper.add_representer(tuple, _sequence)
+_RowDumper.add_representer(
+    _Block, lambda d, data: d.represent_sequence("tag:yaml.org,2002:seq", list(data), flow_style=False)
+)
+
+
+def dump_model_yaml(cfg: Mapping[str, Any]) -> str:
+    """A model YAML as text: a row a line, in the order of `cfg`."""
+    written = {k: _Block(v) if k in ("backbone", "head", "anchors") and isinstance(v, list) else v for k, v in cfg.items()}
+    return yaml.dump(written, Dumper=_RowDumper, sort_keys=False, width=1000, allow_unicode=True)
+
+
+def save_model_yaml(cfg: Mapping[str, Any], path: str | Path) -> None:
+    """Write a model YAML, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(dump_model_yaml(cfg), encoding="utf-8")
+
+
+def save_detector(model: Any, path: str | Path, **extra: Any) -> None:
+    """Write a detector as plain data: ``{"yaml", "state_dict", "names", …}``, readable with weights_only=True."""
+    import torch
+
+    state = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+    with atomic(path) as temporary:
+        torch.save({"yaml": model.config.raw, "state_dict": state, "names": dict(model.names), **extra}, temporary)
+
+
+def load_detector(path: str | Path) -> tuple[Any, dict[str, Any]]:
+    """Build the detector of a file that `save_detector` wrote.
+
+    Returns
+    -------
+    Model in eval mode, the file's whole content
+    """
+    import torch
+
+    from .detector import Model
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        model = Model(content["yaml"])
+        model.load_state_dict(content["state_dict"])
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except InputError:
+        raise
+    except Exception as e:
+        raise InputError(f"{path}: not a detector file of this project: {str(e).splitlines()[0]}") from None
+    model.names = content["names"]
+    return model.eval(), content

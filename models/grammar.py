@@ -1,0 +1,322 @@
+"""The grammar of a model YAML: files and rows to `Config`, without torch and without `eval`.
+
+A row is YOLOv5's ``[from, number, module, args]``. A mapping that closes `args` holds keyword arguments.
+A choice (``{choice: …}``, ``{range: …}``, ``{table: …, by: …}``) may stand wherever a scalar stands; what it means is
+the business of `spaces`, here it is only carried, and refused by `Config.require_plain`.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import difflib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import InputError
+
+MODELS = Path(__file__).resolve().parent
+KEYS = (
+    "nc ch anchors depth_multiple width_multiple channel_multiple activation backbone head resolution names".split()
+)
+CHOICE_KEYS = ("choice", "range", "table")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A constructor written as a string, such as ``nn.LeakyReLU(0.1)``; literal arguments only."""
+
+    name: str
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        parts = [repr(a) for a in self.args] + [f"{k}={v!r}" for k, v in self.kwargs.items()]
+        return f"{self.name}({', '.join(parts)})"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row, `index` counted over backbone and head. `number`, `args` and `kwargs` may still hold choices."""
+
+    index: int
+    section: str
+    source: int | tuple[int, ...]
+    number: Any
+    module: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    file: str
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """`from` as absolute row indices; -1 is the network's input."""
+        several = self.source if isinstance(self.source, tuple) else (self.source,)
+        return tuple(self.index + f if f < 0 else f for f in several)
+
+    def error(self, message: str) -> InputError:
+        return InputError(f"{self.file}: row {self.index} ({self.module}): {message}")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A model YAML that has been read and checked as far as that goes without building it.
+
+    `raw` is the mapping as written; `rows` the rows of backbone and head in order.
+    """
+
+    file: str
+    raw: dict[str, Any]
+    rows: tuple[Row, ...]
+    num_backbone: int
+    nc: int | None
+    ch: int
+    anchors: Any
+    depth_multiple: float
+    width_multiple: float
+    channel_multiple: int
+    activation: Call | None
+
+    @property
+    def num_anchors(self) -> int | None:
+        """Anchors a level."""
+        if isinstance(self.anchors, list):
+            return len(self.anchors[0]) // 2
+        return self.anchors
+
+    def width(self, channels: Any, row: Row) -> int:
+        """Output channels of a row: `channels` x `width_multiple`, rounded up to a multiple of `channel_multiple`.
+
+        Channels that equal the head's output count, anchors x (nc + 5), are left as they are.
+        """
+        if isinstance(channels, bool) or not isinstance(channels, (int, float)) or channels <= 0:
+            raise row.error(f"output channels must be a positive number, got {channels!r}")
+        if self.num_anchors and self.nc and channels == self.num_anchors * (self.nc + 5):
+            return int(channels)
+        return math.ceil(channels * self.width_multiple / self.channel_multiple) * self.channel_multiple
+
+    def depth(self, row: Row) -> int:
+        """Repeats of a row: 1 stays 1, anything else is multiplied by `depth_multiple` and rounded, at least 1."""
+        number = row.number
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise row.error(f"number of repeats must be a positive integer, got {number!r}")
+        return max(round(number * self.depth_multiple), 1) if number > 1 else number
+
+    def backbone(self) -> Config:
+        """The same YAML without its head."""
+        rows = self.rows[: self.num_backbone]
+        return Config(**{**self.__dict__, "rows": rows, "raw": {**self.raw, "head": []}})
+
+    def require_plain(self) -> Config:
+        """Raise `InputError` if a choice is left; a space must be frozen before a plain network is built from it."""
+        for row in self.rows:
+            for where, _ in choices_in(row):
+                raise row.error(
+                    f"{where} is a choice, and a plain network has none: freeze the space first (spaces.freeze)"
+                )
+        return self
+
+
+def is_choice(value: Any) -> bool:
+    """Whether a YAML value is a choice mapping."""
+    return isinstance(value, Mapping) and any(key in value for key in CHOICE_KEYS)
+
+
+def choices_in(row: Row) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield (name of the argument, choice mapping) for every choice in a row, `number` first."""
+
+    def walk(where: str, value: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        if is_choice(value):
+            yield where, value
+        elif isinstance(value, (list, tuple)):
+            for i, v in enumerate(value):
+                yield from walk(f"{where}.{i}", v)
+
+    yield from walk("number", row.number)
+    for i, arg in enumerate(row.args):
+        yield from walk(str(i), arg)
+    for name, arg in row.kwargs.items():
+        yield from walk(name, arg)
+
+
+def find_file(cfg: str | Path) -> Path:
+    """Find a YAML as written, below the project's folder, or by its name in `models/` and `models/hub/`."""
+    path = Path(cfg)
+    for candidate in (path, MODELS.parent / path, MODELS / path.name, MODELS / "hub" / path.name):
+        if candidate.is_file():
+            return candidate
+    raise InputError(f"{cfg}: no such file (looked here, in {MODELS.name}/ and in {MODELS.name}/hub/)")
+
+
+def load_yaml(path: Path) -> Any:
+    """Read one YAML document; what cannot be read is an `InputError` with the line."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as e:
+        mark = getattr(e, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{where}: not valid YAML: {getattr(e, 'problem', None) or e}") from None
+    except (OSError, UnicodeDecodeError) as e:
+        raise InputError(f"{path}: cannot be read: {e}") from None
+
+
+def read_config(
+    cfg: str | Path | Mapping[str, Any] | Config, nc: int | None = None, ch: int | None = None, anchors: Any = None
+) -> Config:
+    """Read a model YAML.
+
+    Parameters
+    ----------
+    cfg
+        Path, or the mapping that such a file holds.
+    nc, ch, anchors
+        Number of classes, input channels and anchors in place of the YAML's own.
+
+    Raises
+    ------
+    InputError
+        Names file, row and what would be right.
+    """
+    if isinstance(cfg, Config):
+        file, raw = cfg.file, copy.deepcopy(cfg.raw)
+    elif isinstance(cfg, Mapping):
+        file, raw = "model dict", copy.deepcopy(dict(cfg))
+    else:
+        path = find_file(cfg)
+        file, raw = str(path), load_yaml(path)
+    if not isinstance(raw, dict) or "backbone" not in raw:
+        raise InputError(f"{file}: not a model YAML: a mapping with the key 'backbone' is needed")
+    for key in raw:
+        close = difflib.get_close_matches(str(key), KEYS, n=1, cutoff=0.8)
+        if key not in KEYS and close:
+            raise InputError(f"{file}: unknown key '{key}', did you mean '{close[0]}'?")
+    raw.update({k: v for k, v in (("nc", nc), ("ch", ch), ("anchors", anchors)) if v is not None})
+
+    def positive(key: str, default: Any, kind: type | tuple[type, ...] = (int, float)) -> Any:
+        value = raw.get(key, default)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kind) or value <= 0):
+            raise InputError(f"{file}: {key} must be a positive {'integer' if kind is int else 'number'}, got {value!r}")
+        return value
+
+    activation = parse_value(raw["activation"]) if raw.get("activation") is not None else None
+    if activation is not None and not isinstance(activation, Call):
+        raise InputError(f"{file}: activation must be written like nn.SiLU(), got {raw['activation']!r}")
+    names = {"nc": positive("nc", None, int), "anchors": _anchors(raw.get("anchors"), file)}
+    rows: list[Row] = []
+    for section in ("backbone", "head"):
+        if not isinstance(raw.setdefault(section, []), list):
+            raise InputError(f"{file}: '{section}' must be a list of rows [from, number, module, args]")
+        for written in raw[section]:
+            rows.append(_row(len(rows), section, written, names, file))
+    if not raw["backbone"]:
+        raise InputError(f"{file}: 'backbone' has no rows")
+    return Config(
+        file=file,
+        raw=raw,
+        rows=tuple(rows),
+        num_backbone=len(raw["backbone"]),
+        nc=names["nc"],
+        ch=positive("ch", 3, int),
+        anchors=names["anchors"],
+        depth_multiple=positive("depth_multiple", 1.0),
+        width_multiple=positive("width_multiple", 1.0),
+        channel_multiple=positive("channel_multiple", 8, int),
+        activation=activation,
+    )
+
+
+def _anchors(anchors: Any, file: str) -> Any:
+    if anchors is None or (isinstance(anchors, int) and not isinstance(anchors, bool) and anchors > 0):
+        return anchors
+    if isinstance(anchors, list) and anchors:
+        lengths = {len(level) if isinstance(level, list) else 0 for level in anchors}
+        numbers = all(isinstance(v, (int, float)) for level in anchors if isinstance(level, list) for v in level)
+        if len(lengths) == 1 and (n := lengths.pop()) > 0 and n % 2 == 0 and numbers:
+            return anchors
+    raise InputError(
+        f"{file}: anchors must be a number a level, or a list of levels of equally many w,h pairs in pixels; "
+        f"got {anchors!r}"
+    )
+
+
+def _row(index: int, section: str, written: Any, names: Mapping[str, Any], file: str) -> Row:
+    def error(message: str) -> InputError:
+        return InputError(f"{file}: row {index}: {message}")
+
+    if not isinstance(written, list) or len(written) != 4:
+        raise error(f"a row is [from, number, module, args], got {written!r}")
+    source, number, module, args = written
+    if not isinstance(module, str):
+        raise error(f"module must be a name, got {module!r}")
+    several = source if isinstance(source, list) else [source]
+    for f in several:
+        if isinstance(f, bool) or not isinstance(f, int):
+            raise error(f"({module}): from must be a row index or a list of them, got {source!r}")
+        target = index + f if f < 0 else f
+        lowest = -1 if index == 0 else 0
+        if not lowest <= target < index:
+            right = "-1" if index == 0 else f"-1 to -{index}, or 0 to {index - 1}"
+            raise error(f"({module}): from {f} points at no earlier row; right would be {right}")
+    if not several:
+        raise error(f"({module}): from is an empty list")
+    if not isinstance(args, list):
+        raise error(f"({module}): args must be a list, got {args!r}")
+    try:
+        values = [parse_value(a, names) for a in args]
+        kwargs: Mapping[str, Any] = {}
+        if values and isinstance(values[-1], Mapping) and not is_choice(values[-1]):
+            kwargs = values.pop()
+        number = parse_value(number, names)
+    except InputError as e:
+        raise error(f"({module}): {e}") from None
+    return Row(
+        index, section, tuple(source) if isinstance(source, list) else source, number, module, tuple(values), kwargs, file
+    )
+
+
+_WORDS = {"None": None, "True": True, "False": False}
+
+
+def parse_value(value: Any, names: Mapping[str, Any] | None = None) -> Any:
+    """A YAML value as a Python value: upstream's string forms, lists and mappings of them.
+
+    ``None``, ``True``, ``'nearest'`` (quotes within the string), the names in `names` (``nc``, ``anchors``), and
+    constructors such as ``nn.LeakyReLU(0.1)``, which become `Call`. Any other string stays a string.
+    """
+    names = names or {}
+    if isinstance(value, list):
+        return [parse_value(v, names) for v in value]
+    if isinstance(value, dict):
+        if is_choice(value):
+            return value
+        return {k: parse_value(v, names) for k, v in value.items()}
+    if not isinstance(value, str):
+        return value
+    if value in _WORDS:
+        return _WORDS[value]
+    if value in names:
+        if names[value] is None:
+            raise InputError(f"'{value}' is used, but the YAML does not say what it is")
+        return names[value]
+    if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
+        return value[1:-1]
+    if "(" in value:
+        return _parse_call(value)
+    return value
+
+
+def _parse_call(text: str) -> Call:
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+        if isinstance(node, ast.Call) and all(k.arg for k in node.keywords):
+            name = ast.unparse(node.func)
+            args = tuple(ast.literal_eval(a) for a in node.args)
+            return Call(name, args, {str(k.arg): ast.literal_eval(k.value) for k in node.keywords})
+    except (SyntaxError, ValueError):
+        pass
+    raise InputError(f"cannot read {text!r}: a constructor with literal arguments is meant, such as nn.LeakyReLU(0.1)")

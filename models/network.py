@@ -1,0 +1,125 @@
+"""Rows to networks: what `Model`, `Classifier` and the supernets have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .blocks import default_activation
+from .errors import InputError
+from .grammar import Call, Config, Row
+from .registry import lookup
+
+BuildRow = Callable[[Config, Row, Sequence[int]], tuple[nn.Module, int]]
+
+
+def _plain(value: Any) -> Any:
+    """Constructor arguments as PyTorch wants them: lists of numbers as tuples, calls left to the blocks."""
+    if isinstance(value, Call) and value.name.removeprefix("nn.") not in dir(nn):
+        raise InputError(f"{value} is not of torch.nn")
+    if isinstance(value, list) and all(isinstance(v, (int, float)) for v in value):
+        return tuple(value)
+    return value
+
+
+def build_row(config: Config, row: Row, c_in: Sequence[int]) -> tuple[nn.Module, int]:
+    """Build a plain row.
+
+    Parameters
+    ----------
+    c_in
+        Channels of the row's inputs.
+
+    Returns
+    -------
+    module, channels of its output
+    """
+    entry = lookup(row)
+    args, c_out = entry.channels(config, row, c_in)
+    n = config.depth(row)
+    if entry.repeats:
+        args.insert(2, n)
+        n = 1
+    if n > 1 and c_out != sum(c_in):
+        raise row.error(f"repeated {n} times it must keep its width, but it turns {sum(c_in)} channels into {c_out}")
+    try:
+        modules = [entry.cls(*map(_plain, args), **row.kwargs) for _ in range(n)]
+    except (InputError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as e:
+        message = str(e).splitlines()[0].replace(f"{row.module}.__init__() ", "")
+        raise row.error(f"cannot be built from {list(row.args)}: {message}") from None
+    return (modules[0] if n == 1 else nn.Sequential(*modules)), c_out
+
+
+class Network(nn.Module):
+    """Rows in sequence, each fed by the rows that its `from` names.
+
+    Attributes
+    ----------
+    config
+        The YAML it was built from.
+    model
+        One module a row; state dict keys begin ``model.{row}.`` as upstream's do.
+    channels
+        Output channels of each row.
+    """
+
+    model: nn.ModuleList
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def build(self, config: Config, build: BuildRow = build_row) -> None:
+        """Build every row of `config` with `build`."""
+        self.config = config
+        self.channels: list[int] = []
+        layers = []
+        with default_activation(config.activation):
+            for row in config.rows:
+                c_in = [config.ch if j < 0 else self.channels[j] for j in row.sources]
+                layer, c_out = build(config, row, c_in)
+                layers.append(layer)
+                self.channels.append(c_out)
+        self.model = nn.ModuleList(layers)
+        read_again = {j for row in config.rows for j in row.sources if j != row.index - 1}
+        self._kept = read_again
+
+    def run_rows(self, x: Tensor) -> Any:
+        """The output of the last row."""
+        kept: dict[int, Any] = {-1: x} if -1 in self._kept else {}
+        previous: Any = x
+        for row, layer in zip(self.config.rows, self.model, strict=True):
+            inputs = [previous if j == row.index - 1 else kept[j] for j in row.sources]
+            try:
+                previous = layer(inputs if isinstance(row.source, tuple) else inputs[0])
+            except (RuntimeError, IndexError) as e:
+                shapes = ", ".join("x".join(map(str, i.shape)) for i in inputs if isinstance(i, Tensor))
+                raise row.error(f"does not fit its input ({shapes}): {str(e).splitlines()[0]}") from e
+            if row.index in self._kept:
+                kept[row.index] = previous
+        return previous
+
+    def forward(self, x: Tensor) -> Any:
+        return self.run_rows(x)
+
+    @torch.no_grad()
+    def reductions(self, size: int = 256) -> list[float]:
+        """Stride of each row's output in pixels of the input, measured by a forward; NaN where it is no map."""
+        strides: list[float] = []
+
+        def measure(_: nn.Module, __: Any, output: Any) -> None:
+            spatial = isinstance(output, Tensor) and output.ndim == 4
+            strides.append(size / output.shape[-2] if spatial else float("nan"))
+
+        handles = [layer.register_forward_hook(measure) for layer in self.model]
+        was_training = self.training
+        try:
+            self.eval().run_rows(torch.zeros(1, self.config.ch, size, size, device=next(self.parameters()).device))
+        finally:
+            for handle in handles:
+                handle.remove()
+            self.train(was_training)
+        # A map of one cell may stand for any stride from `size` up.
+        return strides if size not in strides else self.reductions(size * 4)

@@ -1,0 +1,108 @@
+"""Modules that a row may name, and how a row's arguments become the module's.
+
+`register` on a class makes it known to the grammar; a plug-in file that uses it is read by `load_plugin`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .errors import InputError
+from .grammar import Config, Row
+
+ChannelRule = Callable[[Config, Row, Sequence[int]], tuple[list[Any], int]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered module: its class, its channel rule, and whether it takes the repeat count itself."""
+
+    cls: Callable[..., nn.Module]
+    channels: ChannelRule
+    repeats: bool
+
+
+_REGISTRY: dict[str, Entry] = {}
+
+
+def one_input(row: Row, c_in: Sequence[int]) -> int:
+    """Channels of a row's only input."""
+    if len(c_in) != 1:
+        raise row.error(f"takes one input, but from names {len(c_in)}")
+    return c_in[0]
+
+
+def scaled(config: Config, row: Row, c_in: Sequence[int]) -> tuple[list[Any], int]:
+    """(c1, c2, …): c1 follows from the rows, c2 is the first argument, scaled by the width multiple."""
+    if not row.args:
+        raise row.error("output channels are missing: args must begin with them")
+    c2 = config.width(row.args[0], row)
+    return [one_input(row, c_in), c2, *row.args[1:]], c2
+
+
+def unchanged(config: Config, row: Row, c_in: Sequence[int]) -> tuple[list[Any], int]:
+    """Arguments as written, as many channels out as in."""
+    return list(row.args), one_input(row, c_in)
+
+
+def register(
+    name: str | None = None, *, channels: ChannelRule = scaled, repeats: bool = False
+) -> Callable[[Any], Any]:
+    """Make a class known to the grammar under `name` (default: its own name).
+
+    Parameters
+    ----------
+    channels
+        ``(config, row, input channels) -> (constructor arguments, output channels)``. The default is for blocks that
+        are built as ``cls(c1, c2, *args)``.
+    repeats
+        The block takes the repeat count as its third argument instead of being repeated.
+    """
+
+    def decorate(cls: Any) -> Any:
+        _REGISTRY[name or cls.__name__] = Entry(cls, channels, repeats)
+        return cls
+
+    return decorate
+
+
+def registered() -> dict[str, Entry]:
+    """All registered modules by name."""
+    from . import blocks, heads  # noqa: F401  (importing them registers what they define)
+
+    return dict(_REGISTRY)
+
+
+def lookup(row: Row) -> Entry:
+    """The entry of a row's module; `InputError` with the nearest known names otherwise."""
+    known = registered()
+    if row.module in known:
+        return known[row.module]
+    if row.module == "Segment":
+        raise row.error("Segment heads are not supported yet; Detect is")
+    if row.module in ("NASConv", "NASC3"):
+        raise row.error("is a searchable block: freeze the space first (spaces.freeze)")
+    close = difflib.get_close_matches(row.module, known, n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(sorted(known))}"
+    raise row.error(f"unknown module; {hint}")
+
+
+def load_plugin(path: str | Path) -> None:
+    """Import a Python file for the sake of the modules that it registers."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such plug-in file")
+    spec = importlib.util.spec_from_file_location(f"plugin_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
