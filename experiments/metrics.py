@@ -1,0 +1,243 @@
+"""How good detections are: COCO's average precision, precision and recall, the confusion matrix, and their pictures.
+
+AP and the matching of detections to objects are faster-coco-eval's, which is COCO's evaluation in C++.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from faster_coco_eval import COCO, COCOeval_faster
+from torch import Tensor
+from torchvision.ops import box_convert, box_iou
+
+_AP_MAX_DETECTIONS = 100  # an image and class: COCO's rule, https://cocodataset.org/#detection-eval
+_CONFIDENCES = np.linspace(0, 1, 1001)
+_MAX_NAMED_CLASSES = 20  # beyond these a picture has no room to name each
+
+
+class DetectionMetrics:
+    """Collects detections and objects image by image, then measures.
+
+    Args:
+        names: name of each class.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = list(names)
+        self._predictions: list[Tensor] = []
+        self._targets: list[Tensor] = []
+        self._curves: tuple[np.ndarray, np.ndarray] | None = None
+
+    def update(self, preds: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+        """Add images.
+
+        Args:
+            preds: for each image (n, 6): x1, y1, x2, y2 in pixels of the original, confidence, class.
+            targets: for each image (m, 5): class, x1, y1, x2, y2 in pixels of the original.
+        """
+        if len(preds) != len(targets):
+            raise ValueError(f"detections of {len(preds)} images, but objects of {len(targets)}")
+        self._predictions += [p.detach().cpu().double() for p in preds]
+        self._targets += [t.detach().cpu().double() for t in targets]
+        self._curves = None
+
+    def compute(self) -> dict[str, Any]:
+        """Measure.
+
+        Returns:
+            `map50_95`, `map50`, `map75`: AP, mean over the classes that have objects.
+            `confidence`: where the F1 score, mean over these classes, is best, in steps of 0.001;
+            `precision`, `recall`, `f1`: mean over these classes, at this confidence and IoU 0.5.
+            `classes`: `{name: {"instances", "precision", "recall", "f1", "ap50", "ap50_95"}}`. A class without
+            objects has no AP and is left out.
+            `images`, `instances`: how many were seen.
+            Where nothing was there to find, or nothing was found, the scores are 0.
+        """
+        precision, true_positive = self._evaluate()
+        predictions, targets = _stack(self._predictions, 6), _stack(self._targets, 5)
+        instances = np.bincount(targets[:, 1].astype(int), minlength=len(self.names))
+        present = instances.nonzero()[0]
+
+        ap = precision.mean(1)  # (10, nc): over recall
+        p, r, f1 = np.zeros((3, len(self.names), len(_CONFIDENCES)))
+        for c in present:
+            of_class = predictions[:, 6] == c
+            p[c], r[c], f1[c] = _by_confidence(predictions[of_class, 5], true_positive[of_class], instances[c])
+        best = f1[present].mean(0).argmax() if len(present) else 0
+
+        def mean(of_classes: np.ndarray) -> float:
+            return float(of_classes[..., present].mean()) if len(present) else 0.0
+
+        return {
+            "map50_95": mean(ap),
+            "map50": mean(ap[0]),
+            "map75": mean(ap[5]),
+            "confidence": float(_CONFIDENCES[best]),
+            "precision": mean(p[:, best]),
+            "recall": mean(r[:, best]),
+            "f1": mean(f1[:, best]),
+            "classes": {
+                self.names[c]: {
+                    "instances": int(instances[c]),
+                    "precision": float(p[c, best]),
+                    "recall": float(r[c, best]),
+                    "f1": float(f1[c, best]),
+                    "ap50": float(ap[0, c]),
+                    "ap50_95": float(ap[:, c].mean()),
+                }
+                for c in present
+            },
+            "images": len(self._targets),
+            "instances": len(targets),
+        }
+
+    def confusion_matrix(self, conf: float = 0.25, iou: float = 0.45) -> np.ndarray:
+        """Which class is taken for which.
+
+        Each object is paired with at most one detection, those that overlap most first, whatever their classes.
+
+        Args:
+            conf: only detections with more than this confidence count.
+            iou: a pair overlaps more than this.
+
+        Returns:
+            (nc + 1, nc + 1) counts at [detected, true]. The last row is objects that were missed, the last column
+            detections of background.
+        """
+        background = len(self.names)
+        matrix = np.zeros((background + 1, background + 1), dtype=int)
+        for prediction, target in zip(self._predictions, self._targets, strict=True):
+            prediction = prediction[prediction[:, 4] > conf]
+            detected, true = prediction[:, 5].int().tolist(), target[:, 0].int().tolist()
+            overlap = box_iou(prediction[:, :4], target[:, 1:])
+            pairs = (overlap > iou).nonzero()
+            free_detections, free_objects = set(range(len(detected))), set(range(len(true)))
+            for pair in overlap[pairs[:, 0], pairs[:, 1]].argsort(descending=True, stable=True):
+                d, t = pairs[pair].tolist()
+                if d in free_detections and t in free_objects:
+                    matrix[detected[d], true[t]] += 1
+                    free_detections.remove(d)
+                    free_objects.remove(t)
+            for d in free_detections:
+                matrix[detected[d], background] += 1
+            for t in free_objects:
+                matrix[background, true[t]] += 1
+        return matrix
+
+    def plot_confusion_matrix(self, path: str | Path) -> None:
+        """Draw the confusion matrix, each true class (column) as fractions of one."""
+        from matplotlib.figure import Figure
+
+        matrix = self.confusion_matrix()
+        fractions = matrix / matrix.sum(0, keepdims=True).clip(min=1)
+        names = [*self.names, "background"]
+        named = len(names) <= _MAX_NAMED_CLASSES + 1
+        side = 4 + (0.45 * len(names) if named else 8)
+        figure = Figure(figsize=(side + 1, side))
+        axes = figure.add_subplot(
+            xlabel="true class", ylabel="detected class", title="Confusion matrix, fractions of each true class"
+        )
+        figure.colorbar(axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1), ax=axes, fraction=0.046)
+        size = "medium" if named else 6
+        axes.set_xticks(range(len(names)), names, rotation=90, size=size)
+        axes.set_yticks(range(len(names)), names, size=size)
+        if named:
+            for (row, column), fraction in np.ndenumerate(fractions):
+                if matrix[row, column]:
+                    color = "white" if fraction > 0.5 else "black"
+                    axes.text(column, row, f"{fraction:.2f}", ha="center", va="center", color=color, size=8)
+        figure.savefig(path, dpi=150, bbox_inches="tight")
+
+    def plot_pr_curve(self, path: str | Path) -> None:
+        """Draw precision against recall at IoU 0.5, each class and their mean; the area under it is AP50."""
+        from matplotlib.figure import Figure
+
+        precision = self._evaluate()[0][0]  # (101, nc)
+        recall = np.linspace(0, 1, len(precision))
+        present = np.unique(_stack(self._targets, 5)[:, 1].astype(int))
+        named = len(present) <= _MAX_NAMED_CLASSES
+        figure = Figure(figsize=(9, 6), layout="constrained")
+        axes = figure.add_subplot(
+            xlabel="recall", ylabel="precision", title="Precision and recall at IoU 0.5", xlim=(0, 1), ylim=(0, 1.02)
+        )
+        # Ten colours tell apart; from the eleventh class on they come again with a broken line.
+        for i, c in enumerate(present):
+            label = f"{self.names[c]} {precision[:, c].mean():.3f}" if named else None
+            color, style = (f"C{i % 10}", "-" if i < 10 else "--") if named else ("0.8", "-")
+            axes.plot(recall, precision[:, c], color=color, linestyle=style, linewidth=1, label=label)
+        if len(present):
+            mean = precision[:, present].mean(1)
+            axes.plot(recall, mean, color="black", linewidth=3, label=f"all classes {mean.mean():.3f}")
+            figure.legend(title="AP50", loc="outside right upper")
+        axes.grid(alpha=0.3)
+        figure.savefig(path, dpi=150)
+
+    def _evaluate(self) -> tuple[np.ndarray, np.ndarray]:
+        """Run COCO's evaluation, once until the next update.
+
+        Returns:
+            Precision at 10 IoUs (0.5 to 0.95), 101 recalls and each class, (10, 101, nc), -1 for a class without
+            objects; and for each detection whether it is right at IoU 0.5, (D,).
+        """
+        if self._curves is not None:
+            return self._curves
+        predictions, targets = _stack(self._predictions, 6), _stack(self._targets, 5)
+        objects = _coco(targets[:, 0], targets[:, 1], targets[:, 2:6])
+        detections = _coco(predictions[:, 0], predictions[:, 6], predictions[:, 1:5], predictions[:, 5])
+        categories = [{"id": c, "name": name} for c, name in enumerate(self.names)]
+        images = [{"id": i} for i in range(len(self._targets))]
+        ground_truth = COCO({"images": images, "categories": categories, "annotations": objects})
+        found = COCO({"images": images, "categories": categories, "annotations": detections})
+
+        def run(max_detections: int, ious: Sequence[float] | None = None) -> dict[str, Any]:
+            coco = COCOeval_faster(ground_truth, found, "bbox")
+            coco.params.areaRng, coco.params.areaRngLbl = coco.params.areaRng[:1], ["all"]
+            coco.params.maxDets = [max_detections]
+            if ious is not None:
+                coco.params.iouThrs = np.array(ious)
+            coco.evaluate()
+            coco.accumulate()
+            return coco.eval
+
+        precision = run(_AP_MAX_DETECTIONS)["precision"][..., 0, 0]
+        # `matched` mixes the matches of all IoUs; the ones at 0.5 come from a run of their own, where no detection
+        # is left out, so that all that are shown count.
+        most = max((len(p) for p in self._predictions), default=0)
+        true_positive = np.zeros(len(predictions), dtype=bool)
+        for match in run(max(most, 1), [0.5])["matched"]:  # "detection_object"
+            true_positive[int(match.split("_")[0]) - 1] = True
+        self._curves = precision, true_positive
+        return self._curves
+
+
+def _stack(rows: list[Tensor], width: int) -> np.ndarray:
+    """Rows of all images, (R, 1 + width), the image's index in front."""
+    stacked = [torch.nn.functional.pad(r.reshape(-1, width), (1, 0), value=i) for i, r in enumerate(rows)]
+    return torch.cat([torch.zeros(0, 1 + width, dtype=torch.float64), *stacked]).numpy()
+
+
+def _coco(image: np.ndarray, label: np.ndarray, xyxy: np.ndarray, score: np.ndarray | None = None) -> list[dict]:
+    """COCO's annotations of boxes (R, 4). Their ids start at 1: COCO's evaluation reads 0 as "no match"."""
+    xywh = box_convert(torch.from_numpy(xyxy), "xyxy", "xywh").tolist()
+    rows = [
+        {"id": i, "image_id": int(n), "category_id": int(c), "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+        for i, (n, c, box) in enumerate(zip(image, label, xywh, strict=True), start=1)
+    ]
+    if score is not None:
+        for row, s in zip(rows, score.tolist(), strict=True):
+            row["score"] = s
+    return rows
+
+
+def _by_confidence(
+    score: np.ndarray, true_positive: np.ndarray, num_objects: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision, recall and F1 of one class's detections that have at least each of `_CONFIDENCES`."""
+    order = (-score).argsort(kind="stable")
+    above = np.searchsorted(-score[order], -_CONFIDENCES, side="right")
+    right = np.concatenate(([0], true_positive[order].cumsum()))[above]
+    precision, recall = right / above.clip(min=1), right / num_objects
+    return precision, recall, 2 * right / (above + num_objects)

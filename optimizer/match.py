@@ -1,0 +1,198 @@
+"""`match_nas`: a searched backbone, with its weights, in a full detector.
+
+Two ways lead from the searched rows to the detector's YAML, and both read everything from the YAMLs:
+
+1. *Overlay.* If the searched rows run in step with the detector's first rows (same inputs, same strides), they take
+   their places; rows of the detector's backbone beyond them, such as an SPPF that was not searched, stay.
+2. *Splice.* Otherwise the searched rows replace the detector's whole backbone, and what the head takes from it is found
+   by stride: the last searched row of the same stride (the idea of timm's `FeatureInfo`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from models.detector import Model
+from models.errors import InputError
+from models.files import load_detector, save_detector
+from models.grammar import Config, Row, read_config
+from models.network import Network
+from models.registry import lookup, scaled
+
+State = Mapping[str, Tensor]
+
+
+def match_nas(
+    detector: Model | str | Path | Mapping[str, Any],
+    searched: nn.Module | str | Path,
+    save: str | Path | None = None,
+    arch: Mapping[str, Any] | None = None,
+) -> Model:
+    """Build the detector that a search found and copy the searched weights into it.
+
+    Parameters
+    ----------
+    detector
+        What gives neck, head and classes: a `Model`, a YAML's path or its mapping. A `Model` gives its YAML and class
+        names, not its weights.
+    searched
+        A network whose arch is fixed, a supernet (then with `arch`), or the folder or ``detector.pt`` of a run.
+    save
+        Where to write the detector; see `models.save_detector`.
+    arch
+        Label to value, for a supernet.
+
+    Returns
+    -------
+    Model
+        Every tensor that the arch selects is carried over; only what has no source is initialised. Both counts are
+        printed, and stand in ``carried`` and ``initialised`` of the model.
+
+    Raises
+    ------
+    InputError
+        If the backbone cannot feed the head, or the arch is of another space.
+    """
+    source, state, arch = _searched(searched, arch)
+    target = detector.config if isinstance(detector, Model) else read_config(detector)
+    model = Model(join(target, source))
+    if isinstance(detector, Model):
+        model.names = dict(detector.names)
+
+    own = model.state_dict()
+    rows = tuple(f"model.{row.index}." for row in source.rows)
+    carried = {k: v for k, v in state.items() if k.startswith(rows) and k in own}
+    for key in (k for k in state if k.startswith(rows)):
+        if key not in own or own[key].shape != state[key].shape:
+            expected = tuple(own[key].shape) if key in own else "nothing"
+            raise InputError(f"{key}: the search has {tuple(state[key].shape)}, the detector {expected}")
+    model.load_state_dict({**own, **carried})
+    model.carried = sorted(carried)
+    model.initialised = sorted(set(own) - set(carried))
+    sizes = [f"{len(keys)} tensors ({sum(own[k].numel() for k in keys):,} values)" for keys in (carried, model.initialised)]
+    print(f"match_nas: {sizes[0]} carried over from the search, {sizes[1]} initialised")
+    if save is not None:
+        save_detector(model, save, arch=dict(arch or {}), num_searched=len(source.rows))
+    return model
+
+
+def _searched(searched: Any, arch: Mapping[str, Any] | None) -> tuple[Config, State, Mapping[str, Any] | None]:
+    """(plain YAML of the searched rows, state dict, arch)."""
+    if isinstance(searched, (str, Path)):
+        path = Path(searched)
+        model, content = load_detector(path / "detector.pt" if path.is_dir() else path)
+        num_rows = content.get("num_searched", model.config.num_backbone)
+        return _first_rows(model.config, num_rows), model.state_dict(), content.get("arch")
+    if hasattr(searched, "space"):
+        from spaces import slice_weights
+
+        if arch is None:
+            raise InputError("a supernet holds many networks: give match_nas the arch that is meant")
+        raw, state = slice_weights(searched, arch)
+        return _first_rows(read_config(raw), len(searched.config.rows)), state, searched.space.complete(arch)
+    if isinstance(searched, Network):
+        return _without_head(searched.config), searched.state_dict(), arch
+    raise InputError(f"match_nas takes a network, a supernet or a run folder, got {type(searched).__name__}")
+
+
+def _first_rows(config: Config, num_rows: int) -> Config:
+    return _without_head(Config(**{**config.__dict__, "rows": config.rows[:num_rows]}))
+
+
+def _without_head(config: Config) -> Config:
+    """Without a closing `Detect`: classes and anchors are the detector's."""
+    rows = config.rows[:-1] if config.rows[-1].module == "Detect" else config.rows
+    return Config(**{**config.__dict__, "rows": rows})
+
+
+def join(target: Config, source: Config) -> dict[str, Any]:
+    """The YAML of the detector `target` with the rows of `source` for a backbone; rows only, no weights."""
+    multiples = ("depth_multiple", "width_multiple", "channel_multiple")
+    if target.activation != source.activation:
+        raise InputError(
+            f"{target.file} and the searched {source.file} differ in 'activation' ({target.activation} and "
+            f"{source.activation}): give both the same"
+        )
+    if target.ch != source.ch:
+        raise InputError(f"the search took images of {source.ch} channels, {target.file} takes {target.ch}")
+    raw = {k: v for k, v in target.raw.items() if k not in ("backbone", "head")}
+    if all(getattr(target, m) == getattr(source, m) for m in multiples):
+        written = _written(target)
+        rows = [_written(source)[r.index] for r in source.rows]
+    else:
+        # What a nominal width means depends on the multiples, so both are written out.
+        raw.update({m: 1 for m in multiples})
+        written, rows = _written_out(target), _written_out(source)
+    if not _in_step(target, source):
+        return {**raw, **_splice(target, source, written, rows)}
+    written = rows + written[len(rows) :]
+    return {**raw, "backbone": written[: target.num_backbone], "head": written[target.num_backbone :]}
+
+
+def _written(config: Config) -> list[list[Any]]:
+    return [*config.raw["backbone"], *config.raw.get("head", [])]
+
+
+def _written_out(config: Config) -> list[list[Any]]:
+    """Rows as they are with every multiple at 1."""
+    rows = []
+    for row, (source, _, module, args) in zip(config.rows, _written(config), strict=False):
+        if lookup(row).channels is scaled:
+            args = [config.width(row.args[0], row), *args[1:]]
+        rows.append([source, config.depth(row), module, args])
+    return rows
+
+
+def _measure(config: Config) -> list[float]:
+    network = Network()
+    network.build(config)
+    return network.reductions()
+
+
+def _in_step(target: Config, source: Config) -> bool:
+    """Whether the searched rows can take the places of the detector's first rows."""
+    if len(source.rows) >= len(target.rows):
+        return False
+
+    def same(a: Row, b: Row) -> bool:
+        # Within the backbone a block may have become another; a head's row is replaced by its like only.
+        return a.sources == b.sources and (a.section == "backbone" or a.module == b.module)
+
+    if not all(same(a, b) for a, b in zip(target.rows, source.rows, strict=False)):
+        return False
+    rows = target.rows[: len(source.rows)]
+    return _measure(Config(**{**target.__dict__, "rows": rows})) == _measure(source)
+
+
+def _splice(
+    target: Config, source: Config, written: list[list[Any]], rows: list[list[Any]]
+) -> dict[str, list[list[Any]]]:
+    """Searched rows as the backbone; what the head takes from the old one by stride."""
+    old, new = target.num_backbone, len(rows)
+    old_strides, new_strides = _measure(target.backbone()), _measure(source)
+    if old_strides[-1] != new_strides[-1]:
+        raise InputError(
+            f"the searched backbone ends at stride {new_strides[-1]:g}, but the head of {target.file} continues from "
+            f"stride {old_strides[-1]:g}"
+        )
+    last_of = {stride: index for index, stride in enumerate(new_strides)}
+    last_of[old_strides[-1]] = new - 1
+
+    def moved(row: Row, j: int) -> int:
+        if j >= old:
+            return j + new - old
+        if old_strides[j] not in last_of:
+            raise row.error(f"takes a map of stride {old_strides[j]:g}, which the searched backbone does not have")
+        return last_of[old_strides[j]]
+
+    head = []
+    for row, (_, number, module, args) in zip(target.rows[old:], written[old:], strict=True):
+        index = row.index + new - old
+        sources = [moved(row, j) for j in row.sources]
+        sources = [-1 if j == index - 1 else j for j in sources]
+        head.append([sources if isinstance(row.source, tuple) else sources[0], number, module, args])
+    return {"backbone": rows, "head": head}

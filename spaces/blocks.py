@@ -1,0 +1,122 @@
+"""The searchable blocks `NASConv` and `NASC3` as NNI mutables, with the attribute names of the plain blocks.
+
+Because the names are the plain blocks', what NNI's `freeze` leaves of a supernet has the state dict keys of the plain
+network that `spaces.freeze` describes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import nni
+import torch
+from nni.nas.nn.pytorch import LayerChoice, ParametrizedModule
+from nni.nas.oneshot.pytorch.supermodule._expression_utils import traverse_all_options
+from nni.nas.oneshot.pytorch.supermodule.operation import MixedOperation
+from torch import Tensor, nn
+
+from models.blocks import Bottleneck, Conv, activation
+from models.blocks.conv import BatchNorm2d
+from models.grammar import Call
+
+from .nas_rows import ACTIVATIONS, BOTTLENECK_RATIOS, NASC3Row, NASConvRow, kernel_candidates
+
+
+class NASConv(nn.Module):
+    """A convolution whose kernel and activation are layer choices: bare convolutions, one batch norm, activations."""
+
+    def __init__(self, c1: int, c2: int, kernels: list[tuple[int, int]], stride: int, label: str) -> None:
+        super().__init__()
+        self.conv = LayerChoice([nn.Conv2d(c1, c2, k, stride, p, bias=False) for k, p in kernels], label=label)
+        self.bn = BatchNorm2d(c2)
+        self.act = LayerChoice([activation(Call(name)) for name in ACTIVATIONS], label=f"{label}_act")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.bn(self.conv(x)))
+
+
+class MutableBottleneck(ParametrizedModule, Bottleneck, wraps=Bottleneck):
+    """`Bottleneck` whose `hidden` may be a value choice."""
+
+
+class MixedBottleneck(MixedOperation, Bottleneck):
+    """`MutableBottleneck` in a supernet: the widest hidden layer, of which narrower archs use the first channels.
+
+    Where NNI's own mixed convolution weighs the channels before the batch normalisation, which takes the weights out
+    again, a mixture of widths is a mask on the activated hidden channels here (FBNetV2: Wan et al. 2020,
+    arXiv:2004.05565, section 3.1), so that the widths' probabilities get a gradient.
+    """
+
+    bound_type = MutableBottleneck
+    argument_list = ["hidden"]  # noqa: RUF012  (NNI reads it from the class)
+
+    def super_init_argument(self, name: str, value_choice: Any) -> int:
+        return max(traverse_all_options(value_choice))
+
+    def freeze_weight(self, hidden: int, **_: Any) -> dict[str, Tensor]:
+        """State dict of the bottleneck of `hidden` channels."""
+        state = {f"cv1.bn.{k}": v if v.ndim == 0 else v[:hidden] for k, v in self.cv1.bn.state_dict().items()}
+        state["cv1.conv.weight"] = self.cv1.conv.weight[:hidden]
+        state["cv2.conv.weight"] = self.cv2.conv.weight[:, :hidden]
+        return {**state, **{f"cv2.bn.{k}": v for k, v in self.cv2.bn.state_dict().items()}}
+
+    def forward_with_args(self, hidden: int | Mapping[int, Tensor], x: Tensor) -> Tensor:
+        if isinstance(hidden, int):
+            y = self._sliced(hidden, x)
+        else:
+            channels = torch.arange(self.cv1.conv.out_channels, device=x.device)
+            weights = [torch.as_tensor(p) * (channels < width) for width, p in hidden.items()]
+            y = self.cv2(self.cv1(x) * torch.stack(weights).sum(0).view(1, -1, 1, 1))
+        return x + y if self.add else y
+
+    def _sliced(self, hidden: int, x: Tensor) -> Tensor:
+        conv, bn = self.cv1.conv, self.cv1.bn
+        if self.training:
+            bn.num_batches_tracked += 1
+        y = nn.functional.conv2d(x, conv.weight[:hidden])
+        y = nn.functional.batch_norm(
+            y,
+            bn.running_mean[:hidden],
+            bn.running_var[:hidden],
+            bn.weight[:hidden],
+            bn.bias[:hidden],
+            self.training,
+            bn.momentum,
+            bn.eps,
+        )
+        y = nn.functional.conv2d(self.cv1.act(y), self.cv2.conv.weight[:, :hidden], padding=self.cv2.conv.padding)
+        return self.cv2.act(self.cv2.bn(y))
+
+
+class NASC3Candidate(nn.Module):
+    """C3 of one hidden width: searchable `cv1` and `cv2`, a plain last convolution, bottlenecks of searchable width."""
+
+    def __init__(self, c1: int, row: NASC3Row, hidden: int) -> None:
+        super().__init__()
+        first, second = row.conv_labels
+        self.cv1 = NASConv(c1, hidden, kernel_candidates(1, None), 1, first)
+        self.cv2 = NASConv(c1, hidden, kernel_candidates(1, None), 1, second)
+        self.cv3 = Conv(2 * hidden, row.c2, 1)
+        self.m = nn.Sequential(*(self._bottleneck(hidden, row.shortcut, label) for label in row.bottleneck_labels))
+
+    @staticmethod
+    def _bottleneck(hidden: int, shortcut: bool, label: str) -> nn.Module:
+        width = round(nni.choice(label, list(BOTTLENECK_RATIOS)) * hidden)
+        return MutableBottleneck(c1=hidden, c2=hidden, shortcut=shortcut, hidden=width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1))
+
+
+def build_nas_conv(row: NASConvRow, c1: int) -> nn.Module:
+    """The supernet block of a `NASConv` row."""
+    return NASConv(c1, row.c2, row.kernels, row.stride, row.label)
+
+
+def build_nas_c3(row: NASC3Row, c1: int) -> nn.Module:
+    """The supernet block of a `NASC3` row."""
+    return LayerChoice([NASC3Candidate(c1, row, hidden) for hidden in row.widths], label=row.label)
+
+
+BUILDERS: dict[type, Any] = {NASConvRow: build_nas_conv, NASC3Row: build_nas_c3}

@@ -1,0 +1,89 @@
+"""Choices in the grammar: what a YAML leaves open, as decisions with labels and values. Pure Python.
+
+| notation | meaning |
+|---|---|
+| ``{choice: [a, b, c]}`` | one of these |
+| ``{range: [min, max, step]}`` | min, min + step … max, inclusive |
+| ``{table: {1: 4, 2: 6}, by: LABEL}`` | follows another choice, no freedom of its own (CompOFA's coupling) |
+| ``label: NAME`` | names the decision; equal labels are one decision. Default ``row{i}.{arg}`` |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from models.errors import InputError
+
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One labelled decision and its values; `default` is what an arch without the label means, if it may lack it."""
+
+    label: str
+    values: tuple[Any, ...]
+    default: Any = _MISSING
+
+    @property
+    def has_default(self) -> bool:
+        return self.default is not _MISSING
+
+    def match(self, value: Any) -> Any:
+        """The decision's own value that `value` stands for (``"1"`` is 1); `InputError` if there is none."""
+        for own in self.values:
+            if own == value or str(own) == str(value) or _as_number(own) == _as_number(value) is not None:
+                return own
+        raise InputError(f"arch label '{self.label}': {value!r} does not fit; valid are {', '.join(map(str, self.values))}")
+
+
+@dataclass(frozen=True)
+class Follow:
+    """A value that is read off a table by another decision."""
+
+    label: str
+    table: Mapping[Any, Any]
+
+    def value(self, arch: Mapping[str, Any]) -> Any:
+        return self.table[arch[self.label]]
+
+
+def _as_number(value: Any) -> float | None:
+    try:
+        return None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def read_choice(mapping: Mapping[str, Any], default_label: str) -> Decision | Follow:
+    """Read a choice mapping; `InputError` says what is wrong with it, without the place, which the caller knows."""
+    kinds = [k for k in ("choice", "range", "table") if k in mapping]
+    allowed = {"table": {"table", "by"}}.get(kinds[0], {kinds[0], "label"})
+    if len(kinds) != 1 or set(mapping) - allowed:
+        raise InputError(f"a choice has the keys {' and '.join(sorted(allowed))}, got {', '.join(map(str, mapping))}")
+    if kinds[0] == "table":
+        table, by = mapping["table"], mapping.get("by")
+        if not isinstance(table, Mapping) or not table or not isinstance(by, str):
+            raise InputError("a table is written {table: {value: result, …}, by: LABEL}")
+        return Follow(by, table)
+    label = mapping.get("label", default_label)
+    if not isinstance(label, str):
+        raise InputError(f"a label is a name, got {label!r}")
+    values = mapping["choice"] if kinds[0] == "choice" else _steps(mapping["range"])
+    if not isinstance(values, list) or not values or any(isinstance(v, (dict, list)) for v in values):
+        raise InputError(f"a choice is a list of one or more values, got {values!r}")
+    if len(set(map(str, values))) != len(values):
+        raise InputError(f"a choice names a value twice: {values!r}")
+    return Decision(label, tuple(values))
+
+
+def _steps(bounds: Any) -> list[Any]:
+    numbers = isinstance(bounds, list) and len(bounds) == 3 and all(_as_number(b) is not None for b in bounds)
+    if not numbers or bounds[2] <= 0 or bounds[1] < bounds[0]:
+        raise InputError(f"a range is [min, max, step] with min <= max and step > 0, got {bounds!r}")
+    low, high, step = bounds
+    # Steps are counted, not added up, and rounded: 0.1 + 0.2 is to be written 0.3.
+    count = int((high - low) / step + 1e-9) + 1
+    return [low + i * step if isinstance(low, int) and isinstance(step, int) else round(low + i * step, 10) for i in range(count)]

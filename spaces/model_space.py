@@ -1,0 +1,115 @@
+"""Spaces as NNI model spaces, and what becomes of a supernet at an arch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.oneshot.pytorch.strategy import is_supernet
+from nni.nas.space import model_context
+from torch import Tensor, nn
+
+from models.classifier import Classifier, build_classifier, classify
+from models.detector import Model
+from models.errors import InputError
+from models.grammar import Config, Row, choices_in
+from models.network import Network, build_row
+from models.registry import one_input
+
+from .blocks import BUILDERS, MixedBottleneck
+from .space import Space, read_arch
+
+
+def _build_searchable(space: Space, config: Config, row: Row, c_in: Sequence[int]) -> tuple[nn.Module, int]:
+    if row.index in space.rows:
+        nas_row = space.rows[row.index]
+        return BUILDERS[type(nas_row)](nas_row, one_input(row, c_in)), nas_row.c2
+    for where, _ in choices_in(row):
+        raise row.error(
+            f"{where} is a choice, which supernets know in NASConv and NASC3 rows only; spaces.freeze takes it everywhere"
+        )
+    return build_row(config, row, c_in)
+
+
+class NASBACKBONE(ModelSpace, Network):
+    """The backbone rows of a space as a searchable classifier. (N, ch, H, W) -> (N, nc) logits.
+
+    Within `fixed_arch` the constructor returns the plain `models.Classifier` that the arch means.
+
+    Parameters
+    ----------
+    cfg
+        Path or mapping of a space's YAML; a head, if it has one, is left aside.
+    nc, ch
+        Classes and input channels in place of the YAML's own.
+    """
+
+    def __init__(self, cfg: str | Path | Mapping[str, Any], nc: int | None = None, ch: int | None = None) -> None:
+        super().__init__()
+        self.space = Space(cfg)
+        build_classifier(self, self.space.config, nc, ch, lambda *row: _build_searchable(self.space, *row))
+
+    @classmethod
+    def create_fixed_module(  # type: ignore[override]
+        cls, sample: Mapping[str, Any], cfg: Any, nc: int | None = None, ch: int | None = None
+    ) -> nn.Module:
+        return Classifier(Space(cfg).freeze(sample), nc, ch)
+
+    def extra_oneshot_hooks(self, strategy: Any) -> list[Any]:
+        """The supernet operations of our own blocks; NNI asks every model space for them."""
+        return [MixedBottleneck.mutate]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return classify(self, x)
+
+
+class NASDETECTOR(ModelSpace, Model):
+    """A whole space as a searchable detector; the output is `models.Model`'s.
+
+    Within `fixed_arch` the constructor returns the plain `models.Model` that the arch means.
+    """
+
+    def __init__(
+        self, cfg: str | Path | Mapping[str, Any], nc: int | None = None, ch: int | None = None, anchors: Any = None
+    ) -> None:
+        self.space = Space(cfg)
+        super().__init__(self.space.config, nc, ch, anchors, build=lambda *row: _build_searchable(self.space, *row))
+
+    @classmethod
+    def create_fixed_module(  # type: ignore[override]
+        cls, sample: Mapping[str, Any], cfg: Any, nc: int | None = None, ch: int | None = None, anchors: Any = None
+    ) -> nn.Module:
+        return Model(Space(cfg).freeze(sample), nc, ch, anchors)
+
+    extra_oneshot_hooks = NASBACKBONE.extra_oneshot_hooks
+
+
+@contextmanager
+def fixed_arch(arch: str | Path | Mapping[str, Any]) -> Iterator[None]:
+    """Spaces built inside are the plain networks that `arch`, a JSON's path or a mapping, means."""
+    with model_context(dict(arch) if isinstance(arch, Mapping) else read_arch(arch)):
+        yield
+
+
+def slice_weights(supernet: nn.Module, arch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a supernet is at an arch.
+
+    Returns
+    -------
+    The plain YAML, and the state dict that a plain network built from it takes.
+
+    Raises
+    ------
+    InputError
+        If `supernet` has not been through a one-shot strategy, or the arch is of another space.
+    """
+    space = supernet.space
+    full = space.complete(arch)
+    if space.rows and not is_supernet(supernet):
+        raise InputError("this is a model space without shared weights: run a one-shot strategy on it first")
+    sliced = supernet.freeze(full)
+    raw = {**space.freeze(full), **({"nc": supernet.config.nc} if supernet.config.nc else {})}
+    return raw, {k: v.detach().clone() for k, v in sliced.state_dict().items()}
