@@ -1,0 +1,254 @@
+"""Detection data: one call gives training, validation and test sets from any format."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.errors import InputError
+
+from . import augment
+from .augment import Hyp
+from .canvas import GREY, Letterbox, fit, fitted, pad, to_tensor
+from .detect_index import Index, build
+from .formats import records, spec_of
+from .images import UnreadableImageError, in_threads, read_rgb
+from .report import Report
+from .seeded import SeededDataset
+
+_log = logging.getLogger(__name__)
+_RAM_BYTES = 2 << 30  # a set's images are kept, decoded and scaled, up to here
+_DEFAULT_HYP = Hyp()
+
+
+class Meta(NamedTuple):
+    """Where an image comes from. `letterbox` maps boxes back; None where augmentation leaves no way back."""
+
+    name: str
+    shape: tuple[int, int]  # (height, width) of the original
+    letterbox: Letterbox | None
+
+
+class Item(NamedTuple):
+    image: Tensor  # uint8 (3, H, W), RGB
+    labels: Tensor  # float32 (n, 5): class, centre x, y, width, height, normalised to this tensor
+    meta: Meta
+
+
+class Batch(NamedTuple):
+    images: Tensor  # uint8 (N, 3, H, W), RGB
+    targets: Tensor  # float32 (M, 6): image in the batch, class, centre x, y, width, height, normalised
+    metas: tuple[Meta, ...]
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """For a DataLoader's `collate_fn`. Raises InputError when images differ in size (`rect` with a batch)."""
+    if len({item.image.shape for item in items}) > 1:
+        raise InputError("rect: the images of a batch differ in size; take batch size 1, or rect=False")
+    counts = torch.tensor([len(item.labels) for item in items])
+    position = torch.arange(len(items), dtype=torch.float32).repeat_interleave(counts)
+    targets = torch.cat([position[:, None], torch.cat([item.labels for item in items])], 1)
+    return Batch(torch.stack([item.image for item in items]), targets, tuple(item.meta for item in items))
+
+
+class ImageSource(Protocol):
+    """Annotated images by position. Labels as in `Item`, of the original image, as numpy."""
+
+    report: Report
+
+    @property
+    def shapes(self) -> Sequence[tuple[int, int]]: ...
+    @property
+    def labels(self) -> Sequence[np.ndarray]: ...
+    def name(self, i: int) -> str: ...
+    def read(self, i: int) -> np.ndarray:
+        """uint8 (height, width, 3) RGB. Raises UnreadableImageError."""
+
+    def drop(self, bad: dict[int, str]) -> None:
+        """Takes out images found unreadable, by position and with the reason."""
+
+
+class DetectionSet(SeededDataset[Item]):
+    """Letterboxed images, or augmented ones if there is a `hyp`. An item is a function of (seed, epoch, index).
+
+    Images are decoded once, at construction, and kept if they fit in 2 GiB. In a set that is larger they are read
+    anew each time, and one that proves unreadable then is warned of and stands in as grey background.
+    """
+
+    def __init__(self, source: ImageSource, imgsz: int, hyp: Hyp | None = None, seed: int = 0, rect: bool = False):
+        super().__init__(seed)
+        self.imgsz, self.hyp, self.rect = imgsz, hyp, rect
+        self._source = source
+        self._cache: list[np.ndarray] | None = None
+        if sum(3 * h * w for h, w in (fitted(shape, imgsz) for shape in source.shapes)) <= _RAM_BYTES:
+            self._cache = self._decode_all()
+
+    @property
+    def report(self) -> Report:
+        return self._source.report
+
+    @property
+    def labels(self) -> Sequence[np.ndarray]:
+        """Of every image, float32 (n, 5) as in `Item`, for the original image: what anchors are computed from."""
+        return self._source.labels
+
+    @property
+    def shapes(self) -> Sequence[tuple[int, int]]:
+        """(height, width) of every original image."""
+        return self._source.shapes
+
+    def __len__(self) -> int:
+        return len(self._source.shapes)
+
+    def __getitem__(self, i: int) -> Item:
+        name, shape = self._source.name(i), self._source.shapes[i]
+        if self.hyp is None:
+            scaled, labels = self._fitted(i)
+            canvas, box = pad(scaled, shape, self.imgsz, self.rect)
+            labels = labels + np.array([0, *box.pad, *box.pad])
+            return Item(to_tensor(canvas), _normalised(labels, canvas), Meta(name, shape, box))
+        image, labels = self._augmented(i, self.hyp, self.rng(i))
+        return Item(to_tensor(image), _normalised(labels, image), Meta(name, shape, None))
+
+    def _augmented(self, i: int, hyp: Hyp, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        image, labels = self._composed(i, hyp, rng)
+        if rng.random() < hyp.mixup:
+            image, labels = augment.mixup(
+                image, labels, *self._composed(int(rng.integers(len(self))), hyp, rng), rng=rng
+            )
+        image = augment.colour(image, hyp, rng)
+        if rng.random() < hyp.fliplr:
+            image, labels = augment.flip_left_right(image, labels)
+        if rng.random() < hyp.flipud:
+            image, labels = augment.flip_up_down(image, labels)
+        return image, labels
+
+    def _composed(self, i: int, hyp: Hyp, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A mosaic that begins with image `i`, or that image alone; scaled and shifted."""
+        if rng.random() < hyp.mosaic:
+            four = rng.permutation([i, *rng.integers(len(self), size=3)])
+            images, labels = zip(*(self._fitted(int(k)) for k in four), strict=True)
+            canvas, rows = augment.mosaic(images, labels, self.imgsz, rng)
+        else:
+            canvas, rows = self._fitted(i)
+        return augment.scale_and_shift(canvas, rows, self.imgsz, hyp, rng)
+
+    def _fitted(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image `i` with its longer side at imgsz, and its labels as float64 (n, 5) class, x1, y1, x2, y2 in pixels."""
+        labels = self._source.labels[i]
+        if self._cache is not None:
+            image = self._cache[i]
+        else:
+            try:
+                image = fit(self._source.read(i), self.imgsz)
+            except UnreadableImageError as error:
+                _log.warning("%s: cannot be read (%s); taken as background", self._source.name(i), error)
+                image = np.full((*fitted(self._source.shapes[i], self.imgsz), 3), GREY, dtype=np.uint8)
+                labels = labels[:0]
+        h, w = image.shape[:2]
+        rows = labels.astype(np.float64)
+        half = rows[:, 3:] / 2
+        corners = np.concatenate([rows[:, 1:3] - half, rows[:, 1:3] + half], 1) * [w, h, w, h]
+        return image, np.concatenate([rows[:, :1], corners], 1)
+
+    def _decode_all(self) -> list[np.ndarray]:
+        images = in_threads(self._decode, range(len(self)))
+        bad = {i: image for i, image in enumerate(images) if isinstance(image, str)}
+        if bad:
+            self._source.drop(bad)
+        return [image for image in images if not isinstance(image, str)]
+
+    def _decode(self, i: int) -> np.ndarray | str:
+        try:
+            return fit(self._source.read(i), self.imgsz)
+        except UnreadableImageError as error:
+            return str(error)
+
+
+@dataclass(frozen=True)
+class DetectionData:
+    """The splits of a set and its class names, in class order."""
+
+    train: DetectionSet
+    val: DetectionSet
+    test: DetectionSet | None
+    names: tuple[str, ...]
+
+    @property
+    def nc(self) -> int:
+        return len(self.names)
+
+
+def detection(
+    source: str | Path, imgsz: int = 640, hyp: Hyp | None = _DEFAULT_HYP, seed: int = 0, rect: bool = False
+) -> DetectionData:
+    """Opens a detection set: YOLO, COCO or Pascal VOC, told apart by what is there (see `formats`).
+
+    Args:
+        source: a data.yaml, a folder, or the name of a set that has a YAML in this package (`digits-detect`, `bccd`).
+        imgsz: longer side of an image on its canvas, in pixels.
+        hyp: augmentation of the training set; None for none.
+        seed: of the augmentation.
+        rect: validation and test canvases are cut to multiples of 32 instead of square.
+
+    Raises:
+        InputError: nothing there, a label that cannot be understood, or more than half of the images corrupt. What
+            can be mended is mended and counted in each set's `report`.
+    """
+    if imgsz < 1:
+        raise InputError(f"imgsz={imgsz}: the side of an image is 1 pixel or more")
+    spec = spec_of(source)
+    if hyp is not None and spec.options.get("mirror") is False:
+        hyp = replace(hyp, fliplr=0.0, flipud=0.0)
+    sources: dict[str, ImageSource] = {}
+    if spec.format == "digits-detect":
+        from .digits_detect import CLASS_NAMES, digit_images
+
+        names = CLASS_NAMES
+        sources.update(digit_images(spec.where, spec.entries, spec.options.get("canvas", 320)))
+    else:
+        names, splits = records(spec)
+        sources = {split: _Files(build(found, report)) for split, (found, report) in splits.items()}
+    sets = {
+        split: DetectionSet(images, imgsz, hyp if split == "train" else None, seed, rect and split != "train")
+        for split, images in sources.items()
+    }
+    return DetectionData(sets["train"], sets["val"], sets.get("test"), names)
+
+
+class _Files:
+    """The image files of an index."""
+
+    def __init__(self, index: Index):
+        self._index = index
+        self.report = index.report
+
+    @property
+    def shapes(self) -> Sequence[tuple[int, int]]:
+        return self._index.shapes
+
+    @property
+    def labels(self) -> Sequence[np.ndarray]:
+        return self._index.labels
+
+    def name(self, i: int) -> str:
+        return str(self._index.paths[i])
+
+    def read(self, i: int) -> np.ndarray:
+        return read_rgb(self._index.paths[i])
+
+    def drop(self, bad: dict[int, str]) -> None:
+        self._index.drop(bad)
+
+
+def _normalised(labels: np.ndarray, image: np.ndarray) -> Tensor:
+    """class, x1, y1, x2, y2 in pixels to class, centre, size in shares."""
+    h, w = image.shape[:2]
+    corners = labels[:, 1:] / [w, h, w, h]
+    centre, side = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
+    return torch.from_numpy(np.concatenate([labels[:, :1], centre, side], 1).astype(np.float32))

@@ -1,0 +1,72 @@
+"""Reading image files: strictly, upright and in RGB."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image, ImageOps
+
+SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
+
+_EXIF_ORIENTATION = 0x0112
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+class UnreadableImageError(Exception):
+    """An image file that is missing, corrupt or truncated. The message is the reason, without the path."""
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Every image file below `folder`, sorted."""
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+
+
+def image_shape(path: Path) -> tuple[int, int]:
+    """(height, width) in pixels, upright, from the header alone. Raises UnreadableImageError."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            # Orientations 5 to 8 lie on their side.
+            # The base class's method: PNG's own decodes the whole image to look for EXIF behind the pixels.
+            turned = Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1) >= 5
+            return (width, height) if turned else (height, width)
+    except Exception as error:  # Pillow's plug-ins raise nearly anything on a bad file
+        raise UnreadableImageError(_reason(error)) from error
+
+
+def read_rgb(path: Path, at_least: int = 0) -> np.ndarray:
+    """The image as uint8 (height, width, 3), upright. Raises UnreadableImageError, for a truncated file too.
+
+    at_least: both sides may be decoded smaller than the file's, but never below this many pixels (0: full size).
+        JPEG files are then scaled while they are decoded, which is several times faster.
+    """
+    try:
+        with Image.open(path) as image:
+            if at_least:
+                image.draft("RGB", (at_least, at_least))
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I"):  # 16 bits a pixel: convert() would clip, not scale
+                grey = np.clip(np.asarray(upright, dtype=np.int64) >> 8, 0, 255).astype(np.uint8)
+                return np.repeat(grey[..., None], 3, axis=2)
+            return np.array(upright.convert("RGB"))
+    except Exception as error:
+        raise UnreadableImageError(_reason(error)) from error
+
+
+def in_threads(work: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
+    """`[work(item) for item in items]` on a few threads: decoding releases the interpreter's lock."""
+    with ThreadPoolExecutor(min(8, cpu_count() or 1)) as pool:
+        return list(pool.map(work, items))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not an image file"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,34 @@
+"""What was found, mended and left out while a detection split was indexed."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Report:
+    """Counts of one split. `str(report)` is one line."""
+
+    split: str
+    images: int = 0  # readable, in the index
+    boxes: int = 0  # kept
+    background: int = 0  # images without a box
+    missing_labels: int = 0  # images without a label file; they count as background too
+    clipped: int = 0  # boxes partly outside the image by more than a pixel, cut at its edge
+    outside: int = 0  # boxes wholly outside, dropped
+    zero_area: int = 0  # dropped
+    duplicates: int = 0  # rows that repeat another, dropped
+    skipped: int = 0  # COCO crowds and VOC difficult objects, left out
+    corrupt: list[str] = field(default_factory=list)  # images missing, unreadable or truncated, left out
+
+    def __str__(self) -> str:
+        notes = {
+            "background": self.background,
+            "without label file": self.missing_labels,
+            "clipped": self.clipped,
+            "outside (dropped)": self.outside,
+            "without area (dropped)": self.zero_area,
+            "duplicate (dropped)": self.duplicates,
+            "crowd or difficult (left out)": self.skipped,
+            "corrupt (left out)": len(self.corrupt),
+        }
+        said = [f"{count:,} {what}" for what, count in notes.items() if count]
+        return f"{self.split}: {self.images:,} images, {self.boxes:,} boxes" + "".join(f", {s}" for s in said)

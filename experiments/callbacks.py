@@ -1,0 +1,96 @@
+"""Lightning callbacks of every run: history, checkpoint, progress."""
+
+from __future__ import annotations
+
+import csv
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from models.files import atomic
+
+
+class History(pl.Callback):
+    """Logged metrics by epoch, and the architecture's probabilities where there are any.
+
+    Its rows are part of the checkpoint, so that ``metrics.csv`` of a resumed run is that of an uninterrupted one.
+
+    Attributes
+    ----------
+    rows
+        One a training epoch: ``epoch``, ``step`` and what was logged.
+    probabilities
+        One a training epoch: label to {value: probability}.
+    """
+
+    def __init__(self, path: Path, title: str) -> None:
+        self.path, self.title = path, title
+        self.rows: list[dict[str, float]] = []
+        self.probabilities: list[dict[str, dict[str, float]]] = []
+        self._started = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "probabilities": self.probabilities}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows, self.probabilities = state["rows"], state["probabilities"]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        logged = {k: float(v) for k, v in trainer.callback_metrics.items() if not k.startswith("prob/")}
+        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **logged})
+        if hasattr(module, "export_probs"):
+            probabilities = module.export_probs()
+            self.probabilities.append(
+                {k: {str(v): float(p) for v, p in dist.items()} for k, dist in probabilities.items()}
+            )
+        with atomic(self.path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, sorted({k for row in self.rows for k in row}, key=_first("epoch", "step")))
+            writer.writeheader()
+            writer.writerows(self.rows)
+        metrics = "  ".join(f"{k} {v:.4f}" for k, v in sorted(logged.items()) if "_step" not in k)
+        seconds = time.perf_counter() - self._started
+        epochs = trainer.max_epochs
+        print(f"{self.title}  epoch {trainer.current_epoch + 1}/{epochs}  {metrics}  {seconds:.1f} s", flush=True)
+
+
+def _first(*names: str) -> Any:
+    return lambda k: (names.index(k) if k in names else len(names), k)
+
+
+class LastCheckpoint(pl.Callback):
+    """``last.ckpt`` after every epoch, atomically, with the state of every random generator.
+
+    A run that is killed goes on from its last whole epoch; since data order and augmentation depend on seed and epoch
+    alone, it ends where the uninterrupted run ends.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"torch": torch.get_rng_state(), "numpy": np.random.get_state()[1].tolist(), "python": random.getstate()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        version, internal, gauss = state["python"]
+        random.setstate((version, tuple(internal), gauss))
+        numpy_state = list(np.random.get_state())
+        numpy_state[1] = np.array(state["numpy"], dtype=np.uint32)
+        np.random.set_state(tuple(numpy_state))
+        self._torch = state["torch"]
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        # Between the checkpoint's restoring and the first step Lightning and NNI draw numbers of their own.
+        if hasattr(self, "_torch"):
+            torch.set_rng_state(self._torch.cpu())
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        with atomic(self.path) as temporary:
+            trainer.save_checkpoint(temporary)

@@ -1,0 +1,11 @@
+"""Evaluators and the traced Lightning parts that NNI scripts import as ``pl``."""
+
+from spaces import nni_compat  # isort: skip
+
+from nni.nas.evaluator.pytorch import DataLoader, Lightning, LightningModule, Trainer
+
+from .tasks.classify import Classification, ClassificationModule
+
+assert nni_compat.nni is not None
+
+__all__ = ["Classification", "ClassificationModule", "DataLoader", "Lightning", "LightningModule", "Trainer"]

@@ -1,0 +1,1 @@
+"""What a candidate or a supernet is trained on: Lightning evaluators."""

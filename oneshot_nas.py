@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""Search a YOLOv5-style backbone with a one-shot strategy and write a full detector."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from experiments.cli import run_script
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--strategy", default="darts", choices=["darts"], help="one-shot strategy")
+    add("--cfg", default="models/yolov5n_nas.yaml", help="YAML of the search space")
+    add("--detector", help="YAML that gives neck, head and classes; --cfg's own head where it has one")
+    add("--data", default="digits", help="digits, fashion-mnist, cifar10, imagenette, tinyimagenet, or a folder of images")
+    add("--data-root", help="where data sets lie or are downloaded to (default: datasets/)")
+    add("--epochs", type=positive_int, default=10, help="epochs over the training split")
+    add("--batch", type=positive_int, default=64, help="batch size")
+    add("--imgsz", type=positive_int, default=64, help="side of the images in pixels, a multiple of the stride")
+    add("--lr", type=positive_float, default=0.001, help="learning rate of the weights (Adam)")
+    add("--arch-lr", type=positive_float, default=0.01, help="learning rate of the architecture (Adam)")
+    add("--seed", type=int, default=0, help="fixes data, weights and the arch that is found")
+    add("--device", default="auto", help="auto, cpu or cuda")
+    add("--no-baseline", dest="baseline", action="store_false", help="do not train the result and the plain network")
+    add("--project", default="runs/oneshot_nas", help="folder of runs")
+    add("--name", default="exp", help="name of this run; a number is added where it is taken")
+    add("--exist-ok", action="store_true", help="write into the folder of an earlier run of this name")
+    add("--resume", metavar="RUN", help="go on with an interrupted run, given its folder; it keeps its options")
+    return parser.parse_args(argv)
+
+
+def positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def positive_float(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"must be greater than 0, got {value}")
+    return value
+
+
+def main(args: argparse.Namespace) -> None:
+    from experiments.oneshot import Options, search
+    from experiments.run_folder import RunFolder
+
+    if args.resume:
+        run, options = RunFolder.resume(args.resume)
+        search(Options(**options), run, resume=True)
+        return
+    names = Options.__dataclass_fields__
+    options = Options(**{k: v for k, v in vars(args).items() if k in names})
+    search(options, RunFolder(args.project, args.name, args.exist_ok))
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main, parse()))
