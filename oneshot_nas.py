@@ -51,12 +51,15 @@ def main(args: argparse.Namespace) -> None:
     from experiments.run_folder import RunFolder
 
     if args.resume:
-        run, options = RunFolder.resume(args.resume)
-        search(Options(**options), run, resume=True)
-        return
-    names = Options.__dataclass_fields__
-    options = Options(**{k: v for k, v in vars(args).items() if k in names})
-    search(options, RunFolder(args.project, args.name, args.exist_ok))
+        run, saved = RunFolder.resume(args.resume)
+        options = Options(**saved)
+    else:
+        options = Options(**{k: v for k, v in vars(args).items() if k in Options.__dataclass_fields__})
+        run = RunFolder(args.project, args.name, args.exist_ok)
+    try:
+        search(options, run, resume=bool(args.resume))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"go on with --resume {run.path}") from None
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namesp
     except InputError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted: go on with --resume and the run's folder", file=sys.stderr)
+    except KeyboardInterrupt as e:
+        print(f"interrupted{f': {e}' if str(e) else ''}", file=sys.stderr)
         return 130
     return 0

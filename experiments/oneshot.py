@@ -30,7 +30,7 @@ from .callbacks import History, LastCheckpoint
 from .evaluator import DataLoader
 from .experiment import RetiariiExeConfig, RetiariiExperiment
 from .plots import plot_probabilities
-from .proxy import quiet_lightning, recalibrated_accuracy, train_loader, train_plain
+from .proxy import interruptible, quiet_lightning, recalibrated_accuracy, train_loader, train_plain
 from .run_folder import RunFolder
 from .tasks.classify import Classification
 
@@ -181,7 +181,8 @@ def _run_strategy(
     config = RetiariiExeConfig("local")
     config.experiment_name = run.path.name
     config.experiment_working_directory = str(run.path / "nni")
-    experiment.run(config)
+    with interruptible(evaluator.trainer):
+        experiment.run(config)
     supernet = strategy.supernet.cpu()
     return supernet, space.complete(experiment.export_top_models(formatter="dict")[0])
 

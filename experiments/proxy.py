@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from spaces import nni_compat  # isort: skip
@@ -39,7 +41,19 @@ def quiet_lightning() -> None:
     for name in ("pytorch_lightning", "lightning.pytorch", "pytorch_lightning.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("nni.nas.experiment", "nni.experiment", "nni"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        # NNI logs a failure and raises it as well; the raised one is enough.
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def interruptible(trainer: pl.Trainer) -> Iterator[None]:
+    """Ctrl-C within is a KeyboardInterrupt again, which Lightning turns into an exit with status 1."""
+    try:
+        yield
+    except SystemExit:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
 
 
 @torch.no_grad()
@@ -94,5 +108,6 @@ def train_plain(
         enable_model_summary=False,
         callbacks=callbacks,
     )
-    trainer.fit(module, train_loader(data.train, batch, seed))
+    with interruptible(trainer):
+        trainer.fit(module, train_loader(data.train, batch, seed))
     return recalibrated_accuracy(network, data, batch, seed)

@@ -31,8 +31,7 @@ class RunFolder:
         path, number = Path(project) / name, 2
         while path.exists() and not exist_ok:
             path, number = Path(project) / f"{name}{number}", number + 1
-        path.mkdir(parents=True, exist_ok=True)
-        self.path = path
+        self.path = path  # made by the first file that is written, so that bad input leaves no empty folder
 
     @classmethod
     def resume(cls, path: str | Path) -> tuple[RunFolder, dict[str, Any]]:

@@ -85,5 +85,6 @@ def check_imgsz(imgsz: int, stride: int) -> int:
     """`imgsz` if it is a positive multiple of `stride`, else `InputError` with the nearest sizes that are."""
     if imgsz < stride or imgsz % stride:
         below = max(imgsz // stride, 1) * stride
-        raise InputError(f"--imgsz {imgsz} is no multiple of the stride {stride}; right would be {below} or {below + stride}")
+        right = f"{below} or {below + stride}"
+        raise InputError(f"--imgsz {imgsz} is no multiple of the stride {stride}; right would be {right}")
     return imgsz

@@ -57,7 +57,8 @@ _RowDumper.add_representer(
 
 def dump_model_yaml(cfg: Mapping[str, Any]) -> str:
     """A model YAML as text: a row a line, in the order of `cfg`."""
-    written = {k: _Block(v) if k in ("backbone", "head", "anchors") and isinstance(v, list) else v for k, v in cfg.items()}
+    blocks = ("backbone", "head", "anchors")
+    written = {k: _Block(v) if k in blocks and isinstance(v, list) else v for k, v in cfg.items()}
     return yaml.dump(written, Dumper=_RowDumper, sort_keys=False, width=1000, allow_unicode=True)
 
 

@@ -11,6 +11,7 @@ import ast
 import copy
 import difflib
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,8 @@ from .errors import InputError
 
 MODELS = Path(__file__).resolve().parent
 KEYS = (
-    "nc ch anchors depth_multiple width_multiple channel_multiple activation backbone head resolution names".split()
+    *("nc", "ch", "anchors", "depth_multiple", "width_multiple", "channel_multiple", "activation"),
+    *("backbone", "head", "resolution", "names"),
 )
 CHOICE_KEYS = ("choice", "range", "table")
 
@@ -38,6 +40,8 @@ class Call:
     def __str__(self) -> str:
         parts = [repr(a) for a in self.args] + [f"{k}={v!r}" for k, v in self.kwargs.items()]
         return f"{self.name}({', '.join(parts)})"
+
+    __repr__ = __str__
 
 
 @dataclass(frozen=True)
@@ -147,10 +151,12 @@ def choices_in(row: Row) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def find_file(cfg: str | Path) -> Path:
     """Find a YAML as written, below the project's folder, or by its name in `models/` and `models/hub/`."""
     path = Path(cfg)
-    for candidate in (path, MODELS.parent / path, MODELS / path.name, MODELS / "hub" / path.name):
+    # A path with a folder in it is that file or none: another of the same name would be a silent surprise.
+    hub = (MODELS / "hub" / path,) if path.name == str(path) else ()
+    for candidate in (path, MODELS.parent / path, MODELS / path, *hub):
         if candidate.is_file():
             return candidate
-    raise InputError(f"{cfg}: no such file (looked here, in {MODELS.name}/ and in {MODELS.name}/hub/)")
+    raise InputError(f"{cfg}: no such file (a bare name is looked for here, in {MODELS.name}/ and {MODELS.name}/hub/)")
 
 
 def load_yaml(path: Path) -> Any:
@@ -160,8 +166,9 @@ def load_yaml(path: Path) -> Any:
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{where}: not valid YAML: {getattr(e, 'problem', None) or e}") from None
-    except (OSError, UnicodeDecodeError) as e:
+        problem = getattr(e, "problem", None) or str(e).splitlines()[0]
+        raise InputError(f"{path}{where}: not valid YAML: {problem}") from None
+    except (OSError, ValueError) as e:
         raise InputError(f"{path}: cannot be read: {e}") from None
 
 
@@ -198,12 +205,16 @@ def read_config(
     raw.update({k: v for k, v in (("nc", nc), ("ch", ch), ("anchors", anchors)) if v is not None})
 
     def positive(key: str, default: Any, kind: type | tuple[type, ...] = (int, float)) -> Any:
-        value = raw.get(key, default)
+        value = default if raw.get(key) is None else raw[key]
         if value is not None and (isinstance(value, bool) or not isinstance(value, kind) or value <= 0):
-            raise InputError(f"{file}: {key} must be a positive {'integer' if kind is int else 'number'}, got {value!r}")
+            number = "integer" if kind is int else "number"
+            raise InputError(f"{file}: {key} must be a positive {number}, got {value!r}")
         return value
 
-    activation = parse_value(raw["activation"]) if raw.get("activation") is not None else None
+    try:
+        activation = parse_value(raw.get("activation"))
+    except InputError as e:
+        raise InputError(f"{file}: activation: {e}") from None
     if activation is not None and not isinstance(activation, Call):
         raise InputError(f"{file}: activation must be written like nn.SiLU(), got {raw['activation']!r}")
     names = {"nc": positive("nc", None, int), "anchors": _anchors(raw.get("anchors"), file)}
@@ -246,39 +257,41 @@ def _anchors(anchors: Any, file: str) -> Any:
 
 def _row(index: int, section: str, written: Any, names: Mapping[str, Any], file: str) -> Row:
     def error(message: str) -> InputError:
-        return InputError(f"{file}: row {index}: {message}")
+        return InputError(f"{file}: row {index}{message}")
 
     if not isinstance(written, list) or len(written) != 4:
-        raise error(f"a row is [from, number, module, args], got {written!r}")
+        raise error(f": a row is [from, number, module, args], got {written!r}")
     source, number, module, args = written
     if not isinstance(module, str):
-        raise error(f"module must be a name, got {module!r}")
+        raise error(f": module must be a name, got {module!r}")
     several = source if isinstance(source, list) else [source]
     for f in several:
         if isinstance(f, bool) or not isinstance(f, int):
-            raise error(f"({module}): from must be a row index or a list of them, got {source!r}")
+            raise error(f" ({module}): from must be a row index or a list of them, got {source!r}")
         target = index + f if f < 0 else f
         lowest = -1 if index == 0 else 0
         if not lowest <= target < index:
             right = "-1" if index == 0 else f"-1 to -{index}, or 0 to {index - 1}"
-            raise error(f"({module}): from {f} points at no earlier row; right would be {right}")
+            raise error(f" ({module}): from {f} points at no earlier row; right would be {right}")
     if not several:
-        raise error(f"({module}): from is an empty list")
+        raise error(f" ({module}): from is an empty list")
     if not isinstance(args, list):
-        raise error(f"({module}): args must be a list, got {args!r}")
+        raise error(f" ({module}): args must be a list, got {args!r}")
     try:
         values = [parse_value(a, names) for a in args]
         kwargs: Mapping[str, Any] = {}
         if values and isinstance(values[-1], Mapping) and not is_choice(values[-1]):
             kwargs = values.pop()
+        if stray := [v for v in values if isinstance(v, Mapping) and not is_choice(v)]:
+            raise InputError(f"keyword arguments close args, but {stray[0]} does not")
         number = parse_value(number, names)
     except InputError as e:
-        raise error(f"({module}): {e}") from None
-    return Row(
-        index, section, tuple(source) if isinstance(source, list) else source, number, module, tuple(values), kwargs, file
-    )
+        raise error(f" ({module}): {e}") from None
+    source = tuple(source) if isinstance(source, list) else source
+    return Row(index, section, source, number, module, tuple(values), kwargs, file)
 
 
+_DOTTED = re.compile(r"\w+(\.\w+)*")
 _WORDS = {"None": None, "True": True, "False": False}
 
 
@@ -313,8 +326,8 @@ def parse_value(value: Any, names: Mapping[str, Any] | None = None) -> Any:
 def _parse_call(text: str) -> Call:
     try:
         node = ast.parse(text.strip(), mode="eval").body
-        if isinstance(node, ast.Call) and all(k.arg for k in node.keywords):
-            name = ast.unparse(node.func)
+        name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+        if isinstance(node, ast.Call) and _DOTTED.fullmatch(name) and all(k.arg for k in node.keywords):
             args = tuple(ast.literal_eval(a) for a in node.args)
             return Call(name, args, {str(k.arg): ast.literal_eval(k.value) for k in node.keywords})
     except (SyntaxError, ValueError):

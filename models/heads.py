@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .grammar import Config, Row
-from .registry import register
+from .registry import all_inputs, register
 
 # RetinaNet's anchors (Lin et al. 2017, arXiv:1708.02002, section 4): squares of 4 strides, in even steps to the octave.
 # They stand in where the YAML gives a number of anchors a level instead of anchors.
@@ -24,9 +24,10 @@ def _detect(config: Config, row: Row, c_in: Sequence[int]) -> tuple[list[Any], i
         raise row.error(f"the first argument is the number of classes, got {nc!r}")
     if not isinstance(anchors, (int, list)):
         raise row.error(f"the second argument is anchors, got {anchors!r}")
+    c_in = all_inputs(row, c_in)
     if isinstance(anchors, list) and len(anchors) != len(c_in):
         raise row.error(f"from names {len(c_in)} levels, but anchors has {len(anchors)}")
-    return [nc, anchors, list(c_in)], (anchors if isinstance(anchors, int) else len(anchors[0]) // 2) * (nc + 5)
+    return [nc, anchors, c_in], (anchors if isinstance(anchors, int) else len(anchors[0]) // 2) * (nc + 5)
 
 
 @register(channels=_detect)
@@ -74,7 +75,7 @@ class Detect(nn.Module):
         self.initialize_biases()
 
     def initialize_biases(self) -> None:
-        """Priors of focal loss (Lin et al. 2017, section 3.3): 8 objects in a 640 x 640 image, classes equally likely."""
+        """Priors of focal loss (Lin et al. 2017, section 3.3): 8 objects in 640 x 640, classes equally likely."""
         for conv, stride in zip(self.m, self.stride.tolist(), strict=True):
             bias = conv.bias.detach().view(self.na, -1)
             bias[:, 4] += math.log(8 / (640 / stride) ** 2)

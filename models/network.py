@@ -18,7 +18,7 @@ BuildRow = Callable[[Config, Row, Sequence[int]], tuple[nn.Module, int]]
 
 def _plain(value: Any) -> Any:
     """Constructor arguments as PyTorch wants them: lists of numbers as tuples, calls left to the blocks."""
-    if isinstance(value, Call) and value.name.removeprefix("nn.") not in dir(nn):
+    if isinstance(value, Call) and value.name.removeprefix("torch.").removeprefix("nn.") not in dir(nn):
         raise InputError(f"{value} is not of torch.nn")
     if isinstance(value, list) and all(isinstance(v, (int, float)) for v in value):
         return tuple(value)
@@ -47,7 +47,7 @@ def build_row(config: Config, row: Row, c_in: Sequence[int]) -> tuple[nn.Module,
         raise row.error(f"repeated {n} times it must keep its width, but it turns {sum(c_in)} channels into {c_out}")
     try:
         modules = [entry.cls(*map(_plain, args), **row.kwargs) for _ in range(n)]
-    except (InputError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as e:
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, AssertionError) as e:
         message = str(e).splitlines()[0].replace(f"{row.module}.__init__() ", "")
         raise row.error(f"cannot be built from {list(row.args)}: {message}") from None
     return (modules[0] if n == 1 else nn.Sequential(*modules)), c_out
@@ -94,7 +94,9 @@ class Network(nn.Module):
             inputs = [previous if j == row.index - 1 else kept[j] for j in row.sources]
             try:
                 previous = layer(inputs if isinstance(row.source, tuple) else inputs[0])
-            except (RuntimeError, IndexError) as e:
+            except torch.OutOfMemoryError:
+                raise
+            except (RuntimeError, IndexError, TypeError, ValueError) as e:
                 shapes = ", ".join("x".join(map(str, i.shape)) for i in inputs if isinstance(i, Tensor))
                 raise row.error(f"does not fit its input ({shapes}): {str(e).splitlines()[0]}") from e
             if row.index in self._kept:
@@ -121,5 +123,5 @@ class Network(nn.Module):
             for handle in handles:
                 handle.remove()
             self.train(was_training)
-        # A map of one cell may stand for any stride from `size` up.
-        return strides if size not in strides else self.reductions(size * 4)
+        # A map of one cell may stand for any stride from `size` up; a pool over everything has no larger map.
+        return strides if size not in strides or size >= 4096 else self.reductions(size * 4)

@@ -35,9 +35,16 @@ _REGISTRY: dict[str, Entry] = {}
 
 def one_input(row: Row, c_in: Sequence[int]) -> int:
     """Channels of a row's only input."""
-    if len(c_in) != 1:
-        raise row.error(f"takes one input, but from names {len(c_in)}")
+    if isinstance(row.source, tuple):
+        raise row.error(f"takes one input: from must be one row index, got {list(row.source)}")
     return c_in[0]
+
+
+def all_inputs(row: Row, c_in: Sequence[int]) -> list[int]:
+    """Channels of the inputs of a row that takes a list of them."""
+    if not isinstance(row.source, tuple):
+        raise row.error(f"takes a list of inputs: from must be a list of row indices, got {row.source}")
+    return list(c_in)
 
 
 def scaled(config: Config, row: Row, c_in: Sequence[int]) -> tuple[list[Any], int]:
@@ -54,7 +61,7 @@ def unchanged(config: Config, row: Row, c_in: Sequence[int]) -> tuple[list[Any],
 
 
 def register(
-    name: str | None = None, *, channels: ChannelRule = scaled, repeats: bool = False
+    name: str | Callable[..., nn.Module] | None = None, *, channels: ChannelRule = scaled, repeats: bool = False
 ) -> Callable[[Any], Any]:
     """Make a class known to the grammar under `name` (default: its own name).
 
@@ -65,7 +72,11 @@ def register(
         are built as ``cls(c1, c2, *args)``.
     repeats
         The block takes the repeat count as its third argument instead of being repeated.
+
+    ``@register`` without parentheses is `register` with the defaults.
     """
+    if callable(name):
+        return register()(name)
 
     def decorate(cls: Any) -> Any:
         _REGISTRY[name or cls.__name__] = Entry(cls, channels, repeats)

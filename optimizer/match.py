@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from models.detector import Model
 from models.errors import InputError
 from models.files import load_detector, save_detector
-from models.grammar import Config, Row, read_config
+from models.grammar import Call, Config, Row, read_config
 from models.network import Network
 from models.registry import lookup, scaled
 
 State = Mapping[str, Tensor]
+SILU = Call("nn.SiLU")
 
 
 def match_nas(
@@ -57,8 +58,13 @@ def match_nas(
     InputError
         If the backbone cannot feed the head, or the arch is of another space.
     """
+    if isinstance(detector, nn.Module) and not isinstance(detector, Model):
+        raise InputError(f"match_nas takes a Model, a YAML or a mapping as detector, got {type(detector).__name__}")
     source, state, arch = _searched(searched, arch)
     target = detector.config if isinstance(detector, Model) else read_config(detector)
+    if len(source.rows) > source.num_backbone and not _in_step(target, source):
+        # A whole detector was searched, and its neck is another than this detector's.
+        source = _first_rows(source, source.num_backbone)
     model = Model(join(target, source))
     if isinstance(detector, Model):
         model.names = dict(detector.names)
@@ -73,8 +79,8 @@ def match_nas(
     model.load_state_dict({**own, **carried})
     model.carried = sorted(carried)
     model.initialised = sorted(set(own) - set(carried))
-    sizes = [f"{len(keys)} tensors ({sum(own[k].numel() for k in keys):,} values)" for keys in (carried, model.initialised)]
-    print(f"match_nas: {sizes[0]} carried over from the search, {sizes[1]} initialised")
+    counts = [f"{len(k)} tensors ({sum(own[x].numel() for x in k):,} values)" for k in (carried, model.initialised)]
+    print(f"match_nas: {counts[0]} carried over from the search, {counts[1]} initialised")
     if save is not None:
         save_detector(model, save, arch=dict(arch or {}), num_searched=len(source.rows))
     return model
@@ -112,7 +118,7 @@ def _without_head(config: Config) -> Config:
 def join(target: Config, source: Config) -> dict[str, Any]:
     """The YAML of the detector `target` with the rows of `source` for a backbone; rows only, no weights."""
     multiples = ("depth_multiple", "width_multiple", "channel_multiple")
-    if target.activation != source.activation:
+    if str(target.activation or SILU) != str(source.activation or SILU):
         raise InputError(
             f"{target.file} and the searched {source.file} differ in 'activation' ({target.activation} and "
             f"{source.activation}): give both the same"
@@ -120,12 +126,15 @@ def join(target: Config, source: Config) -> dict[str, Any]:
     if target.ch != source.ch:
         raise InputError(f"the search took images of {source.ch} channels, {target.file} takes {target.ch}")
     raw = {k: v for k, v in target.raw.items() if k not in ("backbone", "head")}
-    if all(getattr(target, m) == getattr(source, m) for m in multiples):
+    scaled_rows = [r for r in source.rows if lookup(r).channels is scaled]
+    if all(getattr(target, m) == getattr(source, m) for m in multiples) and all(
+        target.width(r.args[0], r) == source.width(r.args[0], r) for r in scaled_rows
+    ):
         written = _written(target)
         rows = [_written(source)[r.index] for r in source.rows]
     else:
-        # What a nominal width means depends on the multiples, so both are written out.
-        raw.update({m: 1 for m in multiples})
+        # What a nominal width means depends on the multiples (and on the head's output count): write both out.
+        raw.update(dict.fromkeys(multiples, 1))
         written, rows = _written_out(target), _written_out(source)
     if not _in_step(target, source):
         return {**raw, **_splice(target, source, written, rows)}

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from . import nni_compat  # isort: skip  # noqa: F401  (before anything else of nni)
+
 import nni
 import torch
 from nni.nas.nn.pytorch import LayerChoice, ParametrizedModule

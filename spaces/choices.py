@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,8 @@ class Decision:
         for own in self.values:
             if own == value or str(own) == str(value) or _as_number(own) == _as_number(value) is not None:
                 return own
-        raise InputError(f"arch label '{self.label}': {value!r} does not fit; valid are {', '.join(map(str, self.values))}")
+        valid = ", ".join(map(str, self.values))
+        raise InputError(f"arch label '{self.label}': {value!r} does not fit; valid are {valid}")
 
 
 @dataclass(frozen=True)
@@ -74,16 +76,18 @@ def read_choice(mapping: Mapping[str, Any], default_label: str) -> Decision | Fo
     values = mapping["choice"] if kinds[0] == "choice" else _steps(mapping["range"])
     if not isinstance(values, list) or not values or any(isinstance(v, (dict, list)) for v in values):
         raise InputError(f"a choice is a list of one or more values, got {values!r}")
-    if len(set(map(str, values))) != len(values):
+    if len(set(map(str, values))) != len(values) or len(set(values)) != len(values):
         raise InputError(f"a choice names a value twice: {values!r}")
     return Decision(label, tuple(values))
 
 
 def _steps(bounds: Any) -> list[Any]:
-    numbers = isinstance(bounds, list) and len(bounds) == 3 and all(_as_number(b) is not None for b in bounds)
+    numbers = isinstance(bounds, list) and len(bounds) == 3 and all(type(b) in (int, float) for b in bounds)
+    numbers = numbers and all(map(math.isfinite, bounds))
     if not numbers or bounds[2] <= 0 or bounds[1] < bounds[0]:
         raise InputError(f"a range is [min, max, step] with min <= max and step > 0, got {bounds!r}")
     low, high, step = bounds
     # Steps are counted, not added up, and rounded: 0.1 + 0.2 is to be written 0.3.
     count = int((high - low) / step + 1e-9) + 1
-    return [low + i * step if isinstance(low, int) and isinstance(step, int) else round(low + i * step, 10) for i in range(count)]
+    steps = [low + i * step for i in range(count)]
+    return steps if isinstance(low, int) and isinstance(step, int) else [round(v, 10) for v in steps]

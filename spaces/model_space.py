@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from . import nni_compat  # isort: skip  # noqa: F401  (before anything else of nni)
+
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.strategy import is_supernet
 from nni.nas.space import model_context
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from models.classifier import Classifier, build_classifier, classify
 from models.detector import Model
 from models.errors import InputError
-from models.grammar import Config, Row, choices_in
+from models.grammar import Config, Row, choices_in, read_config
 from models.network import Network, build_row
 from models.registry import one_input
 
@@ -29,7 +31,8 @@ def _build_searchable(space: Space, config: Config, row: Row, c_in: Sequence[int
         return BUILDERS[type(nas_row)](nas_row, one_input(row, c_in)), nas_row.c2
     for where, _ in choices_in(row):
         raise row.error(
-            f"{where} is a choice, which supernets know in NASConv and NASC3 rows only; spaces.freeze takes it everywhere"
+            f"{where} is a choice, which supernets know in NASConv and NASC3 rows only; "
+            "spaces.freeze takes it everywhere"
         )
     return build_row(config, row, c_in)
 
@@ -49,14 +52,14 @@ class NASBACKBONE(ModelSpace, Network):
 
     def __init__(self, cfg: str | Path | Mapping[str, Any], nc: int | None = None, ch: int | None = None) -> None:
         super().__init__()
-        self.space = Space(cfg)
-        build_classifier(self, self.space.config, nc, ch, lambda *row: _build_searchable(self.space, *row))
+        self.space = Space(read_config(cfg, nc, ch))
+        build_classifier(self, self.space.config, build=lambda *row: _build_searchable(self.space, *row))
 
     @classmethod
     def create_fixed_module(  # type: ignore[override]
         cls, sample: Mapping[str, Any], cfg: Any, nc: int | None = None, ch: int | None = None
     ) -> nn.Module:
-        return Classifier(Space(cfg).freeze(sample), nc, ch)
+        return Classifier(Space(read_config(cfg, nc, ch)).freeze(sample))
 
     def extra_oneshot_hooks(self, strategy: Any) -> list[Any]:
         """The supernet operations of our own blocks; NNI asks every model space for them."""
@@ -75,14 +78,14 @@ class NASDETECTOR(ModelSpace, Model):
     def __init__(
         self, cfg: str | Path | Mapping[str, Any], nc: int | None = None, ch: int | None = None, anchors: Any = None
     ) -> None:
-        self.space = Space(cfg)
-        super().__init__(self.space.config, nc, ch, anchors, build=lambda *row: _build_searchable(self.space, *row))
+        self.space = Space(read_config(cfg, nc, ch, anchors))
+        super().__init__(self.space.config, build=lambda *row: _build_searchable(self.space, *row))
 
     @classmethod
     def create_fixed_module(  # type: ignore[override]
         cls, sample: Mapping[str, Any], cfg: Any, nc: int | None = None, ch: int | None = None, anchors: Any = None
     ) -> nn.Module:
-        return Model(Space(cfg).freeze(sample), nc, ch, anchors)
+        return Model(Space(read_config(cfg, nc, ch, anchors)).freeze(sample))
 
     extra_oneshot_hooks = NASBACKBONE.extra_oneshot_hooks
 
@@ -111,5 +114,4 @@ def slice_weights(supernet: nn.Module, arch: Mapping[str, Any]) -> tuple[dict[st
     if space.rows and not is_supernet(supernet):
         raise InputError("this is a model space without shared weights: run a one-shot strategy on it first")
     sliced = supernet.freeze(full)
-    raw = {**space.freeze(full), **({"nc": supernet.config.nc} if supernet.config.nc else {})}
-    return raw, {k: v.detach().clone() for k, v in sliced.state_dict().items()}
+    return space.freeze(full), {k: v.detach().clone() for k, v in sliced.state_dict().items()}

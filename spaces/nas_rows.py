@@ -53,12 +53,13 @@ class NASConvRow:
     def freeze(self, written: Written, arch: Mapping[str, Any]) -> Written:
         """The `Conv` row that `arch` means, in upstream's form where that can say it."""
         source, number, _, args = written
-        chosen = arch[self.label]
-        if chosen:
-            k, p = self.kernels[chosen]
+        k, p = self.kernels[arch[self.label]]
+        if act := act_argument(arch[f"{self.label}_act"], self.default_act):
+            # By position, as upstream's Conv (c1, c2, k, s, p, g, d, act) takes it too.
+            args = [args[0], k, self.stride, p, 1, 1, act]
+        elif arch[self.label]:
             args = [args[0], k, self.stride, *([p] if p != k // 2 else [])]
-        act = act_argument(arch[f"{self.label}_act"], self.default_act)
-        return [source, number, "Conv", [*args, *([{"act": act}] if act else [])]]
+        return [source, number, "Conv", list(args)]
 
 
 class NASC3Row:
@@ -109,10 +110,9 @@ class NASC3Row:
 def conv_decisions(label: str, num_kernels: int, default_act: str) -> list[Decision]:
     """Kernel and activation of a NASConv; absent labels mean the block as upstream builds it."""
     kernel = Decision(label, tuple(range(num_kernels)), 0)
-    names = range(len(ACTIVATIONS))
-    if default_act == "nn.SiLU()":
-        return [kernel, Decision(f"{label}_act", tuple(names), 0)]
-    return [kernel, Decision(f"{label}_act", tuple(names))]
+    names = [f"{name}()" for name in ACTIVATIONS]
+    default = {"default": names.index(default_act)} if default_act in names else {}
+    return [kernel, Decision(f"{label}_act", tuple(range(len(names))), **default)]
 
 
 def act_argument(index: int, default_act: str) -> str | None:

@@ -46,6 +46,11 @@ class ClassificationModule(SupervisedLearningModule):
         self.log("train_acc", right, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels))
         return loss
 
+    def on_fit_end(self) -> None:
+        # A run resumed after its last epoch trains nothing and has nothing new to report.
+        if "train_acc" in self.trainer.callback_metrics:
+            super().on_fit_end()
+
 
 @nni.trace
 class Classification(Lightning):

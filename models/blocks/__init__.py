@@ -1,7 +1,7 @@
 """The blocks that rows are made of. Importing this package registers them all."""
 
 from .conv import Conv, CrossConv, DWConv, DWConvTranspose2d, Focus, MixConv2d, activation, default_activation
-from .csp import C3, SPP, SPPF, Bottleneck, BottleneckCSP, C3Ghost, C3SPP, C3TR, C3x
+from .csp import C3, C3SPP, C3TR, SPP, SPPF, Bottleneck, BottleneckCSP, C3Ghost, C3x
 from .ghost import GhostBottleneck, GhostConv
 from .shape import Concat, Contract, Expand
 from .transformer import TransformerBlock

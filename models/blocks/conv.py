@@ -22,7 +22,7 @@ from ..registry import register
 BN_EPS, BN_MOMENTUM = 1e-3, 0.03
 BatchNorm2d = partial(nn.BatchNorm2d, eps=BN_EPS, momentum=BN_MOMENTUM)
 
-_DEFAULT: ContextVar[Call] = ContextVar("default_activation", default=Call("nn.SiLU"))
+_DEFAULT: ContextVar[Call] = ContextVar("default_activation", default=Call("nn.SiLU"))  # noqa: B039  (it is frozen)
 
 
 @contextmanager
@@ -44,15 +44,15 @@ def activation(act: Any = True) -> nn.Module:
     if isinstance(act, nn.Module):
         return act
     if isinstance(act, Call):
-        name = act.name.removeprefix("nn.").removeprefix("torch.nn.")
+        name = act.name.removeprefix("torch.").removeprefix("nn.")
         if name in _activations.__all__ or name == "Identity":
             return getattr(nn, name)(*act.args, **act.kwargs)
     raise InputError(f"{act} is no activation; right would be one of torch.nn, such as nn.SiLU() or nn.Identity()")
 
 
-def same_padding(k: int | Sequence[int]) -> Any:
-    """Padding that keeps the size at stride 1 for odd kernels."""
-    return k // 2 if isinstance(k, int) else tuple(x // 2 for x in k)
+def same_padding(k: int | Sequence[int], d: int = 1) -> Any:
+    """Padding that keeps the size at stride 1 for odd kernels, `d` apart."""
+    return (d * (k - 1) + 1) // 2 if isinstance(k, int) else tuple(same_padding(x, d) for x in k)
 
 
 @register()
@@ -65,7 +65,7 @@ class Conv(nn.Module):
         super().__init__()
         k = tuple(k) if isinstance(k, list) else k
         if p is None:
-            p = same_padding(k) if d == 1 else d * (k - 1) // 2
+            p = same_padding(k, d)
         self.conv = nn.Conv2d(c1, c2, k, s, p, groups=g, dilation=d, bias=False)
         self.bn: nn.Module = BatchNorm2d(c2)
         self.act = activation(act)

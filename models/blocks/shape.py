@@ -9,16 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from ..grammar import Config, Row
-from ..registry import one_input, register, scaled, unchanged
+from ..registry import all_inputs, one_input, register, scaled, unchanged
 from .conv import BatchNorm2d
 
 
 def _summed(config: Config, row: Row, c_in: Sequence[int]) -> tuple[list[Any], int]:
-    return list(row.args), sum(c_in)
+    return list(row.args), sum(all_inputs(row, c_in))
 
 
 def _gain(row: Row) -> int:
-    return int(row.kwargs.get("gain", row.args[0] if row.args else 2))
+    gain = row.kwargs.get("gain", row.args[0] if row.args else 2)
+    if isinstance(gain, bool) or not isinstance(gain, int) or gain < 1:
+        raise row.error(f"gain must be a positive integer, got {gain!r}")
+    return gain
 
 
 def _contracted(config: Config, row: Row, c_in: Sequence[int]) -> tuple[list[Any], int]:

@@ -1,0 +1,155 @@
+import textwrap
+
+import pytest
+import torch
+from refusal import refused
+from torch import nn
+
+from models import Classifier, Model, load_plugin, register
+from models import registry as registry_module
+from models.registry import registered
+
+@pytest.fixture(autouse=True)
+def _registry_as_it_was(monkeypatch):
+    registered()  # the shipped modules register themselves once, and must outlive this test
+    monkeypatch.setattr(registry_module, "_REGISTRY", dict(registry_module._REGISTRY))
+
+
+def _classifier(row, **keys):
+    return Classifier({"nc": 2, "backbone": [[-1, 1, "Conv", [16, 3, 2]], row], **keys})
+
+
+@pytest.mark.parametrize("written", ["@register", "@register()", '@register("Mine")', "@register(repeats=True)"])
+def test_plugin_module_is_used_from_a_yaml(tmp_path, written):
+    name = "Mine" if "Mine" in written else "Doubled"
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text(
+        textwrap.dedent(
+            f"""
+            from torch import nn
+            from models import register
+
+            {written}
+            class Doubled(nn.Module):
+                def __init__(self, c1, c2, n=0):
+                    super().__init__()
+                    self.n, self.conv = n, nn.Conv2d(c1, c2, 1)
+
+                def forward(self, x):
+                    return 2 * self.conv(x)
+            """
+        )
+    )
+    load_plugin(plugin)
+    cfg = tmp_path / "mine.yaml"
+    cfg.write_text(f"nc: 2\nwidth_multiple: 0.5\nbackbone:\n  - [-1, 1, Conv, [16, 3, 2]]\n  - [-1, 1, {name}, [48]]\n")
+    network = Classifier(cfg)
+    block = network.model[1]
+    assert type(block).__name__ == "Doubled"
+    assert block.conv.weight.shape == (24, 8, 1, 1)
+    assert network.linear.in_features == 24
+    assert block.n == ("repeats" in written)
+
+
+def test_plugin_channel_rule_sees_row_and_inputs():
+    def rule(config, row, c_in):
+        return [list(c_in)], c_in[0]
+
+    @register(channels=rule)
+    class TestSum(nn.Module):
+        def __init__(self, widths):
+            super().__init__()
+            self.widths = widths
+
+        def forward(self, x):
+            return sum(x)
+
+    rows = [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "Conv", [8, 3, 1]], [[-1, 0], 1, "TestSum", []]]
+    network = Classifier({"nc": 2, "backbone": rows})
+    assert list(network.model[2].widths) == [8, 8]
+    assert network(torch.rand(2, 3, 16, 16)).shape == (2, 2)
+
+
+def test_missing_plugin_is_refused(tmp_path):
+    with refused("nothing.py", "no such plug-in file"):
+        load_plugin(tmp_path / "nothing.py")
+
+
+@pytest.mark.parametrize(
+    ("module", "hint"),
+    [("Cnov", "did you mean Conv"), ("nn.UpSample", "did you mean nn.Upsample"), ("Zzz", "known are"), ("os.system", "")],
+)
+def test_unknown_module_is_refused_with_a_suggestion(module, hint):
+    with refused("model dict: row 1", module, "unknown module", hint):
+        _classifier([-1, 1, module, [16]])
+
+
+def test_segment_is_not_supported_yet():
+    with refused("row 1 (Segment)", "not supported yet"):
+        rows = [[-1, 1, "Conv", [16]], [[0], 1, "Segment", ["nc", "anchors", 32, 256]]]
+        Model({"nc": 2, "anchors": 3, "backbone": rows})
+    with refused("row 1 (Segment)", "not supported yet"):
+        _classifier([-1, 1, "Segment", ["nc"]], anchors=3)
+
+
+@pytest.mark.parametrize(("module", "args"), [("NASConv", [16, 3, 2]), ("NASC3", [16])])
+def test_searchable_row_in_a_plain_network_is_refused(module, args):
+    with refused(f"row 1 ({module})", "freeze the space first"):
+        _classifier([-1, 1, module, args])
+
+
+def test_searchable_yaml_is_no_model():
+    with refused("yolov5n_nas.yaml: row 0 (NASConv)", "freeze"):
+        Model("models/yolov5n_nas.yaml")
+
+
+@pytest.mark.parametrize(
+    ("row", "parts"),
+    [
+        ([-1, 1, "Conv", []], ["output channels are missing"]),
+        ([-1, 1, "Conv", [16, 3, 2, 1, 5]], ["cannot be built from [16, 3, 2, 1, 5]", "groups"]),
+        ([-1, 1, "Conv", [16, 3, 2, 1, 1, 1, True, 9]], ["cannot be built", "arguments"]),
+        ([-1, 1, "Conv", [16, {"kernel": 3}]], ["cannot be built", "kernel"]),
+        ([-1, 1, "Conv", ["wide"]], ["output channels must be a positive number, got 'wide'"]),
+        ([-1, 1, "Conv", [-8]], ["output channels must be a positive number"]),
+        ([-1, 2, "Conv", [32]], ["repeated 2 times it must keep its width"]),
+        ([[0], 1, "Conv", [16]], ["takes one input", "[0]"]),
+        ([[0, 0], 1, "C3", [16]], ["takes one input"]),
+        ([0, 1, "Concat", [1]], ["takes a list of inputs", "got 0"]),
+        ([-1, 1, "Contract", [0]], ["gain must be a positive integer, got 0"]),
+        ([-1, 1, "Expand", ["x"]], ["gain must be a positive integer"]),
+        ([-1, 1, "Expand", [3]], ["16 input channels cannot be divided by gain squared (9)"]),
+        ([-1, 1, "MixConv2d", [16, [1, 3, 5, 7], 1, False]], ["cannot be split"]),
+        ([-1, 1, "C3TR", [8, True, 1, 0.25]], ["cannot be built", "num_heads"]),  # two channels for four heads
+        ([-1, 1, "C3", [16, True, 1, 0.5, {"m_e": [1, 2]}]], ["m_e names 2 bottlenecks, but the block has 1"]),
+    ],
+)
+def test_what_cannot_be_built_names_row_and_reason(row, parts):
+    with refused(f"model dict: row 1 ({row[2]})", *parts):
+        _classifier(row)
+
+
+@pytest.mark.parametrize(
+    ("rows", "where"),
+    [
+        ([[-1, 1, "Conv", [8, 3, 2]], [[-1, 0], 1, "Concat", [1]]], "row 2 (Concat)"),
+        ([[-1, 1, "nn.MaxPool2d", ["a", 2]]], "row 1 (nn.MaxPool2d)"),
+        ([[-1, 1, "nn.MaxPool2d", [1000]]], "row 1 (nn.MaxPool2d)"),
+        ([[-1, 1, "Contract", [5]]], "row 1 (Contract)"),
+    ],
+)
+def test_what_does_not_fit_at_run_time_names_the_row_and_shapes(rows, where):
+    network = Classifier({"nc": 2, "backbone": [[-1, 1, "Conv", [8, 3, 2]], *rows]})
+    with refused(f"model dict: {where}", "does not fit its input", "2x8x16x16"):
+        network(torch.rand(2, 3, 32, 32))
+
+
+def test_out_of_memory_is_not_the_users_yaml(monkeypatch):
+    network = _classifier([-1, 1, "Conv", [8]])
+
+    def full(x):
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(network.model[1], "forward", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        network(torch.rand(2, 3, 32, 32))
