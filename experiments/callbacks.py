@@ -8,11 +8,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from spaces import nni_compat  # isort: skip
+
 import pytorch_lightning as pl
 import torch
+from nni.nas.oneshot.pytorch.base_lightning import BaseOneShotLightningModule
 
 from models.files import atomic
+
+assert nni_compat.nni is not None
 
 
 class History(pl.Callback):
@@ -28,11 +32,10 @@ class History(pl.Callback):
         One a training epoch: label to {value: probability}.
     """
 
-    def __init__(self, path: Path, title: str) -> None:
-        self.path, self.title = path, title
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self.rows: list[dict[str, float]] = []
         self.probabilities: list[dict[str, dict[str, float]]] = []
-        self._started = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "probabilities": self.probabilities}
@@ -40,25 +43,36 @@ class History(pl.Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows, self.probabilities = state["rows"], state["probabilities"]
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._started = time.perf_counter()
-
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        logged = {k: float(v) for k, v in trainer.callback_metrics.items() if not k.startswith("prob/")}
+        logged = _logged(trainer)
         self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **logged})
-        if hasattr(module, "export_probs"):
-            probabilities = module.export_probs()
+        if isinstance(module, BaseOneShotLightningModule):
             self.probabilities.append(
-                {k: {str(v): float(p) for v, p in dist.items()} for k, dist in probabilities.items()}
+                {k: {str(v): float(p) for v, p in dist.items()} for k, dist in module.export_probs().items()}
             )
         with atomic(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, sorted({k for row in self.rows for k in row}, key=_first("epoch", "step")))
             writer.writeheader()
             writer.writerows(self.rows)
-        metrics = "  ".join(f"{k} {v:.4f}" for k, v in sorted(logged.items()) if "_step" not in k)
-        seconds = time.perf_counter() - self._started
-        epochs = trainer.max_epochs
-        print(f"{self.title}  epoch {trainer.current_epoch + 1}/{epochs}  {metrics}  {seconds:.1f} s", flush=True)
+
+
+class EpochLine(pl.Callback):
+    """A line on the screen after every epoch. Stands last, so that what it announces has been saved."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        metrics = "  ".join(f"{k} {v:.4f}" for k, v in sorted(_logged(trainer).items()))
+        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        print(f"{self.title}  {epoch}  {metrics}  {time.perf_counter() - self._started:.1f} s", flush=True)
+
+
+def _logged(trainer: pl.Trainer) -> dict[str, float]:
+    return {k: float(v) for k, v in trainer.callback_metrics.items() if not k.startswith("prob/")}
 
 
 def _first(*names: str) -> Any:
@@ -66,7 +80,7 @@ def _first(*names: str) -> Any:
 
 
 class LastCheckpoint(pl.Callback):
-    """``last.ckpt`` after every epoch, atomically, with the state of every random generator.
+    """``last.ckpt`` after every epoch, atomically, with the state of the random generators.
 
     A run that is killed goes on from its last whole epoch; since data order and augmentation depend on seed and epoch
     alone, it ends where the uninterrupted run ends.
@@ -76,14 +90,11 @@ class LastCheckpoint(pl.Callback):
         self.path = path
 
     def state_dict(self) -> dict[str, Any]:
-        return {"torch": torch.get_rng_state(), "numpy": np.random.get_state()[1].tolist(), "python": random.getstate()}
+        return {"torch": torch.get_rng_state(), "python": random.getstate()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         version, internal, gauss = state["python"]
         random.setstate((version, tuple(internal), gauss))
-        numpy_state = list(np.random.get_state())
-        numpy_state[1] = np.array(state["numpy"], dtype=np.uint32)
-        np.random.set_state(tuple(numpy_state))
         self._torch = state["torch"]
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:

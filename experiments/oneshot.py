@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from spaces import nni_compat  # isort: skip
@@ -22,11 +21,12 @@ from models.detector import Model, check_imgsz
 from models.errors import InputError
 from models.files import save_model_yaml
 from models.grammar import read_config
+from models.registry import load_plugin
 from optimizer import match_nas
 from spaces import NASBACKBONE, Space, slice_weights
 
 from . import strategies
-from .callbacks import History, LastCheckpoint
+from .callbacks import EpochLine, History, LastCheckpoint
 from .evaluator import DataLoader
 from .experiment import RetiariiExeConfig, RetiariiExperiment
 from .plots import plot_probabilities
@@ -56,6 +56,7 @@ class Options:
     device: str
     data_root: str | None
     baseline: bool
+    plugin: list[str]
 
 
 def accelerator_of(device: str) -> str:
@@ -76,9 +77,11 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
 
     Returns
     -------
-    The content of ``results.json``: arch, accuracies, parameters and FLOPs of the derived backbone and of the plain one.
+    The content of ``results.json``: arch, and accuracies, parameters and FLOPs of the derived backbone and the plain.
     """
     accelerator = accelerator_of(options.device)
+    for plugin in options.plugin:
+        load_plugin(plugin)
     space = Space(options.cfg)
     if not space.decisions:
         raise InputError(f"{options.cfg}: there is nothing to search, the YAML has no choices (try yolov5n_nas.yaml)")
@@ -93,7 +96,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     pl.seed_everything(options.seed, verbose=False)
-    history = History(run.path / "metrics.csv", "search")
+    history = History(run.path / "metrics.csv")
     supernet, arch = _run_strategy(options, run, space, data, accelerator, history, resume)
     run.write_json("arch.json", arch)
     plot_probabilities(history.probabilities, run.path / "alphas.png")
@@ -106,7 +109,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     results: dict[str, Any] = {
         "arch": arch,
         "val_acc_inherited": recalibrated_accuracy(derived, data, options.batch, options.seed),
-        "derived": {"params": count_params(derived), "flops": count_flops(derived, options.imgsz, derived.config.ch)},
+        "derived": _cost(derived, options.imgsz),
         "detector": {"params": count_params(model), "flops_640": count_flops(model, 640, model.config.ch)},
         "steps": options.epochs * len(train_loader(data.train, options.batch, options.seed)),
     }
@@ -114,7 +117,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
         for name, cfg in (("derived", raw), ("plain", plain_cfg)):
             pl.seed_everything(options.seed, verbose=False)
             network = Classifier(cfg, data.nc)
-            results.setdefault(name, {"params": count_params(network), "flops": count_flops(network, options.imgsz, network.config.ch)})
+            results[name] = _cost(network, options.imgsz)
             results[name]["val_acc"] = train_plain(
                 network,
                 data,
@@ -123,11 +126,15 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
                 lr=options.lr,
                 seed=options.seed,
                 accelerator=accelerator,
-                callbacks=[History(run.path / f"metrics_{name}.csv", f"{name:<6}")],
+                callbacks=[History(run.path / f"metrics_{name}.csv"), EpochLine(f"{name:<7}")],
             )
     run.write_json("results.json", results)
     _report(options, run, results)
     return results
+
+
+def _cost(network: Classifier, imgsz: int) -> dict[str, Any]:
+    return {"params": count_params(network), "flops": count_flops(network, imgsz, network.config.ch)}
 
 
 def _upstream(space: Space) -> dict[str, Any]:
@@ -168,7 +175,7 @@ def _run_strategy(
         accelerator=accelerator,
         devices=1,
         logger=TensorBoardLogger(run.path, name="", version=""),
-        callbacks=[history, LastCheckpoint(checkpoint)],
+        callbacks=[history, LastCheckpoint(checkpoint), EpochLine("search")],
         enable_checkpointing=False,
         enable_progress_bar=Console().is_terminal,
         enable_model_summary=False,

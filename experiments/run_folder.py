@@ -62,7 +62,8 @@ class RunFolder:
 def _git_commit() -> str | None:
     try:
         root = Path(__file__).resolve().parents[1]
-        done = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:
         return None
     return done.stdout.strip() or None

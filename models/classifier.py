@@ -41,11 +41,11 @@ def build_classifier(
     if build is build_row:
         config.require_plain()
     network.build(config, build)
-    network.linear = nn.Linear(network.channels[-1], config.nc)
+    network.add_module("linear", nn.Linear(network.channels[-1], config.nc))
 
 
 def classify(network: Network, x: Tensor) -> Tensor:
     """(N, ch, H, W) -> (N, nc) logits."""
     features = network.run_rows(x)
     pooled = torch.flatten(nn.functional.adaptive_avg_pool2d(features, 1), 1)
-    return network.linear(pooled)
+    return network.get_submodule("linear")(pooled)

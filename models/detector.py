@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -31,12 +32,19 @@ class Model(Network):
         Class names by index.
     stride
         (nl,) strides of the head's levels in pixels.
+    carried, initialised
+        After `optimizer.match_nas`: names of the tensors that came from the search, and of those that did not.
+    imgsz_multiple
+        What image sizes must be a multiple of: the largest stride of any row, which may be none of the head's.
 
     Raises
     ------
     InputError
         Names file, row and module of what cannot be built.
     """
+
+    carried: list[str]
+    initialised: list[str]
 
     def __init__(
         self,
@@ -59,6 +67,7 @@ class Model(Network):
         if isinstance(given := config.raw.get("names"), (list, dict)):
             self.names = dict(enumerate(given)) if isinstance(given, list) else {int(k): v for k, v in given.items()}
         reductions = self.reductions()
+        self.imgsz_multiple = round(max(r for r in reductions if not math.isnan(r)))
         self.head.set_strides([reductions[j] for j in config.rows[-1].sources])
 
     @property
@@ -77,8 +86,8 @@ class Model(Network):
         return self.eval()
 
     def check_imgsz(self, imgsz: int) -> int:
-        """`imgsz` if it is a multiple of the largest stride, else `InputError` with the nearest ones that are."""
-        return check_imgsz(imgsz, int(self.stride.max()))
+        """`imgsz` if it is a multiple of `imgsz_multiple`, else `InputError` with the nearest ones that are."""
+        return check_imgsz(imgsz, self.imgsz_multiple)
 
 
 def check_imgsz(imgsz: int, stride: int) -> int:

@@ -204,7 +204,7 @@ def read_config(
             raise InputError(f"{file}: unknown key '{key}', did you mean '{close[0]}'?")
     raw.update({k: v for k, v in (("nc", nc), ("ch", ch), ("anchors", anchors)) if v is not None})
 
-    def positive(key: str, default: Any, kind: type | tuple[type, ...] = (int, float)) -> Any:
+    def positive(key: str, default: Any, kind: Any = (int, float)) -> Any:
         value = default if raw.get(key) is None else raw[key]
         if value is not None and (isinstance(value, bool) or not isinstance(value, kind) or value <= 0):
             number = "integer" if kind is int else "number"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +77,9 @@ class Detect(nn.Module):
     def initialize_biases(self) -> None:
         """Priors of focal loss (Lin et al. 2017, section 3.3): 8 objects in 640 x 640, classes equally likely."""
         for conv, stride in zip(self.m, self.stride.tolist(), strict=True):
-            bias = conv.bias.detach().view(self.na, -1)
+            bias = cast(nn.Conv2d, conv).bias
+            assert bias is not None
+            bias = bias.detach().view(self.na, -1)
             bias[:, 4] += math.log(8 / (640 / stride) ** 2)
             bias[:, 5:] += math.log(0.6 / (self.nc - 0.99999))
 

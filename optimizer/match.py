@@ -77,9 +77,11 @@ def match_nas(
             expected = tuple(own[key].shape) if key in own else "nothing"
             raise InputError(f"{key}: the search has {tuple(state[key].shape)}, the detector {expected}")
     model.load_state_dict({**own, **carried})
-    model.carried = sorted(carried)
-    model.initialised = sorted(set(own) - set(carried))
-    counts = [f"{len(k)} tensors ({sum(own[x].numel() for x in k):,} values)" for k in (carried, model.initialised)]
+    model.carried, model.initialised = sorted(carried), sorted(set(own) - set(carried))
+    counts = [
+        f"{len(keys)} tensors ({sum(own[k].numel() for k in keys):,} values)"
+        for keys in (model.carried, model.initialised)
+    ]
     print(f"match_nas: {counts[0]} carried over from the search, {counts[1]} initialised")
     if save is not None:
         save_detector(model, save, arch=dict(arch or {}), num_searched=len(source.rows))

@@ -7,7 +7,7 @@ network that `spaces.freeze` describes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from . import nni_compat  # isort: skip  # noqa: F401  (before anything else of nni)
 
@@ -38,7 +38,7 @@ class NASConv(nn.Module):
         return self.act(self.bn(self.conv(x)))
 
 
-class MutableBottleneck(ParametrizedModule, Bottleneck, wraps=Bottleneck):
+class MutableBottleneck(ParametrizedModule, Bottleneck, wraps=Bottleneck):  # type: ignore[call-arg]
     """`Bottleneck` whose `hidden` may be a value choice."""
 
 
@@ -73,18 +73,18 @@ class MixedBottleneck(MixedOperation, Bottleneck):
         return x + y if self.add else y
 
     def _sliced(self, hidden: int, x: Tensor) -> Tensor:
-        conv, bn = self.cv1.conv, self.cv1.bn
+        conv, bn = self.cv1.conv, cast(nn.BatchNorm2d, self.cv1.bn)
         if self.training:
-            bn.num_batches_tracked += 1
+            cast(Tensor, bn.num_batches_tracked).add_(1)
         y = nn.functional.conv2d(x, conv.weight[:hidden])
         y = nn.functional.batch_norm(
             y,
-            bn.running_mean[:hidden],
-            bn.running_var[:hidden],
+            cast(Tensor, bn.running_mean)[:hidden],
+            cast(Tensor, bn.running_var)[:hidden],
             bn.weight[:hidden],
             bn.bias[:hidden],
             self.training,
-            bn.momentum,
+            cast(float, bn.momentum),
             bn.eps,
         )
         y = nn.functional.conv2d(self.cv1.act(y), self.cv2.conv.weight[:, :hidden], padding=self.cv2.conv.padding)

@@ -97,7 +97,9 @@ def fixed_arch(arch: str | Path | Mapping[str, Any]) -> Iterator[None]:
         yield
 
 
-def slice_weights(supernet: nn.Module, arch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def slice_weights(
+    supernet: NASBACKBONE | NASDETECTOR, arch: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What a supernet is at an arch.
 
     Returns
@@ -113,5 +115,5 @@ def slice_weights(supernet: nn.Module, arch: Mapping[str, Any]) -> tuple[dict[st
     full = space.complete(arch)
     if space.rows and not is_supernet(supernet):
         raise InputError("this is a model space without shared weights: run a one-shot strategy on it first")
-    sliced = supernet.freeze(full)
+    sliced: nn.Module = supernet.freeze(full)  # type: ignore[operator]
     return space.freeze(full), {k: v.detach().clone() for k, v in sliced.state_dict().items()}

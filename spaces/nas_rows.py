@@ -35,7 +35,8 @@ class NASConvRow:
     def __init__(self, config: Config, row: Row) -> None:
         if row.kwargs or not 1 <= len(row.args) <= 4:
             raise row.error(f"takes [c2, k, s, p], got {[*row.args, *([dict(row.kwargs)] if row.kwargs else [])]}")
-        c2, k, s, p = (*row.args, *(1, 1, None)[len(row.args) - 1 :])
+        written: list[Any] = [*row.args, *(1, 1, None)[len(row.args) - 1 :]]
+        c2, k, s, p = written
         for name, value, least in (("k", k, 1), ("s", s, 1), ("p", p, 0)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise row.error(f"{name} must be an integer of at least {least}, got {value!r}")

@@ -46,7 +46,8 @@ class Space:
                 if row.index in self.rows:
                     raise row.error(f"{where} is a choice, but a searchable block has its own")
                 self._read(mapping, f"row{row.index}.{where}", f"row {row.index} ({row.module})")
-        if is_choice(resolution := self.config.raw.get("resolution")):
+        resolution = self.config.raw.get("resolution")
+        if resolution is not None and is_choice(resolution):
             self._read(resolution, "resolution", "resolution")
         for where, follow in self._follows:
             if follow.label not in self.decisions:

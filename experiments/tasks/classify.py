@@ -17,7 +17,7 @@ assert nni_compat.nni is not None
 
 @nni.trace
 class ClassificationModule(SupervisedLearningModule):
-    """Cross entropy and accuracy over all samples alike; logs ``train_loss``, ``train_acc``, ``val_loss``, ``val_acc``."""
+    """Cross entropy and accuracy; logs ``train_loss``, ``train_acc``, ``val_loss``, ``val_acc``."""
 
     def __init__(
         self,

@@ -84,7 +84,9 @@ class C3(nn.Module):
         self.cv1 = Conv(c1, hidden, cv1_k, 1, act=cv1_act)
         self.cv2 = Conv(c1, hidden, cv2_k, 1, act=cv2_act)
         self.cv3 = Conv(2 * hidden, c2, 1)
-        self.m = nn.Sequential(*(Bottleneck(hidden, hidden, shortcut, g, hidden=round(r * hidden)) for r in ratios))
+        self.m: nn.Module = nn.Sequential(
+            *(Bottleneck(hidden, hidden, shortcut, g, hidden=round(r * hidden)) for r in ratios)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1))

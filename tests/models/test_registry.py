@@ -9,6 +9,7 @@ from models import Classifier, Model, load_plugin, register
 from models import registry as registry_module
 from models.registry import registered
 
+
 @pytest.fixture(autouse=True)
 def _registry_as_it_was(monkeypatch):
     registered()  # the shipped modules register themselves once, and must outlive this test
@@ -77,7 +78,7 @@ def test_missing_plugin_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("module", "hint"),
-    [("Cnov", "did you mean Conv"), ("nn.UpSample", "did you mean nn.Upsample"), ("Zzz", "known are"), ("os.system", "")],
+    [("Cnov", "did you mean Conv"), ("nn.UpSample", "did you mean nn.Upsample"), ("Zz", "known are"), ("os.path", "")],
 )
 def test_unknown_module_is_refused_with_a_suggestion(module, hint):
     with refused("model dict: row 1", module, "unknown module", hint):

@@ -1,0 +1,261 @@
+"""Detection as an NNI evaluator, for searches; `experiments.train` builds on its module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+from spaces import nni_compat  # isort: skip
+
+import nni
+import numpy as np
+import torch
+from nni.nas.evaluator.pytorch import DataLoader, Lightning, LightningModule, Trainer
+from torch import Tensor, distributed, nn, optim
+from torch.utils.data import Dataset
+from torchvision.ops import box_convert, clip_boxes_to_image
+
+from data import Batch, DetectionData, EpochSampler, Item, collate
+from models.loss import DetectionLoss, scaled_gains
+from models.postprocess import non_max_suppression
+
+from ..metrics import DetectionMetrics
+from ..optimizers import build_optimizer
+
+assert nni_compat.nni is not None
+
+# How YOLOv5 measures AP: nearly all of the precision-recall curve, and boxes that share a place with other classes.
+NMS_FOR_AP: dict[str, Any] = {"conf": 0.001, "iou": 0.6, "multi_label": True}
+
+
+@nni.trace
+class DetectionModule(LightningModule):
+    """YOLOv5's loss and COCO's mAP for any network with a `Detect` head.
+
+    Logs ``train_box``, ``train_obj``, ``train_cls`` and their sum ``train_loss``, the same of validation, and of the
+    latter ``map50`` and ``map50_95``.
+
+    Parameters
+    ----------
+    names
+        Class names.
+    imgsz
+        Side of the images in pixels; the loss's gains depend on it.
+    optimizer, learning_rate, momentum, weight_decay
+        See `experiments.optimizers.build_optimizer`.
+
+    Attributes
+    ----------
+    measured
+        Everything that `DetectionMetrics.compute` found in the last validation.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        imgsz: int = 640,
+        optimizer: str = "adamw",
+        learning_rate: float = 0.001,
+        momentum: float = 0.937,
+        weight_decay: float = 5e-4,
+    ) -> None:
+        super().__init__()
+        self.names, self.imgsz = list(names), imgsz
+        self.optimizer, self.learning_rate = optimizer, learning_rate
+        self.momentum, self.weight_decay = momentum, weight_decay
+        self.measured: dict[str, Any] = {}
+        self._metrics = DetectionMetrics(self.names)
+
+    def set_model(self, model: nn.Module) -> None:
+        """Set the network to train; its last row is the head."""
+        super().set_model(model)
+        head = cast(Any, model).head
+        self.loss = DetectionLoss(head, scaled_gains(head.nl, head.nc, self.imgsz))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.model(x)
+
+    def network_input(self, images: Tensor) -> Tensor:
+        """uint8 (N, 3, H, W) as the network takes it: 0 to 1, channels last, in which convolutions are fastest."""
+        return images.float().div_(255).contiguous(memory_format=torch.channels_last)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of a batch."""
+        loss, parts = self.loss(self(self.network_input(batch.images)), batch.targets)
+        self.log_losses("train", parts, len(batch.images))
+        return loss
+
+    def log_losses(self, split: str, parts: dict[str, Tensor], batch_size: int) -> None:
+        """Log the parts of a batch's loss and their sum, as means of the epoch."""
+        logged = {f"{split}_{name}": part for name, part in parts.items()}
+        logged[f"{split}_loss"] = torch.stack([*parts.values()]).sum()
+        for name, value in logged.items():
+            self.log(name, value, on_step=False, on_epoch=True, batch_size=batch_size, sync_dist=_world() > 1)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Detect, and take detections and objects back to the pixels of the original images."""
+        network = self.validated_network()
+        # In full precision: half a pixel is the step of float16 at 640.
+        with torch.autocast(self.device.type, enabled=False):
+            decoded, logits = network(self.network_input(batch.images))
+        self.log_losses("val", self.loss(logits, batch.targets)[1], len(batch.images))
+        detections = non_max_suppression(decoded, **NMS_FOR_AP)
+        self._metrics.update(*in_original_pixels(detections, batch))
+
+    def validated_network(self) -> nn.Module:
+        """The network that is validated."""
+        return self.model
+
+    def on_validation_epoch_end(self) -> None:
+        metrics, self._metrics = self._metrics, DetectionMetrics(self.names)
+        if self.trainer.sanity_checking:
+            return
+        if _world() > 1:
+            metrics = _gathered(metrics, self.names)
+        self.measured = metrics.compute()
+        for name in ("map50", "map50_95"):
+            self.log(name, self.measured[name], sync_dist=False)
+        if nni.get_current_parameter() is not None:
+            nni.report_intermediate_result(self.measured["map50_95"])
+
+    def configure_optimizers(self) -> optim.Optimizer:
+        return build_optimizer(self.model, self.optimizer, self.learning_rate, self.momentum, self.weight_decay)
+
+    def on_fit_end(self) -> None:
+        # One-shot strategies that train the architecture on the validation loader have no mAP to report.
+        if nni.get_current_parameter() is not None and self.measured:
+            nni.report_final_result(self.measured["map50_95"])
+
+
+@nni.trace
+class Detection(Lightning):
+    """Evaluator for detection: trains, and reports mAP50-95 after every epoch and at the end.
+
+    Parameters
+    ----------
+    names, imgsz, optimizer, learning_rate, momentum, weight_decay
+        As in `DetectionModule`.
+    train_dataloaders, val_dataloaders
+        Loaders that collate with `data.collate`; `search_loaders` makes them. In a one-shot search with DARTS the first
+        trains weights, the second the architecture.
+    **trainer_kwargs
+        For `lightning.Trainer`, such as ``max_epochs``.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        imgsz: int = 640,
+        optimizer: str = "adamw",
+        learning_rate: float = 0.001,
+        momentum: float = 0.937,
+        weight_decay: float = 5e-4,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: Any = None,
+        fit_kwargs: dict[str, Any] | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        super().__init__(
+            DetectionModule(names, imgsz, optimizer, learning_rate, momentum, weight_decay),
+            Trainer(**trainer_kwargs),
+            train_dataloaders=train_dataloaders,
+            val_dataloaders=val_dataloaders,
+            datamodule=datamodule,
+            fit_kwargs=fit_kwargs,
+        )
+
+
+def search_loaders(data: DetectionData, batch: int, seed: int, bilevel: bool) -> dict[str, Any]:
+    """``train_dataloaders`` and ``val_dataloaders`` of a search's evaluator.
+
+    Parameters
+    ----------
+    bilevel
+        For strategies that train the architecture by gradient (DARTS): training images are shared out between weights
+        and architecture, so that ``data.val`` stays unseen. Otherwise the second loader validates on ``data.val``.
+    """
+    if not bilevel:
+        val = DataLoader(data.val, batch_size=batch, collate_fn=collate, num_workers=0)
+        return {"train_dataloaders": _train_loader(data.train, batch, seed), "val_dataloaders": val}
+    order = np.random.default_rng(seed).permutation(len(data.train)).tolist()
+    half = len(order) // 2
+    weights, arch = _Part(data.train, order[:half]), _Part(data.train, order[half : 2 * half])
+    return {
+        "train_dataloaders": _train_loader(weights, batch, seed),
+        "val_dataloaders": _train_loader(arch, batch, seed),
+    }
+
+
+def _train_loader(split: Any, batch: int, seed: int) -> Any:
+    return DataLoader(
+        split,
+        batch_size=min(batch, len(split)),
+        sampler=EpochSampler(split, seed),
+        collate_fn=collate,
+        drop_last=True,
+        num_workers=0,
+    )
+
+
+class _Part(Dataset[Item]):
+    """Some images of a training set."""
+
+    def __init__(self, whole: Any, indices: Sequence[int]) -> None:
+        self.whole, self.indices = whole, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, i: int) -> Item:
+        return self.whole[self.indices[i]]
+
+    def set_epoch(self, epoch: int) -> None:
+        self.whole.set_epoch(epoch)
+
+
+def in_original_pixels(detections: Sequence[Tensor], batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
+    """What `DetectionMetrics.update` takes.
+
+    Parameters
+    ----------
+    detections
+        Of each image (n, 6): x1, y1, x2, y2 in pixels of the network input, confidence, class.
+    batch
+        Of a validation set, whose images have a way back.
+
+    Returns
+    -------
+    Detections clipped to the original image, and objects (m, 5): class, x1, y1, x2, y2; both in its pixels.
+    """
+    height, width = batch.images.shape[-2:]
+    found, objects = [], []
+    for i, (detected, meta) in enumerate(zip(detections, batch.metas, strict=True)):
+        assert meta.letterbox is not None
+        boxes = clip_boxes_to_image(meta.letterbox.to_image(detected[:, :4]), meta.shape)
+        found.append(torch.cat((boxes, detected[:, 4:]), 1))
+        rows = batch.targets[batch.targets[:, 0] == i]
+        corners = box_convert(rows[:, 2:], "cxcywh", "xyxy") * rows.new_tensor((width, height, width, height))
+        objects.append(torch.cat((rows[:, 1:2], meta.letterbox.to_image(corners)), 1))
+    return found, objects
+
+
+def _world() -> int:
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def _gathered(metrics: DetectionMetrics, names: Sequence[str]) -> DetectionMetrics:
+    """Of all processes, in the order of the images: rank r of W has seen images r, r + W, …"""
+    shares: list[Any] = [None] * _world()
+    distributed.all_gather_object(shares, metrics)
+    whole = DetectionMetrics(names)
+    for prediction, target in _interleaved([list(zip(*share.images(), strict=True)) for share in shares]):
+        whole.update([prediction], [target])
+    return whole
+
+
+def _interleaved(shares: Sequence[Sequence[Any]]) -> Iterator[Any]:
+    for k in range(max(map(len, shares))):
+        for share in shares:
+            if k < len(share):
+                yield share[k]

@@ -1,0 +1,77 @@
+"""Weights to start a training from: a detector of this project, or an upstream YOLOv5 checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from models.detector import Model
+from models.errors import InputError
+from models.files import load_detector
+
+_OWN = ("anchors",)  # buffers that are the new detector's own: its anchors were fitted to its data
+
+
+class Start(NamedTuple):
+    """A detector as found in a file."""
+
+    cfg: dict[str, Any]
+    state: dict[str, Tensor]
+    file: str
+
+
+class Transfer(NamedTuple):
+    """What `transfer` did."""
+
+    loaded: int
+    left: list[str]  # names of tensors of the detector that keep their initial values
+
+    def __str__(self) -> str:
+        total = self.loaded + len(self.left)
+        named = ", ".join(self.left[:3]) + (", …" if len(self.left) > 3 else "")
+        return f"{self.loaded} of {total} tensors" + (f"; initialised anew: {named}" if self.left else "")
+
+
+def read_weights(path: str | Path) -> Start:
+    """Read `detector.pt` of this project or an upstream checkpoint.
+
+    Raises
+    ------
+    InputError
+        The file is missing or is neither.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"--weights {path}: no such file")
+    try:
+        model, content = load_detector(path)
+        return Start(dict(content["yaml"]), model.state_dict(), str(path))
+    except InputError as own:
+        try:
+            from models.upstream import load_upstream
+        except ImportError:
+            raise own from None
+        cfg, state, _ = load_upstream(path)
+        return Start(dict(cfg), dict(state), str(path))
+
+
+def transfer(start: Start, model: Model) -> Transfer:
+    """Copy into `model`, in place, every tensor that fits by name and shape.
+
+    Raises
+    ------
+    InputError
+        None does: these are weights of another network.
+    """
+    own = model.state_dict()
+    fit = {
+        name: tensor
+        for name, tensor in start.state.items()
+        if name in own and own[name].shape == tensor.shape and name.rsplit(".", 1)[-1] not in _OWN
+    }
+    if not fit:
+        raise InputError(f"--weights {start.file}: none of its tensors fits {model.config.file}; right would be weights of that YAML")
+    model.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in fit.items()}, strict=False)
+    left = [name for name in own if name not in fit and name.rsplit(".", 1)[-1] not in _OWN]
+    return Transfer(len(fit), left)

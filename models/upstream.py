@@ -1,0 +1,220 @@
+"""Checkpoints of upstream YOLOv5: pickles of classes that this project does not have, read without running any.
+
+PyTorch's own restricted unpickler (`torch.load(weights_only=True)`) does the reading. Classes of upstream, of
+`torch.nn` and a few that only describe a run are replaced by `_Inert`, which keeps the state it is given and does
+nothing; anything else that the pickle names is refused. Upstream's code is never imported.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .detector import Model
+from .errors import InputError
+from .files import load_detector
+
+# Prefixes of what becomes `_Inert`: the network's classes, and what training notes down beside them.
+_INERT = (
+    *("models.", "utils.", "torch.nn.modules.", "torch.nn.parallel."),
+    *("numpy.dtype", "numpy.ndarray", "numpy.core.multiarray.", "numpy._core.multiarray."),
+    *("argparse.Namespace", "pathlib.PosixPath", "pathlib.WindowsPath", "pathlib._local.", "datetime."),
+)
+# Kept in the head by YOLOv5 up to v5: the anchors in pixels, which follow from `anchors`.
+_REDUNDANT = (".anchor_grid",)
+_DEFAULT_ACTIVATION = "SiLU"
+
+
+class Upstream(NamedTuple):
+    """What a checkpoint says of a detector."""
+
+    cfg: dict[str, Any]  # model YAML
+    state_dict: dict[str, Tensor]  # float32, with the keys of `models.Model`
+    names: dict[int, str]
+
+
+class _Inert:
+    """Stands for an object of a class that is not here: made with any arguments, keeps its state, runs nothing."""
+
+    state: Any = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> _Inert:
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def get(self, name: str) -> Any:
+        """An attribute of the object that this stands for; None if it has none of that name."""
+        return self.state.get(name) if isinstance(self.state, dict) else None
+
+    @property
+    def children(self) -> dict[str, _Inert]:
+        return {k: v for k, v in (self.get("_modules") or {}).items() if isinstance(v, _Inert)}
+
+
+def load_upstream(path: str | Path, cfg: str | Path | Mapping[str, Any] | None = None) -> Upstream:
+    """Read an upstream YOLOv5 checkpoint, and check that it fits the detector that its YAML describes here.
+
+    Its exponential moving average is taken where it has one.
+
+    Parameters
+    ----------
+    cfg
+        Model YAML for a file that holds a state dict alone; a whole checkpoint brings its own.
+
+    Raises
+    ------
+    InputError
+        Not such a file, a class in it that is not allowed, or keys that do not fit, each by name.
+    """
+    content = _read(path)
+    network = content
+    if isinstance(content, dict):
+        network = next((content[k] for k in ("ema", "model", "state_dict") if content.get(k) is not None), content)
+    if isinstance(network, _Inert):
+        raw, names = network.get("yaml"), network.get("names")
+        if cfg is None and not isinstance(raw, dict):
+            raise InputError(f"{path}: the network in it has no YAML; give one with --cfg")
+        state = dict(_tensors(network))
+        raw = _plain(raw, path) if cfg is None else cfg
+        if cfg is None:
+            _note_activation(raw, network, path)
+    elif isinstance(network, dict) and network and all(isinstance(v, Tensor) for v in network.values()):
+        if cfg is None:
+            raise InputError(f"{path}: a state dict alone, which does not say its network; give its YAML with --cfg")
+        raw, names, state = cfg, None, network
+    else:
+        raise InputError(f"{path}: no YOLOv5 checkpoint: it should hold a network under 'ema' or 'model'")
+    state = {_our_key(k): _float(v) for k, v in state.items() if not k.endswith(_REDUNDANT)}
+    model = Model(raw)
+    _check_fit(model, state, path)
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    names = {int(k): str(v) for k, v in names.items()} if isinstance(names, dict) else model.names
+    return Upstream(model.config.raw, state, names)
+
+
+def load_weights(path: str | Path) -> tuple[Model, dict[str, Any]]:
+    """The detector of a file of this project or of upstream YOLOv5.
+
+    Returns
+    -------
+    Model in eval mode, the file's content (for upstream's, its YAML and names)
+    """
+    if not _foreign_globals(path):
+        return load_detector(path)
+    cfg, state, names = load_upstream(path)
+    model = Model(cfg)
+    model.load_state_dict(state)
+    model.names = names
+    return model.eval(), {"yaml": cfg, "names": names}
+
+
+def _foreign_globals(path: str | Path) -> list[str]:
+    """What the pickle in a file names beyond tensors and plain containers."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file")
+    if not zipfile.is_zipfile(path):
+        raise InputError(
+            f"{path}: not a file of torch.save, or one of PyTorch before 1.6; right would be one saved again with a "
+            "newer PyTorch"
+        )
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except (RuntimeError, ValueError, EOFError, AssertionError, IndexError, pickle.UnpicklingError) as e:
+        raise InputError(f"{path}: not a file of torch.save: {_first_line(e)}") from None
+
+
+def _read(path: str | Path) -> Any:
+    foreign = _foreign_globals(path)
+    if refused := [name for name in foreign if not name.startswith(_INERT)]:
+        raise InputError(f"{path}: names {', '.join(refused)}, which no YOLOv5 checkpoint needs; nothing of it was run")
+    inert = [(type(name, (_Inert,), {}), name) for name in foreign]
+    try:
+        with torch.serialization.safe_globals(inert):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    # Nearly anything: a damaged pickle fails wherever its instructions happen to lead.
+    except Exception as e:
+        raise InputError(f"{path}: not a file of torch.save that can be read: {_first_line(e)}") from None
+
+
+def _tensors(module: _Inert, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers as `nn.Module.state_dict` names them."""
+    unsaved = module.get("_non_persistent_buffers_set") or ()
+    for kind in ("_parameters", "_buffers"):
+        for name, tensor in (module.get(kind) or {}).items():
+            if isinstance(tensor, Tensor) and name not in unsaved:
+                yield prefix + name, tensor.detach()
+    for name, child in module.children.items():
+        yield from _tensors(child, f"{prefix}{name}.")
+
+
+def _our_key(key: str) -> str:
+    """Our blocks have upstream's attribute names; only what wraps the network for several GPUs is in the way."""
+    return key.removeprefix("module.")
+
+
+def _float(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _plain(value: Any, path: str | Path) -> Any:
+    """A YAML's value; a copy, of plain types."""
+    if isinstance(value, dict):
+        return {_plain(k, path): _plain(v, path) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v, path) for v in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise InputError(f"{path}: the YAML in it holds a {type(value).__name__}, which no YAML can")
+
+
+def _note_activation(raw: dict[str, Any], network: _Inert, path: str | Path) -> None:
+    """Set the YAML's `activation` to the network's: before v4 it was upstream's code that said it, not the YAML."""
+    found = {_call(act) for act in _activations(network)} - {"nn.Identity()"}
+    if len(found) > 1:
+        raise InputError(f"{path}: mixes the activations {', '.join(sorted(found))} (YOLOv5 before v4); one is needed")
+    if found and found != {f"nn.{_DEFAULT_ACTIVATION}()"}:
+        raw.setdefault("activation", found.pop())
+
+
+def _activations(module: _Inert) -> Iterator[_Inert]:
+    for name, child in module.children.items():
+        if name == "act":
+            yield child
+        yield from _activations(child)
+
+
+def _call(act: _Inert) -> str:
+    name = type(act).__name__.rpartition(".")[2]
+    slope = act.get("negative_slope")
+    return f"nn.{name}({'' if slope is None else slope})"
+
+
+def _check_fit(model: Model, state: Mapping[str, Tensor], path: str | Path) -> None:
+    own = model.state_dict()
+    problems = [f"{k} is missing" for k in own if k not in state]
+    problems += [f"{k} is unknown" for k in state if k not in own]
+    problems += [
+        f"{k} is {list(state[k].shape)}, the YAML makes it {list(v.shape)}"
+        for k, v in own.items()
+        if k in state and state[k].shape != v.shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        hint = "; batch normalisation was fused into it" if any(".bn." in p for p in problems[:3]) else ""
+        raise InputError(f"{path}: does not fit its YAML: {', '.join(problems[:3])}{more}{hint}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,425 @@
+"""A detector as an ONNX or OpenVINO file, compared with the detector before the file is there."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import io
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.detector import Model
+from models.errors import InputError
+from models.files import atomic, dump_model_yaml
+from models.postprocess import non_max_suppression
+
+TOLERANCE = 1e-4
+LOWEST_OPSET = 11  # NonMaxSuppression, TopK and CumSum as they are used here
+_DYNAMO_OPSET = 18  # PyTorch's newer exporter writes this one and later ones; the older exporter the earlier ones
+_CHECKED_BATCHES = (1, 2, 5)  # of a file with dynamic batch
+_PREDICTIONS, _DETECTIONS = "predictions", "detections"
+_NUM_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}  # OpenVINO computes in bfloat16 where the CPU can
+
+
+@dataclass(frozen=True)
+class NMS:
+    """Thresholds of the non-maximum suppression in the graph, as `models.postprocess` has them."""
+
+    conf: float = 0.25
+    iou: float = 0.45
+    max_det: int = 300
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written and found equal.
+
+    Attributes
+    ----------
+    opset
+        As read from the ONNX file.
+    difference
+        Largest difference of a prediction from the detector's (pixels, or probability).
+    batches
+        Batch sizes that were compared.
+    num_detections
+        Detections that were compared, with non-maximum suppression in the graph; else None.
+    """
+
+    path: Path
+    opset: int
+    difference: float
+    batches: tuple[int, ...]
+    num_detections: int | None
+
+
+def export_onnx(
+    model: Model,
+    path: str | Path,
+    imgsz: int = 640,
+    opset: int = 17,
+    batch: int | None = None,
+    nms: NMS | None = None,
+    images: Tensor | None = None,
+    arch: Any = None,
+) -> Exported:
+    """Write a detector as ONNX, and compare it in ONNX Runtime with the detector before the file is there.
+
+    The graph takes ``images``, float32 (N, ch, imgsz, imgsz), RGB from 0 to 1. It gives
+
+    - ``predictions``, float32 (N, A, nc + 5): centre x, y, width, height in pixels of the input, objectness, class
+      probabilities, as `Model` in eval mode; or
+    - with `nms`, ``detections``, float32 (K, 7): index of the image in the batch, x1, y1, x2, y2 in pixels of the
+      input, confidence, class; images in order, in each the most confident first. As `non_max_suppression` does
+      with one class a box; by the operator NonMaxSuppression.
+
+    Its metadata hold, as text: ``names`` (JSON, {index: name}), ``stride``, ``imgsz``, ``batch`` (dynamic, or a
+    number), ``arch`` (JSON; null for a detector of no search), ``yaml`` and ``nms`` (JSON of `NMS`, or null).
+
+    Parameters
+    ----------
+    batch
+        Images at a time; None for any number.
+    images
+        float32 (n, ch, imgsz, imgsz) from 0 to 1 to compare with; random ones without.
+    arch
+        What a search chose.
+
+    Raises
+    ------
+    InputError
+        The options do not fit, or the file does not compute what the detector does; no file is written then.
+    """
+    onnx, ort = _need("onnx"), _need("onnxruntime")
+    model = copy.deepcopy(model).cpu().float().eval()
+    model.check_imgsz(imgsz)
+    if opset < LOWEST_OPSET:
+        raise InputError(f"--opset {opset}: right would be {LOWEST_OPSET} or later")
+    raw = _onnx_of(onnx, model, imgsz, opset, batch)
+    graph = raw if nms is None else _with_nms(onnx, raw, model.head.nc, nms)
+    _set_metadata(onnx, graph, model, imgsz, batch, nms, arch)
+    with atomic(path) as temporary:
+        temporary.write_bytes(graph.SerializeToString())
+        written = onnx.load(temporary)
+        _check_file(onnx, written, opset, path)
+        raw_session = _session(ort, raw.SerializeToString())
+        session = raw_session if nms is None else _session(ort, temporary.read_bytes())
+        report = _compare(
+            model,
+            lambda x: raw_session.run(None, {"images": x})[0],
+            lambda x: session.run(None, {"images": x})[0],
+            _inputs(model, imgsz, batch, images),
+            nms,
+            f"{path}: ONNX Runtime",
+        )
+    return Exported(Path(path), opset, *report)
+
+
+def export_openvino(
+    model: Model,
+    path: str | Path,
+    imgsz: int = 640,
+    opset: int = 17,
+    batch: int | None = None,
+    nms: NMS | None = None,
+    images: Tensor | None = None,
+    arch: Any = None,
+) -> Exported:
+    """Write a detector as OpenVINO, ``path`` (.xml) and the weights beside it (.bin), by way of ONNX.
+
+    Inputs, outputs and options are `export_onnx`'s, the metadata below ``rt_info/framework``; compared as there.
+    """
+    ov = _need("openvino")
+    path = Path(path)
+    core = ov.Core()
+
+    def runner(network: Any) -> Callable[[np.ndarray], np.ndarray]:
+        compiled = core.compile_model(network, "CPU", _NUM_PRECISION)
+        return lambda x: compiled([x])[0]
+
+    with _scratch(path) as temporary:
+        exported = export_onnx(model, temporary.with_suffix(".onnx"), imgsz, opset, batch, nms, images, arch)
+        raw = exported
+        if nms is not None:
+            raw = export_onnx(model, temporary.with_suffix(".raw.onnx"), imgsz, opset, batch, None, images)
+        network = ov.convert_model(exported.path)
+        for key, value in metadata(model, imgsz, batch, nms, arch).items():
+            network.set_rt_info(value, ["framework", key])
+        ov.save_model(network, temporary, compress_to_fp16=False)
+        report = _compare(
+            copy.deepcopy(model).cpu().float().eval(),
+            runner(ov.convert_model(raw.path)),
+            runner(core.read_model(temporary)),
+            _inputs(model, imgsz, batch, images),
+            nms,
+            f"{path}: OpenVINO",
+        )
+        for suffix in (".bin", ".xml"):
+            with atomic(path.with_suffix(suffix)) as target:
+                temporary.with_suffix(suffix).replace(target)
+    return Exported(path, opset, *report)
+
+
+def metadata(model: Model, imgsz: int, batch: int | None, nms: NMS | None, arch: Any) -> dict[str, str]:
+    """What an exported file says of itself; see `export_onnx`."""
+    return {
+        "names": json.dumps({str(k): v for k, v in model.names.items()}, ensure_ascii=False),
+        "stride": str(int(model.stride.max())),
+        "imgsz": str(imgsz),
+        "batch": "dynamic" if batch is None else str(batch),
+        "arch": json.dumps(arch),
+        "yaml": dump_model_yaml(model.config.raw),
+        "nms": json.dumps(None if nms is None else asdict(nms)),
+    }
+
+
+class _Predictions(nn.Module):
+    """The detector without the logits that it gives besides."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images)[0]
+
+
+def _onnx_of(onnx: Any, model: Model, imgsz: int, opset: int, batch: int | None) -> Any:
+    """The detector, fused, as an ONNX model with the output `predictions`."""
+    network = _Predictions(copy.deepcopy(model).fuse()).eval()
+    example = torch.zeros(batch or 2, model.config.ch, imgsz, imgsz)
+    names: dict[str, Any] = {"input_names": ["images"], "output_names": [_PREDICTIONS], "opset_version": opset}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        try:
+            if opset >= _DYNAMO_OPSET:
+                _need("onnxscript")
+                shapes = {"images": {0: torch.export.Dim("N")}} if batch is None else None
+                program = torch.onnx.export(
+                    network, (example,), dynamo=True, dynamic_shapes=shapes, verbose=False, **names
+                )
+                assert program is not None
+                graph = program.model_proto
+            else:
+                axes = {"images": {0: "N"}, _PREDICTIONS: {0: "N"}} if batch is None else None
+                buffer = io.BytesIO()
+                torch.onnx.export(network, (example,), buffer, dynamo=False, dynamic_axes=axes, **names)  # type: ignore[arg-type]
+                graph = onnx.load_from_string(buffer.getvalue())
+        except InputError:
+            raise
+        # The exporters raise what comes to them from torch, onnx and onnxscript.
+        except Exception as e:
+            reason = (str(e).splitlines() or [type(e).__name__])[0]
+            raise InputError(f"--opset {opset}: PyTorch {torch.__version__} cannot export to it: {reason}") from e
+    for node in graph.graph.node:
+        del node.metadata_props[:]  # stack traces, with this machine's paths
+        node.doc_string = ""
+    with torch.no_grad():
+        shape = network(example).shape
+    output = onnx.helper.make_tensor_value_info(_PREDICTIONS, onnx.TensorProto.FLOAT, [batch or "N", *shape[1:]])
+    graph.graph.output[0].CopyFrom(output)
+    return graph
+
+
+# In ONNX's text form. Only operators that are the same in every opset from 11 on: no Squeeze, Split or ReduceMax.
+_NMS_TEXT = """
+<ir_version: {ir_version}, opset_import: ["" : {opset}]>
+nms (float[{n}, {a}, {no}] predictions) => (float[K, 7] detections)
+<
+  int64[1] nms_0 = {{0}}, int64[1] nms_1 = {{1}}, int64[1] nms_2 = {{2}}, int64[1] nms_4 = {{4}}, int64[1] nms_5 = {{5}},
+  int64[1] nms_no = {{{no}}}, int64[1] nms_all = {{-1}}, int64[2] nms_column = {{-1, 1}}, int64[2] nms_image_box = {{0, 2}},
+  int64[{nc}] nms_class_range = {{{class_range}}}, int64 nms_axis = {{0}}, float[2] nms_off_on = {{0.0, 1.0}},
+  float nms_half = {{0.5}}, float nms_zero = {{0.0}},
+  int64[1] nms_max = {{{max_det}}}, float[1] nms_iou = {{{iou!r}}}, float[1] nms_conf = {{{conf!r}}},
+  float nms_max_float = {{{max_det}.5}}
+>
+{{
+  nms_centre = Slice (predictions, nms_0, nms_2, nms_2)
+  nms_size = Slice (predictions, nms_2, nms_4, nms_2)
+  nms_half_size = Mul (nms_size, nms_half)
+  nms_low = Sub (nms_centre, nms_half_size)
+  nms_high = Add (nms_centre, nms_half_size)
+  nms_boxes = Concat <axis = 2> (nms_low, nms_high)
+
+  nms_objectness = Slice (predictions, nms_4, nms_5, nms_2)
+  nms_probability = Slice (predictions, nms_5, nms_no, nms_2)
+  nms_scores = {scores}
+  nms_label = ArgMax <axis = 2, keepdims = 1> (nms_scores)
+  nms_best = GatherElements <axis = 2> (nms_scores, nms_label)
+  nms_is_best = Equal (nms_label, nms_class_range)
+  nms_one_class = Where (nms_is_best, nms_scores, nms_zero)
+  nms_by_class = Transpose <perm = [0, 2, 1]> (nms_one_class)
+  nms_picked = NonMaxSuppression (nms_boxes, nms_by_class, nms_max, nms_iou, nms_conf)
+
+  nms_at = Gather <axis = 1> (nms_picked, nms_image_box)
+  nms_image = Gather <axis = 1> (nms_picked, nms_0)
+  nms_class = Gather <axis = 1> (nms_picked, nms_1)
+  nms_image_float = Cast <to = 1> (nms_image)
+  nms_class_float = Cast <to = 1> (nms_class)
+  nms_xyxy = GatherND (nms_boxes, nms_at)
+  nms_score = GatherND (nms_best, nms_at)
+  nms_rows = Concat <axis = 1> (nms_image_float, nms_xyxy, nms_score, nms_class_float)
+
+  nms_shape = Shape (nms_picked)
+  nms_count = Slice (nms_shape, nms_0, nms_1)
+  nms_confidence = Reshape (nms_score, nms_all)
+  nms_sorted_confidence, nms_by_confidence = TopK (nms_confidence, nms_count)
+  nms_confident_first = Gather <axis = 0> (nms_rows, nms_by_confidence)
+  nms_their_image = Gather <axis = 1> (nms_confident_first, nms_0)
+  nms_their_images = Reshape (nms_their_image, nms_all)
+  nms_sorted_images, nms_by_image = TopK <largest = 0> (nms_their_images, nms_count)
+  nms_ordered = Gather <axis = 0> (nms_confident_first, nms_by_image)
+
+  nms_image_index = Cast <to = 7> (nms_sorted_images)
+  nms_input_shape = Shape (predictions)
+  nms_num_images = Slice (nms_input_shape, nms_0, nms_1)
+  nms_is_of_image = OneHot (nms_image_index, nms_num_images, nms_off_on)
+  nms_seen = CumSum (nms_is_of_image, nms_axis)
+  nms_image_column = Reshape (nms_image_index, nms_column)
+  nms_rank_column = GatherElements <axis = 1> (nms_seen, nms_image_column)
+  nms_rank = Reshape (nms_rank_column, nms_all)
+  nms_kept = Less (nms_rank, nms_max_float)
+  detections = Compress <axis = 0> (nms_ordered, nms_kept)
+}}
+"""
+
+
+def _with_nms(onnx: Any, raw: Any, nc: int, nms: NMS) -> Any:
+    """The graph with non-maximum suppression behind it.
+
+    The operator suppresses within a class of an image and keeps `max_det` of each class. Sorted by confidence, then
+    stably by image (TopK takes the lower index first among equals), a row's place among those of its image is the
+    count of them so far, and the first `max_det` stay.
+    """
+    if not (0 <= nms.conf < 1 and 0 <= nms.iou <= 1 and nms.max_det > 0):
+        raise InputError(f"--conf {nms.conf} --iou {nms.iou} --max-det {nms.max_det}: shares from 0 to 1, and 1 or more")
+    n, a, no = (d.dim_param or d.dim_value for d in raw.graph.output[0].type.tensor_type.shape.dim)
+    text = _NMS_TEXT.format(
+        ir_version=raw.ir_version,
+        opset=raw.opset_import[0].version,
+        **{"n": n, "a": a, "no": no, "nc": nc, "class_range": ", ".join(map(str, range(nc)))},
+        # With one class no loss trains its probability: the objectness alone, as in `non_max_suppression`.
+        scores="Mul (nms_objectness, nms_probability)" if nc > 1 else "Identity (nms_objectness)",
+        **{"max_det": nms.max_det, "iou": float(nms.iou), "conf": float(nms.conf)},
+    )
+    tail = onnx.parser.parse_model(text)
+    return onnx.compose.merge_models(raw, tail, io_map=[(_PREDICTIONS, _PREDICTIONS)])
+
+
+def _set_metadata(
+    onnx: Any, graph: Any, model: Model, imgsz: int, batch: int | None, nms: NMS | None, arch: Any
+) -> None:
+    onnx.helper.set_model_props(graph, metadata(model, imgsz, batch, nms, arch))
+
+
+def _check_file(onnx: Any, written: Any, opset: int, path: str | Path) -> None:
+    found = {o.domain or "ai.onnx": o.version for o in written.opset_import}
+    if found != {"ai.onnx": opset}:
+        said = ", ".join(f"{domain} {version}" for domain, version in found.items())
+        raise InputError(f"{path}: asked for opset {opset}, but PyTorch {torch.__version__} wrote {said}")
+    onnx.checker.check_model(written, full_check=True)
+
+
+def _session(ort: Any, content: bytes) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    try:
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as e:  # its exceptions have no public base class
+        reason = str(e).splitlines()[0]
+        raise InputError(f"ONNX Runtime {ort.__version__} does not read it (an older --opset may help): {reason}") from e
+
+
+def _inputs(model: Model, imgsz: int, batch: int | None, images: Tensor | None) -> Iterator[Tensor]:
+    """What to compare with: batches of every size that is to be checked."""
+    generator = torch.Generator().manual_seed(0)
+    for n in (batch,) if batch else _CHECKED_BATCHES:
+        if images is None:
+            yield torch.rand(n, model.config.ch, imgsz, imgsz, generator=generator)
+        else:
+            yield images.float()[torch.arange(n) % len(images)]
+
+
+@torch.no_grad()
+def _compare(
+    model: Model,
+    predict: Callable[[np.ndarray], np.ndarray],
+    run: Callable[[np.ndarray], np.ndarray],
+    inputs: Iterator[Tensor],
+    nms: NMS | None,
+    what: str,
+) -> tuple[float, tuple[int, ...], int | None]:
+    """Compare predictions with the detector's and, with `nms`, detections with those of the same predictions.
+
+    So the two are told apart: predictions that differ by rounding may well lie on two sides of a threshold.
+    """
+    difference, batches, num_detections = 0.0, [], 0
+    for x in inputs:
+        batches.append(len(x))
+        expected = model(x)[0]
+        got = torch.from_numpy(predict(x.numpy()))
+        difference = max(difference, _difference(expected, got, f"{what}, batch of {len(x)}"))
+        if nms is not None:
+            wanted = _class_by_class(got, nms)
+            _difference(wanted, torch.from_numpy(run(x.numpy())), f"{what}, detections in a batch of {len(x)}")
+            num_detections += len(wanted)
+    return difference, tuple(batches), None if nms is None else num_detections
+
+
+def _difference(expected: Tensor, got: Tensor, what: str) -> float:
+    """The largest difference; `InputError` if one is larger than `TOLERANCE` and `TOLERANCE` times the expected."""
+    if expected.shape != got.shape:
+        raise InputError(f"{what}: gives {list(got.shape)}, the detector {list(expected.shape)}")
+    difference = (expected - got).abs()
+    if not (difference <= TOLERANCE + TOLERANCE * expected.abs()).all():
+        worst = difference.nan_to_num(torch.inf).max().item()
+        raise InputError(
+            f"{what}: differs from the detector by {worst:.2g}, more than {TOLERANCE} + {TOLERANCE} times the value"
+        )
+    return difference.max().item() if difference.numel() else 0.0
+
+
+def _class_by_class(z: Tensor, nms: NMS) -> Tensor:
+    """`non_max_suppression` as rows of `detections`.
+
+    One class after the other: torchvision's NMS of several classes at once moves boxes apart by large offsets, which
+    round them. The operator does not, and a pair may overlap by a hair more or less than the threshold.
+    """
+    rows = [torch.zeros(0, 7)]
+    nc = max(z.shape[2] - 5, 1)
+    for i, image in enumerate(z):
+        found = [
+            non_max_suppression(image[None], nms.conf, nms.iou, nms.max_det, classes=[c], agnostic=True)[0]
+            for c in range(nc)
+        ]
+        detections = torch.cat(found)
+        best = detections[:, 4].argsort(descending=True, stable=True)[: nms.max_det]
+        rows.append(torch.cat((torch.full((len(best), 1), float(i)), detections[best]), 1))
+    return torch.cat(rows)
+
+
+@contextmanager
+def _scratch(path: Path) -> Iterator[Path]:
+    """A path of the same name in a temporary folder beside `path`."""
+    import tempfile
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
+        yield Path(folder) / path.name
+
+
+def _need(package: str) -> Any:
+    """Import a package that only some need; `InputError` says how to get it."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as e:
+        raise InputError(f"this needs the package {package} ({e}); right would be: pip install {package}") from None

@@ -1,0 +1,153 @@
+"""`oneshot_nas.py` as its users run it: the files it leaves, resume, Ctrl-C, seeds and bad input."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+SPACE = ROOT / "tests/assets/tiny_nas.yaml"
+QUICK = ["--cfg", str(SPACE), "--imgsz", "32", "--epochs", "2", "--batch", "128", "--device", "cpu"]
+
+
+def start(cwd, *args):
+    command = [sys.executable, str(ROOT / "oneshot_nas.py"), *args]
+    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(cwd, *args):
+    process = start(cwd, *args)
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    cwd = tmp_path_factory.mktemp("oneshot")
+    code, out, err = finish(cwd, *QUICK)
+    assert code == 0, err
+    return cwd, cwd / "runs/oneshot_nas/exp", out, err
+
+
+def test_leaves_every_file_of_a_run(run):
+    _, folder, out, err = run
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["options"]["epochs"] == 2
+    assert config["options"]["seed"] == 0
+    assert config["versions"]["nni"] == "3.0"
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    assert 0 < float(rows[-1]["train_acc"]) <= 1
+    assert (folder / "alphas.png").read_bytes().startswith(b"\x89PNG")
+    assert list(folder.glob("events.out.tfevents.*"))
+    assert (folder / "last.ckpt").is_file()
+    assert not list(folder.glob(".*")), "a temporary file was left"
+    assert "carried over" in out
+    assert err == ""
+
+
+def test_reports_the_result_beside_the_plain_network(run):
+    _, folder, out, _ = run
+    results = json.loads((folder / "results.json").read_text())
+    from models import Classifier, count_flops, count_params
+    from spaces import freeze
+
+    for name, arch in (("derived", results["arch"]), ("plain", {})):
+        network = Classifier(freeze(SPACE, arch), 10)
+        assert results[name]["params"] == count_params(network)
+        assert results[name]["flops"] == count_flops(network, 32)
+        assert f"{results[name]['val_acc']:.4f}" in out
+    assert results["steps"] == 2 * (718 // 128)
+
+
+def test_detector_needs_neither_nni_nor_the_search_code(run):
+    _, folder, _, _ = run
+    code = """
+import sys
+sys.modules.update(dict.fromkeys(("nni", "spaces", "experiments", "optimizer")))
+import torch
+from models import Model, load_detector
+model, content = load_detector(sys.argv[1] + "/detector.pt")
+fresh = Model(sys.argv[1] + "/detector.yaml")
+fresh.load_state_dict(torch.load(sys.argv[1] + "/detector.pt", weights_only=True)["state_dict"])
+x = torch.rand(1, 3, 64, 64)
+assert torch.equal(fresh.eval()(x)[0], model(x)[0])
+"""
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=True, cwd=ROOT)
+
+
+def test_detector_holds_the_weights_of_the_search(run):
+    _, folder, _, _ = run
+    state = torch.load(folder / "detector.pt", weights_only=True)["state_dict"]
+    trained = torch.load(folder / "last.ckpt", weights_only=False)["state_dict"]
+    arch = json.loads((folder / "arch.json").read_text())
+    source = trained[f"training_module._model.model.0.conv.{arch['nasconv_0']}.weight"]
+    assert torch.equal(state["model.0.conv.weight"], source)
+
+
+def test_the_same_seed_gives_the_same_arch_and_another_does_not_reuse_it(run, tmp_path):
+    _, folder, _, _ = run
+    for seed, same in (("0", True), ("1", False)):
+        code, _, err = finish(tmp_path, *QUICK, "--no-baseline", "--seed", seed, "--name", f"s{seed}")
+        assert code == 0, err
+        metrics = (tmp_path / f"runs/oneshot_nas/s{seed}/metrics.csv").read_text()
+        assert (metrics == (folder / "metrics.csv").read_text()) is same
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(run, tmp_path):
+    _, whole, _, _ = run
+    process = start(tmp_path, *QUICK, "--no-baseline", "--name", "cut")
+    assert process.stdout is not None
+    assert "epoch 1/2" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    cut = tmp_path / "runs/oneshot_nas/cut"
+    assert process.returncode == 130, err
+    assert err.strip() == "interrupted: go on with --resume runs/oneshot_nas/cut"
+    assert not (cut / "arch.json").exists()
+
+    code, out, err = finish(tmp_path, "--resume", str(cut))
+    assert code == 0, err
+    assert "epoch 1/2" not in out
+    assert (cut / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+    assert (cut / "arch.json").read_text() == (whole / "arch.json").read_text()
+    resumed, straight = (torch.load(f / "last.ckpt", weights_only=False) for f in (cut, whole))
+    assert resumed["state_dict"].keys() == straight["state_dict"].keys()
+    for key, value in straight["state_dict"].items():
+        assert torch.equal(resumed["state_dict"][key], value), key
+
+
+BAD = {
+    "an unknown module": (["--cfg", "unknown.yaml"], "row 0 (NASConf): unknown module"),
+    "a missing file": (["--cfg", "nowhere.yaml"], "nowhere.yaml: no such file"),
+    "no choices": (["--cfg", "yolov5n.yaml"], "nothing to search"),
+    "no head": (["--cfg", "yolov5nb_nas.yaml"], "say which detector it is for with --detector"),
+    "imgsz off the stride": (["--imgsz", "30"], "--imgsz 30 is no multiple of the stride 8; right would be 24 or 32"),
+    "no CUDA": (["--device", "cuda"], "--device cuda: this PyTorch sees no CUDA device"),
+    "an unknown data set": (["--data", "digitz"], "digitz: no such data set or folder"),
+    "an empty data folder": (["--data", "empty"], "empty"),
+    "no run to resume": (["--resume", "nowhere"], "nowhere: not the folder of a run"),
+    "no plug-in": (["--plugin", "nowhere.py"], "nowhere.py: no such plug-in file"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path):
+    args, message = BAD[case]
+    if case == "no CUDA" and torch.cuda.is_available():
+        args, message = ["--device", "tpu"], "--device tpu: right would be"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "unknown.yaml").write_text("backbone:\n  - [-1, 1, NASConf, [8, 3, 2]]\n")
+    code, out, err = finish(tmp_path, *QUICK, *args)
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1
+    assert message in err
+    assert out == ""
+    assert not (tmp_path / "runs").exists()

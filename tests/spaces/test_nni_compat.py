@@ -1,0 +1,83 @@
+"""Every repair of NNI: each test fails when the repair is taken out."""
+
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from supernets import SMALL, darts
+
+from models.grammar import MODELS
+from spaces import NASBACKBONE
+from spaces.nni_compat import BaseOneShotLightningModule, DartsLightningModule
+
+ORDER = """
+import spaces
+space = spaces.NASBACKBONE(cfg="yolov5nb_nas.yaml", nc=2)
+from types import SimpleNamespace
+from nni.nas.oneshot.pytorch.strategy import DARTS
+from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
+from spaces.nni_compat import DartsLightningModule
+net = DARTS().mutate_model(space)
+modules = [m for m in net.modules() if isinstance(m, BaseSuperNetModule)]
+found = DartsLightningModule.arch_parameters(SimpleNamespace(supernet_modules=lambda: modules))
+names = {id(p): n for n, p in net.named_parameters()}
+print(*[names[id(p)] for p in found], sep="\\n")
+"""
+IMPORTS = [
+    "from spaces import NASBACKBONE",
+    "from spaces.model_space import NASBACKBONE",
+    "import spaces.blocks",
+]
+
+
+def _fresh(code, hash_seed="0"):
+    """A fresh process with all warnings on; stdout, once it has printed nothing else."""
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(MODELS.parent)}
+    return subprocess.Popen(
+        [sys.executable, "-W", "default", "-c", code],
+        env=environment,
+        cwd=MODELS.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_arch_parameters_are_in_the_order_of_the_supernet_in_every_process():
+    orders = []
+    for process in [_fresh(ORDER, seed) for seed in ("1", "2")]:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        orders.append(out.split())
+    assert len(orders[0]) == len(set(orders[0])) == 37
+    assert orders[0] == orders[1]
+
+
+def test_arch_parameters_are_those_of_the_supernet_modules_once_each():
+    net = darts(NASBACKBONE(cfg=SMALL))
+    modules = [m for m in net.modules() if hasattr(m, "arch_parameters")]
+    found = DartsLightningModule.arch_parameters(SimpleNamespace(supernet_modules=lambda: modules))
+    assert len({id(p) for p in found}) == len(found) == len(net.space.decisions)
+    position = {id(p): i for i, (_, p) in enumerate(net.named_parameters())}
+    first = [min(position[id(p)] for p in m.arch_parameters()) for m in modules if list(m.arch_parameters())]
+    expected = list(dict.fromkeys(id(p) for m in modules for p in m.arch_parameters()))
+    assert [id(p) for p in found] == expected
+    assert first[0] == position[expected[0]]
+
+
+def test_validation_epoch_end_reaches_the_evaluators_module():
+    calls = []
+    module = SimpleNamespace(training_module=SimpleNamespace(on_validation_epoch_end=lambda: calls.append(1)))
+    BaseOneShotLightningModule.on_validation_epoch_end(module)
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("statement", IMPORTS)
+def test_import_prints_nothing_and_leaves_no_stubs(statement):
+    code = f"{statement}\nimport nni.nas.strategy as s\nprint(s.DARTS.__module__, s.RandomOneShot.__module__)"
+    process = _fresh(code)
+    out, err = process.communicate(timeout=120)
+    assert err == ""
+    assert out.split() == ["nni.nas.oneshot.pytorch.strategy"] * 2
