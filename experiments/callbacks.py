@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,13 @@ class History(pl.Callback):
     """Logged metrics by epoch, and the architecture's probabilities where there are any.
 
     Its rows are part of the checkpoint, so that ``metrics.csv`` of a resumed run is that of an uninterrupted one.
+
+    Parameters
+    ----------
+    path, title
+        The file, and what lines on the screen begin with.
+    shown
+        Metrics on the screen, in this order; all of them, sorted, unless told otherwise.
 
     Attributes
     ----------
@@ -50,6 +58,8 @@ class History(pl.Callback):
             self.probabilities.append(
                 {k: {str(v): float(p) for v, p in dist.items()} for k, dist in module.export_probs().items()}
             )
+        if not trainer.is_global_zero:
+            return
         with atomic(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, sorted({k for row in self.rows for k in row}, key=_first("epoch", "step")))
             writer.writeheader()
@@ -103,5 +113,8 @@ class LastCheckpoint(pl.Callback):
             torch.set_rng_state(self._torch.cpu())
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(self.path)  # all processes meet here; the first one writes, below
+            return
         with atomic(self.path) as temporary:
             trainer.save_checkpoint(temporary)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 from typing import Any, cast
 
 from spaces import nni_compat  # isort: skip
@@ -64,7 +65,7 @@ class DetectionModule(LightningModule):
         self.optimizer, self.learning_rate = optimizer, learning_rate
         self.momentum, self.weight_decay = momentum, weight_decay
         self.measured: dict[str, Any] = {}
-        self._metrics = DetectionMetrics(self.names)
+        self._seen: list[tuple[Tensor, Tensor]] = []
 
     def set_model(self, model: nn.Module) -> None:
         """Set the network to train; its last row is the head."""
@@ -96,25 +97,25 @@ class DetectionModule(LightningModule):
         """Detect, and take detections and objects back to the pixels of the original images."""
         network = self.validated_network()
         # In full precision: half a pixel is the step of float16 at 640.
-        with torch.autocast(self.device.type, enabled=False):
+        with torch.autocast(batch.images.device.type, enabled=False):
             decoded, logits = network(self.network_input(batch.images))
         self.log_losses("val", self.loss(logits, batch.targets)[1], len(batch.images))
         detections = non_max_suppression(decoded, **NMS_FOR_AP)
-        self._metrics.update(*in_original_pixels(detections, batch))
+        self._seen += zip(*in_original_pixels(detections, batch), strict=True)
 
     def validated_network(self) -> nn.Module:
         """The network that is validated."""
         return self.model
 
     def on_validation_epoch_end(self) -> None:
-        metrics, self._metrics = self._metrics, DetectionMetrics(self.names)
+        seen, self._seen = self._seen, []
         if self.trainer.sanity_checking:
             return
-        if _world() > 1:
-            metrics = _gathered(metrics, self.names)
+        metrics = DetectionMetrics(self.names)
+        metrics.update(*zip(*_of_all_processes(seen), strict=True))
         self.measured = metrics.compute()
         for name in ("map50", "map50_95"):
-            self.log(name, self.measured[name], sync_dist=False)
+            self.log(name, self.measured[name])
         if nni.get_current_parameter() is not None:
             nni.report_intermediate_result(self.measured["map50_95"])
 
@@ -244,18 +245,11 @@ def _world() -> int:
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
-def _gathered(metrics: DetectionMetrics, names: Sequence[str]) -> DetectionMetrics:
-    """Of all processes, in the order of the images: rank r of W has seen images r, r + W, …"""
+def _of_all_processes(seen: list[Any]) -> list[Any]:
+    """In the order of the images: rank r of W has seen images r, r + W, …"""
+    if _world() == 1:
+        return seen
     shares: list[Any] = [None] * _world()
-    distributed.all_gather_object(shares, metrics)
-    whole = DetectionMetrics(names)
-    for prediction, target in _interleaved([list(zip(*share.images(), strict=True)) for share in shares]):
-        whole.update([prediction], [target])
-    return whole
-
-
-def _interleaved(shares: Sequence[Sequence[Any]]) -> Iterator[Any]:
-    for k in range(max(map(len, shares))):
-        for share in shares:
-            if k < len(share):
-                yield share[k]
+    distributed.all_gather_object(shares, seen)
+    together = itertools.chain.from_iterable(itertools.zip_longest(*shares))
+    return [image for image in together if image is not None]

@@ -1,0 +1,48 @@
+"""How a training is paced: YOLOv5's defaults, and what they become on a small data set."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from models.errors import InputError
+
+from .schedule import NOMINAL_BATCH, yolov5_accumulate, yolov5_warmup
+
+RECIPES = ("auto", "yolov5")
+_ENOUGH_STEPS = 2000
+_WARMUP_SHARE = 0.1
+
+
+class Recipe(NamedTuple):
+    """What differs between recipes."""
+
+    accumulate: float  # batches to a step of the optimizer
+    warmup: int  # iterations
+    loss_scale: float  # factor of the loss, a batch's sum
+    decay_scale: float  # factor of the weight decay
+
+
+def recipe_of(name: str, epochs: int, batches: int, batch: int) -> Recipe:
+    """The pace of a training of `epochs` times `batches` batches.
+
+    ``yolov5`` is upstream's: gradients are summed over a nominal batch of 64, however few steps that leaves, and the
+    warm-up takes 3 epochs, at least 100 iterations, however few iterations there are.
+
+    ``auto`` is the same where that leaves 2000 steps of the optimizer. Where it does not, steps are made of as few
+    batches as are needed for 2000, down to one, and weigh what a step of the nominal batch weighs: the loss is scaled
+    up by as much as the batch is smaller. The warm-up takes a tenth of the iterations at most.
+
+    Raises
+    ------
+    InputError
+        There is no recipe of that name.
+    """
+    if name not in RECIPES:
+        raise InputError(f"--recipe {name}: right would be one of {', '.join(RECIPES)}")
+    accumulate, warmup = yolov5_accumulate(batch), yolov5_warmup(batches)
+    decay_scale = batch * round(accumulate) / NOMINAL_BATCH
+    if name == "yolov5":
+        return Recipe(accumulate, warmup, 1.0, decay_scale)
+    iterations = epochs * batches
+    fewer = min(max(iterations / _ENOUGH_STEPS, 1.0), accumulate)
+    return Recipe(fewer, min(warmup, round(_WARMUP_SHARE * iterations)), accumulate / fewer, decay_scale)

@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+"""Train a detector on your own data, from a YAML or from weights."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from experiments.cli import run_script
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--cfg", help="YAML of the detector; that of --weights where it is left out")
+    add("--weights", help="detector.pt, or a YOLOv5 checkpoint, to start from; else from scratch")
+    add("--data", default="digits-detect", help="a data.yaml, a folder (YOLO, COCO, VOC), digits-detect or bccd")
+    add("--imgsz", type=positive_int, default=640, help="side of the images in pixels, a multiple of the stride")
+    add("--epochs", type=positive_int, default=100, help="epochs")
+    add("--batch", type=positive_int, default=16, help="images to a batch, over all devices")
+    add("--recipe", default="auto", choices=["auto", "yolov5"], help="yolov5: its defaults; auto: scaled to the data")
+    add("--optimizer", default="sgd", choices=["sgd", "adamw"], help="optimizer")
+    add("--lr0", type=positive_float, help="learning rate after warm-up (default: 0.01 for sgd, 0.001 for adamw)")
+    add("--lrf", type=positive_float, default=0.01, help="learning rate at the end, as a share of --lr0")
+    add("--momentum", type=float, default=0.937, help="momentum of sgd, first beta of adamw")
+    add("--weight-decay", type=float, default=0.0005, help="weight decay at a nominal batch of 64")
+    add("--cosine", action="store_true", help="learning rate by a cosine instead of a line")
+    add("--patience", type=int, default=100, help="stop after as many epochs without a better mAP; 0: never")
+    add("--hyp", nargs="+", default=[], metavar="NAME=VALUE", help="augmentation, such as mosaic=0.5 mixup=0.1")
+    add("--no-augment", dest="augment", action="store_false", help="no augmentation at all")
+    add("--no-autoanchor", dest="autoanchor", action="store_false", help="keep the YAML's anchors whatever the data")
+    add("--multi-scale", action="store_true", help="vary the side of the images by half, from batch to batch")
+    add("--precision", default="auto", choices=["auto", "32", "16-mixed", "bf16-mixed"], help="auto: 16-mixed on CUDA")
+    add("--seed", type=int, default=0, help="fixes weights, order and augmentation")
+    add("--device", default="auto", help="auto, cpu or cuda")
+    add("--devices", type=positive_int, default=1, help="number of devices, or of processes on the CPU")
+    add("--strategy", default="auto", help="Lightning's, such as ddp")
+    add("--sync-bn", action="store_true", help="batch norm statistics over all CUDA devices")
+    add("--workers", type=int, help="processes that load data (default: 0 on the CPU, up to 8 on CUDA)")
+    add("--project", default="runs/train", help="folder of runs")
+    add("--name", default="exp", help="name of this run; a number is added where it is taken")
+    add("--exist-ok", action="store_true", help="write into the folder of an earlier run of this name")
+    add("--resume", metavar="RUN", help="go on with an interrupted run, given its folder; it keeps its options")
+    args = parser.parse_args(argv)
+    try:
+        args.hyp = {name: float(value) for name, value in (item.split("=", 1) for item in args.hyp)}
+    except ValueError:
+        parser.error(f"--hyp {' '.join(args.hyp)}: right would be NAME=NUMBER, such as mosaic=0.5")
+    return args
+
+
+def positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def positive_float(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"must be greater than 0, got {value}")
+    return value
+
+
+def main(args: argparse.Namespace) -> None:
+    from experiments.run_folder import RunFolder
+    from experiments.train import Options, new_run, train
+
+    if args.resume:
+        run, saved = RunFolder.resume(args.resume)
+        options = Options(**saved)
+    else:
+        options = Options(**{k: v for k, v in vars(args).items() if k in Options.__dataclass_fields__})
+        run = new_run(args.project, args.name, args.exist_ok)
+    try:
+        train(options, run, resume=bool(args.resume))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"go on with --resume {run.path}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main, parse()))
