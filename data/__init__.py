@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from .augment import Hyp
     from .canvas import Letterbox, letterbox, to_tensor
     from .classify import ClassificationData, classification
-    from .detect import Batch, DetectionData, DetectionSet, Item, Meta, collate, detection
+    from .detect import Batch, DetectionData, DetectionSet, Item, Meta, collate, detection, detection_split
+    from .formats import coco_ids
     from .images import UnreadableImageError, read_rgb
     from .report import Report
     from .seeded import EpochSampler
@@ -28,8 +29,10 @@ _HOME = {
     "Report": "report",
     "UnreadableImageError": "images",
     "classification": "classify",
+    "coco_ids": "formats",
     "collate": "detect",
     "detection": "detect",
+    "detection_split": "detect",
     "letterbox": "canvas",
     "read_rgb": "images",
     "to_tensor": "canvas",
@@ -37,7 +40,8 @@ _HOME = {
 
 __all__ = [
     "Batch", "ClassificationData", "DetectionData", "DetectionSet", "EpochSampler", "Hyp", "Item", "Letterbox", "Meta",
-    "Report", "UnreadableImageError", "classification", "collate", "detection", "letterbox", "read_rgb", "to_tensor",
+    "Report", "UnreadableImageError", "classification", "coco_ids", "collate", "detection",
+    "detection_split", "letterbox", "read_rgb", "to_tensor",
 ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from . import augment
 from .augment import Hyp
 from .canvas import GREY, Letterbox, fit, fitted, pad, to_tensor
 from .detect_index import Index, build
-from .formats import records, spec_of
+from .formats import Spec, class_names, records, spec_of
 from .images import UnreadableImageError, in_threads, read_rgb
 from .report import Report
 from .seeded import SeededDataset
@@ -205,20 +205,41 @@ def detection(
     spec = spec_of(source)
     if hyp is not None and spec.options.get("mirror") is False:
         hyp = replace(hyp, fliplr=0.0, flipud=0.0)
-    sources: dict[str, ImageSource] = {}
-    if spec.format == "digits-detect":
-        from .digits_detect import CLASS_NAMES, digit_images
-
-        names = CLASS_NAMES
-        sources.update(digit_images(spec.where, spec.entries, spec.options.get("canvas", 320)))
-    else:
-        names, splits = records(spec)
-        sources = {split: _Files(build(found, report)) for split, (found, report) in splits.items()}
+    names, sources = _sources(spec)
     sets = {
         split: DetectionSet(images, imgsz, hyp if split == "train" else None, seed, rect and split != "train")
         for split, images in sources.items()
     }
     return DetectionData(sets["train"], sets["val"], sets.get("test"), names)
+
+
+def detection_split(
+    source: str | Path, split: str, imgsz: int = 640, rect: bool = False
+) -> tuple[DetectionSet, tuple[str, ...]]:
+    """One split of a detection set, without augmentation, and the class names. No other split's images are opened.
+
+    Raises:
+        InputError: as `detection`, or there is no such split.
+    """
+    if imgsz < 1:
+        raise InputError(f"imgsz={imgsz}: the side of an image is 1 pixel or more")
+    spec = spec_of(source)
+    if split not in spec.entries:
+        raise InputError(f"{spec.where}: has no {split!r}; right would be one of {', '.join(spec.entries)}")
+    names, sources = _sources(spec, [split])
+    return DetectionSet(sources[split], imgsz, rect=rect), names
+
+
+def _sources(spec: Spec, splits: Sequence[str] | None = None) -> tuple[tuple[str, ...], dict[str, ImageSource]]:
+    """Class names and the images of these splits, or of all there are."""
+    entries = {split: spec.entries[split] for split in splits or spec.entries}
+    if spec.format == "digits-detect":
+        from .digits_detect import CLASS_NAMES, digit_images
+
+        return CLASS_NAMES, {**digit_images(spec.where, entries, spec.options.get("canvas", 320))}
+    names = class_names(spec)
+    found = records(replace(spec, names=names, entries=entries))[1]
+    return names, {split: _Files(build(images, report)) for split, (images, report) in found.items()}
 
 
 class _Files:

@@ -37,6 +37,15 @@ def class_names(entry: Any, root: Path, where: str) -> tuple[str, ...]:
     return tuple(str(c["name"]) for c in sorted(categories, key=lambda c: c["id"]))
 
 
+def ids(entry: Any, root: Path, where: str, names: tuple[str, ...]) -> tuple[dict[str, Any], list[Any]]:
+    """The file's own id of each image, by the name of its file without folders, and of each class."""
+    file, _ = _files(entry, root, where)
+    content = _load(file)
+    by_name = {c["name"]: c["id"] for c in _field(content, "categories", file)}
+    images = {Path(i["file_name"]).name: i["id"] for i in _field(content, "images", file)}
+    return images, [by_name.get(name) for name in names]
+
+
 def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: Report) -> list[Record]:
     """The images of a split. entry: a JSON file, or {annotations: JSON file, images: folder}."""
     file, folder = _files(entry, root, where)

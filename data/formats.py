@@ -54,7 +54,7 @@ def spec_of(source: str | Path) -> Spec:
 
 def records(spec: Spec) -> tuple[tuple[str, ...], dict[str, tuple[list[Record], Report]]]:
     """Class names and, for each split there is, its annotated images with a report that was begun."""
-    names = spec.names or _found_names(spec)
+    names = class_names(spec)
     splits = {}
     for split, entry in spec.entries.items():
         report = Report(split)
@@ -62,11 +62,22 @@ def records(spec: Spec) -> tuple[tuple[str, ...], dict[str, tuple[list[Record], 
     return names, splits
 
 
-def _found_names(spec: Spec) -> tuple[str, ...]:
+def class_names(spec: Spec) -> tuple[str, ...]:
+    """The YAML's class names, or those that the training split's annotations have."""
+    if spec.names:
+        return spec.names
     if spec.format == "yolo":
         raise InputError(f"{spec.where}: needs names, a list of the classes")
     reader = format_coco if spec.format == "coco" else format_voc
     return reader.class_names(spec.entries["train"], spec.root, f"{spec.where}: train")
+
+
+def coco_ids(source: str | Path, split: str) -> tuple[dict[str, Any], list[Any]] | None:
+    """Of a COCO set's split: the id of each image by its file's name, and that of each class. None for other formats."""
+    spec = spec_of(source)
+    if spec.format != "coco":
+        return None
+    return format_coco.ids(spec.entries[split], spec.root, f"{spec.where}: {split}", class_names(spec))
 
 
 def _from_yaml(path: Path) -> Spec:

@@ -25,13 +25,6 @@ class History(pl.Callback):
 
     Its rows are part of the checkpoint, so that ``metrics.csv`` of a resumed run is that of an uninterrupted one.
 
-    Parameters
-    ----------
-    path, title
-        The file, and what lines on the screen begin with.
-    shown
-        Metrics on the screen, in this order; all of them, sorted, unless told otherwise.
-
     Attributes
     ----------
     rows
@@ -67,16 +60,28 @@ class History(pl.Callback):
 
 
 class EpochLine(pl.Callback):
-    """A line on the screen after every epoch. Stands last, so that what it announces has been saved."""
+    """A line on the screen after every epoch. Stands last, so that what it announces has been saved.
 
-    def __init__(self, title: str) -> None:
-        self.title = title
+    Parameters
+    ----------
+    title
+        What the line begins with.
+    shown
+        Metrics in it, in this order; all of them, sorted, unless told otherwise.
+    """
+
+    def __init__(self, title: str, shown: Sequence[str] | None = None) -> None:
+        self.title, self.shown = title, shown
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        metrics = "  ".join(f"{k} {v:.4f}" for k, v in sorted(_logged(trainer).items()))
+        if not trainer.is_global_zero:
+            return
+        logged = _logged(trainer)
+        shown = sorted(logged) if self.shown is None else [k for k in self.shown if k in logged]
+        metrics = "  ".join(f"{k} {logged[k]:.4f}" for k in shown)
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         print(f"{self.title}  {epoch}  {metrics}  {time.perf_counter() - self._started:.1f} s", flush=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 
@@ -17,6 +18,9 @@ def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namesp
         print(f"error: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as e:
-        print(f"interrupted{f': {e}' if str(e) else ''}", file=sys.stderr)
-        return 130
+        print(f"interrupted{f': {e}' if str(e) else ''}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        # Everything has been written by now. Threads of torch that were stopped in the middle of a step have been seen
+        # to keep an ordinary exit waiting for ever, so there is none.
+        os._exit(130)
     return 0

@@ -83,9 +83,9 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     for plugin in options.plugin:
         load_plugin(plugin)
     space = Space(options.cfg)
+    detector = _detector_of(space, options.detector)
     if not space.decisions:
         raise InputError(f"{options.cfg}: there is nothing to search, the YAML has no choices (try yolov5n_nas.yaml)")
-    detector = _detector_of(space, options.detector)
     data = classification(options.data, options.imgsz, options.seed, options.data_root, space.config.ch)
     plain_cfg = space.freeze(_upstream(space))
     plain = Classifier(plain_cfg, data.nc)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from models.blocks.conv import BN_MOMENTUM
 from models.errors import InputError
 
 from .schedule import NOMINAL_BATCH, yolov5_accumulate, yolov5_warmup
@@ -11,6 +12,7 @@ from .schedule import NOMINAL_BATCH, yolov5_accumulate, yolov5_warmup
 RECIPES = ("auto", "yolov5")
 _ENOUGH_STEPS = 2000
 _WARMUP_SHARE = 0.1
+_BN_MOMENTUM = 0.1  # PyTorch's
 
 
 class Recipe(NamedTuple):
@@ -20,6 +22,7 @@ class Recipe(NamedTuple):
     warmup: int  # iterations
     loss_scale: float  # factor of the loss, a batch's sum
     decay_scale: float  # factor of the weight decay
+    bn_momentum: float  # of the moving averages of batch norms
 
 
 def recipe_of(name: str, epochs: int, batches: int, batch: int) -> Recipe:
@@ -42,7 +45,14 @@ def recipe_of(name: str, epochs: int, batches: int, batch: int) -> Recipe:
     accumulate, warmup = yolov5_accumulate(batch), yolov5_warmup(batches)
     decay_scale = batch * round(accumulate) / NOMINAL_BATCH
     if name == "yolov5":
-        return Recipe(accumulate, warmup, 1.0, decay_scale)
+        return Recipe(accumulate, warmup, 1.0, decay_scale, BN_MOMENTUM)
     iterations = epochs * batches
     fewer = min(max(iterations / _ENOUGH_STEPS, 1.0), accumulate)
-    return Recipe(fewer, min(warmup, round(_WARMUP_SHARE * iterations)), accumulate / fewer, decay_scale)
+    short = iterations < _ENOUGH_STEPS * accumulate
+    return Recipe(
+        accumulate=fewer,
+        warmup=min(warmup, round(_WARMUP_SHARE * iterations)),
+        loss_scale=accumulate / fewer,
+        decay_scale=decay_scale,
+        bn_momentum=_BN_MOMENTUM if short else BN_MOMENTUM,
+    )

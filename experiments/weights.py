@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.detector import Model
 from models.errors import InputError
-from models.files import load_detector
+from models.upstream import load_weights
 
 _OWN = ("anchors",)  # buffers that are the new detector's own: its anchors were fitted to its data
 
@@ -42,18 +42,11 @@ def read_weights(path: str | Path) -> Start:
     InputError
         The file is missing or is neither.
     """
-    if not Path(path).is_file():
-        raise InputError(f"--weights {path}: no such file")
     try:
-        model, content = load_detector(path)
-        return Start(dict(content["yaml"]), model.state_dict(), str(path))
-    except InputError as own:
-        try:
-            from models.upstream import load_upstream
-        except ImportError:
-            raise own from None
-        cfg, state, _ = load_upstream(path)
-        return Start(dict(cfg), dict(state), str(path))
+        model, _ = load_weights(path)
+    except InputError as e:
+        raise InputError(f"--weights {e}") from None
+    return Start(model.config.raw, model.state_dict(), str(path))
 
 
 def transfer(start: Start, model: Model) -> Transfer:
@@ -71,7 +64,9 @@ def transfer(start: Start, model: Model) -> Transfer:
         if name in own and own[name].shape == tensor.shape and name.rsplit(".", 1)[-1] not in _OWN
     }
     if not fit:
-        raise InputError(f"--weights {start.file}: none of its tensors fits {model.config.file}; right would be weights of that YAML")
+        raise InputError(
+            f"--weights {start.file}: no tensor of it fits {model.config.file}; they are of another network"
+        )
     model.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in fit.items()}, strict=False)
     left = [name for name in own if name not in fit and name.rsplit(".", 1)[-1] not in _OWN]
     return Transfer(len(fit), left)

@@ -276,10 +276,15 @@ nms (float[{n}, {a}, {no}] predictions) => (float[K, 7] detections)
   nms_confident_first = Gather <axis = 0> (nms_rows, nms_by_confidence)
   nms_their_image = Gather <axis = 1> (nms_confident_first, nms_0)
   nms_their_images = Reshape (nms_their_image, nms_all)
-  nms_sorted_images, nms_by_image = TopK <largest = 0> (nms_their_images, nms_count)
+  nms_their_index = Cast <to = 7> (nms_their_images)
+  nms_ones = ConstantOfShape <value = int64[1] {{1}}> (nms_count)
+  nms_place = CumSum (nms_ones, nms_axis)
+  nms_base = Mul (nms_their_index, nms_count)
+  nms_key = Add (nms_base, nms_place)
+  nms_sorted_key, nms_by_image = TopK <largest = 0> (nms_key, nms_count)
   nms_ordered = Gather <axis = 0> (nms_confident_first, nms_by_image)
 
-  nms_image_index = Cast <to = 7> (nms_sorted_images)
+  nms_image_index = Gather <axis = 0> (nms_their_index, nms_by_image)
   nms_input_shape = Shape (predictions)
   nms_num_images = Slice (nms_input_shape, nms_0, nms_1)
   nms_is_of_image = OneHot (nms_image_index, nms_num_images, nms_off_on)
@@ -297,8 +302,8 @@ def _with_nms(onnx: Any, raw: Any, nc: int, nms: NMS) -> Any:
     """The graph with non-maximum suppression behind it.
 
     The operator suppresses within a class of an image and keeps `max_det` of each class. Sorted by confidence, then
-    stably by image (TopK takes the lower index first among equals), a row's place among those of its image is the
-    count of them so far, and the first `max_det` stay.
+    by image and place (not every runtime's TopK is stable), a row's rank among those of its image is the count of
+    them so far, and the first `max_det` stay.
     """
     if not (0 <= nms.conf < 1 and 0 <= nms.iou <= 1 and nms.max_det > 0):
         raise InputError(f"--conf {nms.conf} --iou {nms.iou} --max-det {nms.max_det}: shares from 0 to 1, and 1 or more")

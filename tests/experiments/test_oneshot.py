@@ -125,7 +125,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(run, tmp_path):
 
 
 BAD = {
-    "an unknown module": (["--cfg", "unknown.yaml"], "row 0 (NASConf): unknown module"),
+    "an unknown module": (["--cfg", "unknown.yaml"], "row 1 (NASConf): unknown module"),
     "a missing file": (["--cfg", "nowhere.yaml"], "nowhere.yaml: no such file"),
     "no choices": (["--cfg", "yolov5n.yaml"], "nothing to search"),
     "no head": (["--cfg", "yolov5nb_nas.yaml"], "say which detector it is for with --detector"),
@@ -144,7 +144,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path):
     if case == "no CUDA" and torch.cuda.is_available():
         args, message = ["--device", "tpu"], "--device tpu: right would be"
     (tmp_path / "empty").mkdir()
-    (tmp_path / "unknown.yaml").write_text("backbone:\n  - [-1, 1, NASConf, [8, 3, 2]]\n")
+    (tmp_path / "unknown.yaml").write_text(SPACE.read_text().replace("NASConv, [16", "NASConf, [16"))
     code, out, err = finish(tmp_path, *QUICK, *args)
     assert code == 2
     assert len(err.strip().splitlines()) == 1

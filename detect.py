@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""Detect in images and videos: pictures with boxes, and labels or JSON where wanted."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from experiments.cli import run_script
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--weights", required=True, help="detector.pt, a YOLOv5 checkpoint, or model.onnx that export.py wrote")
+    add("--source", nargs="+", required=True, help="images or videos: files, folders, or patterns such as 'a/*.jpg'")
+    add("--imgsz", type=int, help="longer side in pixels (default: what the detector was trained at, or 640)")
+    add("--conf", type=float, default=0.25, help="detections have more than this confidence")
+    add("--iou", type=float, default=0.45, help="of two boxes that overlap more, the less confident goes")
+    add("--max-det", type=positive_int, default=300, help="most detections of an image")
+    add("--classes", nargs="+", help="only these, by name or by number")
+    add("--device", default="auto", help="auto, cpu or cuda")
+    add("--save-txt", action="store_true", help="write labels/*.txt: class, centre, size as shares, confidence")
+    add("--save-json", action="store_true", help="write detections.json")
+    add("--no-save", dest="save", action="store_false", help="write no pictures and videos")
+    add("--project", default="runs/detect", help="folder of runs")
+    add("--name", default="exp", help="name of this run; a number is added where it is taken")
+    add("--exist-ok", action="store_true", help="write into the folder of an earlier run of this name")
+    return parser.parse_args(argv)
+
+
+def positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def main(args: argparse.Namespace) -> None:
+    from experiments.predict import Options, predict
+    from experiments.run_folder import RunFolder
+
+    options = Options(**{k: v for k, v in vars(args).items() if k in Options.__dataclass_fields__})
+    predict(options, RunFolder(args.project, args.name, args.exist_ok))
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main, parse()))

@@ -1,0 +1,45 @@
+#!/usr/bin/env python3
+"""Write a detector as ONNX or OpenVINO, compared with the detector before the file is there."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from experiments.cli import run_script
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--weights", required=True, help="detector.pt, or a YOLOv5 checkpoint")
+    add("--format", default="onnx", choices=["onnx", "openvino"], help="openvino needs the package openvino")
+    add("--output", help="file to write (default: beside the weights, with the suffix .onnx or .xml)")
+    add("--imgsz", type=int, help="side of the images in pixels (default: what the detector was trained at, or 640)")
+    add("--opset", type=int, default=17, help="of the ONNX file")
+    add("--batch", type=batch, default="dynamic", help="images at a time: a number, or dynamic")
+    add("--nms", action="store_true", help="non-maximum suppression in the graph, with the next three")
+    add("--conf", type=float, default=0.25, help="detections have more than this confidence")
+    add("--iou", type=float, default=0.45, help="of two boxes that overlap more, the less confident goes")
+    add("--max-det", type=int, default=300, help="most detections of an image")
+    add("--source", help="images to compare with: a file, a folder or a pattern (default: random ones)")
+    return parser.parse_args(argv)
+
+
+def batch(text: str) -> int | None:
+    if text == "dynamic":
+        return None
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1 or dynamic, got {value}")
+    return value
+
+
+def main(args: argparse.Namespace) -> None:
+    from experiments.export import Options, export
+
+    export(Options(**{k: v for k, v in vars(args).items() if k in Options.__dataclass_fields__}))
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main, parse()))

@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""Measure a detector on a data set: COCO's mAP over all classes and each, and its speed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from experiments.cli import run_script
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--weights", required=True, help="detector.pt, a YOLOv5 checkpoint, or model.onnx that export.py wrote")
+    add("--data", default="digits-detect", help="a data.yaml, a folder (YOLO, COCO, VOC), digits-detect or bccd")
+    add("--imgsz", type=int, help="side of the images in pixels (default: what the detector was trained at, or 640)")
+    add("--batch", type=positive_int, default=32, help="images at a time")
+    add("--split", default="val", choices=["val", "test"], help="which images")
+    add("--conf", type=float, default=0.001, help="detections have more than this confidence")
+    add("--iou", type=float, default=0.6, help="of two boxes that overlap more, the less confident goes")
+    add("--max-det", type=positive_int, default=300, help="most detections of an image")
+    add("--device", default="auto", help="auto, cpu or cuda")
+    add("--workers", type=int, default=0, help="processes that load data")
+    add("--save-json", action="store_true", help="write predictions.json, as COCO has it")
+    add("--project", default="runs/val", help="folder of runs")
+    add("--name", default="exp", help="name of this run; a number is added where it is taken")
+    add("--exist-ok", action="store_true", help="write into the folder of an earlier run of this name")
+    return parser.parse_args(argv)
+
+
+def positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def main(args: argparse.Namespace) -> None:
+    from experiments.run_folder import RunFolder
+    from experiments.validate import Options, validate
+
+    options = Options(**{k: v for k, v in vars(args).items() if k in Options.__dataclass_fields__})
+    validate(options, RunFolder(args.project, args.name, args.exist_ok))
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main, parse()))
