@@ -14,15 +14,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--weights", required=True, help="detector.pt, or a YOLOv5 checkpoint")
     add("--format", default="onnx", choices=["onnx", "openvino"], help="openvino needs the package openvino")
-    add("--output", help="file to write (default: beside the weights, with the suffix .onnx or .xml)")
-    add("--imgsz", type=int, help="side of the images in pixels (default: what the detector was trained at, or 640)")
+    add("--output", help="file to write; None: beside the weights, with the suffix .onnx or .xml")
+    add("--imgsz", type=int, help="side of the images in pixels; None: as trained, or 640")
     add("--opset", type=int, default=17, help="of the ONNX file")
     add("--batch", type=batch, default="dynamic", help="images at a time: a number, or dynamic")
     add("--nms", action="store_true", help="non-maximum suppression in the graph, with the next three")
     add("--conf", type=float, default=0.25, help="detections have more than this confidence")
     add("--iou", type=float, default=0.45, help="of two boxes that overlap more, the less confident goes")
     add("--max-det", type=int, default=300, help="most detections of an image")
-    add("--source", help="images to compare with: a file, a folder or a pattern (default: random ones)")
+    add("--source", nargs="+", help="images to compare with: files, folders or patterns; None: random ones")
     return parser.parse_args(argv)
 
 

@@ -37,6 +37,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--strategy", default="auto", help="Lightning's, such as ddp")
     add("--sync-bn", action="store_true", help="batch norm statistics over all CUDA devices")
     add("--workers", type=int, help="processes that load data (default: 0 on the CPU, up to 8 on CUDA)")
+    add("--plugin", nargs="*", default=[], metavar="FILE", help="Python files that register modules of your own")
     add("--project", default="runs/train", help="folder of runs")
     add("--name", default="exp", help="name of this run; a number is added where it is taken")
     add("--exist-ok", action="store_true", help="write into the folder of an earlier run of this name")

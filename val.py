@@ -14,7 +14,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--weights", required=True, help="detector.pt, a YOLOv5 checkpoint, or model.onnx that export.py wrote")
     add("--data", default="digits-detect", help="a data.yaml, a folder (YOLO, COCO, VOC), digits-detect or bccd")
-    add("--imgsz", type=int, help="side of the images in pixels (default: what the detector was trained at, or 640)")
+    add("--imgsz", type=int, help="side of the images in pixels; None: as trained, or 640")
     add("--batch", type=positive_int, default=32, help="images at a time")
     add("--split", default="val", choices=["val", "test"], help="which images")
     add("--conf", type=float, default=0.001, help="detections have more than this confidence")

@@ -34,6 +34,8 @@ class Detector(Protocol):
         Sides are multiples of it.
     batch
         Images at a time, if it takes no other number.
+    rect
+        Whether it takes images that are not square.
     nms
         Thresholds in the graph of a file that gives detections instead of predictions.
     """
@@ -42,6 +44,7 @@ class Detector(Protocol):
     imgsz: int
     stride: int
     batch: int | None
+    rect: bool
     nms: NMS | None
 
     def check_imgsz(self, imgsz: int) -> int:
@@ -62,6 +65,7 @@ class TorchDetector:
 
     nms = None
     batch = None
+    rect = True
 
     def __init__(self, model: Model, device: str | torch.device | None = None, imgsz: int = DEFAULT_IMGSZ) -> None:
         if model.config.ch != 3:
@@ -89,6 +93,8 @@ class TorchDetector:
 
 class OnnxDetector:
     """A file of `optimizer.export_onnx` as a `Detector`."""
+
+    rect = False
 
     def __init__(self, path: str | Path, device: str | torch.device = "cpu") -> None:
         try:

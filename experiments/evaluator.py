@@ -5,7 +5,17 @@ from spaces import nni_compat  # isort: skip
 from nni.nas.evaluator.pytorch import DataLoader, Lightning, LightningModule, Trainer
 
 from .tasks.classify import Classification, ClassificationModule
+from .tasks.detect import Detection, DetectionModule
 
 assert nni_compat.nni is not None
 
-__all__ = ["Classification", "ClassificationModule", "DataLoader", "Lightning", "LightningModule", "Trainer"]
+__all__ = [
+    "Classification",
+    "ClassificationModule",
+    "DataLoader",
+    "Detection",
+    "DetectionModule",
+    "Lightning",
+    "LightningModule",
+    "Trainer",
+]

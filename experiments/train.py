@@ -22,6 +22,7 @@ from models.detector import Model
 from models.errors import InputError
 from models.files import save_model_yaml
 from models.grammar import Config, read_config
+from models.registry import load_plugin
 
 from .anchors import fit_anchors
 from .callbacks import EpochLine, History, LastCheckpoint
@@ -70,6 +71,7 @@ class Options:
     strategy: str
     sync_bn: bool
     workers: int | None
+    plugin: list[str]
 
 
 def is_first_process() -> bool:
@@ -97,6 +99,8 @@ def train(options: Options, run: RunFolder, resume: bool = False) -> dict[str, A
     say = _Say(is_first_process())
     accelerator = accelerator_of(options.device)
     _check(options, accelerator)
+    for plugin in options.plugin:
+        load_plugin(plugin)
     checkpoint = run.path / "last.ckpt"
     resume = resume and checkpoint.exists()
     start = read_weights(options.weights) if options.weights and not resume else None

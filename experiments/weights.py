@@ -63,7 +63,7 @@ def transfer(start: Start, model: Model) -> Transfer:
         for name, tensor in start.state.items()
         if name in own and own[name].shape == tensor.shape and name.rsplit(".", 1)[-1] not in _OWN
     }
-    if not fit:
+    if not any(tensor.ndim > 1 for tensor in fit.values()):  # counters of batch norms fit anything
         raise InputError(
             f"--weights {start.file}: no tensor of it fits {model.config.file}; they are of another network"
         )

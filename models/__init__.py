@@ -20,6 +20,8 @@ _EXPORTS = {
     "count_params": "complexity",
     "load_detector": "files",
     "load_plugin": "registry",
+    "load_upstream": "upstream",
+    "load_weights": "upstream",
     "read_config": "grammar",
     "register": "registry",
     "save_detector": "files",

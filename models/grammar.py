@@ -13,7 +13,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ class Config:
     def backbone(self) -> Config:
         """The same YAML without its head."""
         rows = self.rows[: self.num_backbone]
-        return Config(**{**self.__dict__, "rows": rows, "raw": {**self.raw, "head": []}})
+        return replace(self, rows=rows, raw={**self.raw, "head": []})
 
     def require_plain(self) -> Config:
         """Raise `InputError` if a choice is left; a space must be frozen before a plain network is built from it."""

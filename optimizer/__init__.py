@@ -3,7 +3,12 @@
 from importlib import import_module
 from typing import Any
 
-_EXPORTS = {"match_nas": "match"}
+_EXPORTS = {
+    "NMS": "export",
+    "export_onnx": "export",
+    "export_openvino": "export",
+    "match_nas": "match",
+}
 __all__ = sorted(_EXPORTS)
 
 

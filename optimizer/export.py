@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ class Exported:
     batches
         Batch sizes that were compared.
     num_detections
-        Detections that were compared, with non-maximum suppression in the graph; else None.
+        Detections that were compared, of images and of random predictions; None without NMS in the graph.
     """
 
     path: Path
@@ -101,26 +101,22 @@ def export_onnx(
     """
     onnx, ort = _need("onnx"), _need("onnxruntime")
     model = copy.deepcopy(model).cpu().float().eval()
-    model.check_imgsz(imgsz)
-    if opset < LOWEST_OPSET:
-        raise InputError(f"--opset {opset}: right would be {LOWEST_OPSET} or later")
-    raw = _onnx_of(onnx, model, imgsz, opset, batch)
-    graph = raw if nms is None else _with_nms(onnx, raw, model.head.nc, nms)
-    _set_metadata(onnx, graph, model, imgsz, batch, nms, arch)
+    graphs = _graphs(onnx, model, imgsz, opset, batch, nms, arch)
+
+    def runner(content: bytes) -> Callable[[np.ndarray], np.ndarray]:
+        session = _session(ort, content)
+        name = session.get_inputs()[0].name
+        return lambda x: session.run(None, {name: x})[0]
+
     with atomic(path) as temporary:
-        temporary.write_bytes(graph.SerializeToString())
-        written = onnx.load(temporary)
-        _check_file(onnx, written, opset, path)
-        raw_session = _session(ort, raw.SerializeToString())
-        session = raw_session if nms is None else _session(ort, temporary.read_bytes())
-        report = _compare(
-            model,
-            lambda x: raw_session.run(None, {"images": x})[0],
-            lambda x: session.run(None, {"images": x})[0],
-            _inputs(model, imgsz, batch, images),
-            nms,
-            f"{path}: ONNX Runtime",
+        temporary.write_bytes(graphs.whole.SerializeToString())
+        _check_file(onnx, onnx.load(temporary), opset, path)
+        runners = _Runners(
+            predict=runner(graphs.raw.SerializeToString()),
+            suppress=None if graphs.tail is None else runner(graphs.tail.SerializeToString()),
+            run=runner(temporary.read_bytes()),
         )
+        report = _compare(model, runners, _inputs(model, imgsz, batch, images), nms, f"{path}: ONNX Runtime")
     return Exported(Path(path), opset, *report)
 
 
@@ -138,8 +134,10 @@ def export_openvino(
 
     Inputs, outputs and options are `export_onnx`'s, the metadata below ``rt_info/framework``; compared as there.
     """
-    ov = _need("openvino")
+    onnx, ov = _need("onnx"), _need("openvino")
     path = Path(path)
+    model = copy.deepcopy(model).cpu().float().eval()
+    graphs = _graphs(onnx, model, imgsz, opset, batch, nms, arch)
     core = ov.Core()
 
     def runner(network: Any) -> Callable[[np.ndarray], np.ndarray]:
@@ -147,22 +145,21 @@ def export_openvino(
         return lambda x: compiled([x])[0]
 
     with _scratch(path) as temporary:
-        exported = export_onnx(model, temporary.with_suffix(".onnx"), imgsz, opset, batch, nms, images, arch)
-        raw = exported
-        if nms is not None:
-            raw = export_onnx(model, temporary.with_suffix(".raw.onnx"), imgsz, opset, batch, None, images)
-        network = ov.convert_model(exported.path)
+
+        def converted(graph: Any) -> Any:
+            onnx.save(graph, temporary.with_suffix(".onnx"))
+            return ov.convert_model(temporary.with_suffix(".onnx"))
+
+        whole = converted(graphs.whole)
         for key, value in metadata(model, imgsz, batch, nms, arch).items():
-            network.set_rt_info(value, ["framework", key])
-        ov.save_model(network, temporary, compress_to_fp16=False)
-        report = _compare(
-            copy.deepcopy(model).cpu().float().eval(),
-            runner(ov.convert_model(raw.path)),
-            runner(core.read_model(temporary)),
-            _inputs(model, imgsz, batch, images),
-            nms,
-            f"{path}: OpenVINO",
+            whole.set_rt_info(value, ["framework", key])
+        ov.save_model(whole, temporary, compress_to_fp16=False)
+        runners = _Runners(
+            predict=runner(converted(graphs.raw)),
+            suppress=None if graphs.tail is None else runner(converted(graphs.tail)),
+            run=runner(core.read_model(temporary)),
         )
+        report = _compare(model, runners, _inputs(model, imgsz, batch, images), nms, f"{path}: OpenVINO")
         for suffix in (".bin", ".xml"):
             with atomic(path.with_suffix(suffix)) as target:
                 temporary.with_suffix(suffix).replace(target)
@@ -180,6 +177,37 @@ def metadata(model: Model, imgsz: int, batch: int | None, nms: NMS | None, arch:
         "yaml": dump_model_yaml(model.config.raw),
         "nms": json.dumps(None if nms is None else asdict(nms)),
     }
+
+
+class _Graphs(NamedTuple):
+    """ONNX models: images to predictions, those to detections, and what is to be written."""
+
+    raw: Any
+    tail: Any | None
+    whole: Any
+
+
+class _Runners(NamedTuple):
+    """What computes `_Graphs`."""
+
+    predict: Callable[[np.ndarray], np.ndarray]
+    suppress: Callable[[np.ndarray], np.ndarray] | None
+    run: Callable[[np.ndarray], np.ndarray]
+
+
+def _graphs(
+    onnx: Any, model: Model, imgsz: int, opset: int, batch: int | None, nms: NMS | None, arch: Any
+) -> _Graphs:
+    model.check_imgsz(imgsz)
+    if opset < LOWEST_OPSET:
+        raise InputError(f"--opset {opset}: right would be {LOWEST_OPSET} or later")
+    raw = _onnx_of(onnx, model, imgsz, opset, batch)
+    tail = None if nms is None else _nms_graph(onnx, raw, model.head.nc, nms)
+    whole = copy.deepcopy(raw)
+    if tail is not None:
+        whole = onnx.compose.merge_models(raw, tail, io_map=[(_PREDICTIONS, _PREDICTIONS)])
+    onnx.helper.set_model_props(whole, metadata(model, imgsz, batch, nms, arch))
+    return _Graphs(raw, tail, whole)
 
 
 class _Predictions(nn.Module):
@@ -298,8 +326,8 @@ nms (float[{n}, {a}, {no}] predictions) => (float[K, 7] detections)
 """
 
 
-def _with_nms(onnx: Any, raw: Any, nc: int, nms: NMS) -> Any:
-    """The graph with non-maximum suppression behind it.
+def _nms_graph(onnx: Any, raw: Any, nc: int, nms: NMS) -> Any:
+    """Non-maximum suppression of what `raw` gives.
 
     The operator suppresses within a class of an image and keeps `max_det` of each class. Sorted by confidence, then
     by image and place (not every runtime's TopK is stable), a row's rank among those of its image is the count of
@@ -316,14 +344,7 @@ def _with_nms(onnx: Any, raw: Any, nc: int, nms: NMS) -> Any:
         scores="Mul (nms_objectness, nms_probability)" if nc > 1 else "Identity (nms_objectness)",
         **{"max_det": nms.max_det, "iou": float(nms.iou), "conf": float(nms.conf)},
     )
-    tail = onnx.parser.parse_model(text)
-    return onnx.compose.merge_models(raw, tail, io_map=[(_PREDICTIONS, _PREDICTIONS)])
-
-
-def _set_metadata(
-    onnx: Any, graph: Any, model: Model, imgsz: int, batch: int | None, nms: NMS | None, arch: Any
-) -> None:
-    onnx.helper.set_model_props(graph, metadata(model, imgsz, batch, nms, arch))
+    return onnx.parser.parse_model(text)
 
 
 def _check_file(onnx: Any, written: Any, opset: int, path: str | Path) -> None:
@@ -356,28 +377,39 @@ def _inputs(model: Model, imgsz: int, batch: int | None, images: Tensor | None) 
 
 @torch.no_grad()
 def _compare(
-    model: Model,
-    predict: Callable[[np.ndarray], np.ndarray],
-    run: Callable[[np.ndarray], np.ndarray],
-    inputs: Iterator[Tensor],
-    nms: NMS | None,
-    what: str,
+    model: Model, runners: _Runners, inputs: Iterator[Tensor], nms: NMS | None, what: str
 ) -> tuple[float, tuple[int, ...], int | None]:
     """Compare predictions with the detector's and, with `nms`, detections with those of the same predictions.
 
-    So the two are told apart: predictions that differ by rounding may well lie on two sides of a threshold.
+    So the two are told apart: predictions that differ by rounding may well lie on two sides of a threshold. And NMS is
+    compared on random predictions besides, since an untrained detector finds nothing in random images.
     """
     difference, batches, num_detections = 0.0, [], 0
     for x in inputs:
-        batches.append(len(x))
+        n = len(x)
+        batches.append(n)
         expected = model(x)[0]
-        got = torch.from_numpy(predict(x.numpy()))
-        difference = max(difference, _difference(expected, got, f"{what}, batch of {len(x)}"))
+        got = torch.from_numpy(runners.predict(x.numpy()))
+        difference = max(difference, _difference(expected, got, f"{what}, batch of {n}"))
         if nms is not None:
-            wanted = _class_by_class(got, nms)
-            _difference(wanted, torch.from_numpy(run(x.numpy())), f"{what}, detections in a batch of {len(x)}")
-            num_detections += len(wanted)
+            assert runners.suppress is not None
+            invented = _random_predictions(expected, x.shape[-1])
+            for wanted, detections in (
+                (_class_by_class(got, nms), runners.run(x.numpy())),
+                (_class_by_class(invented, nms), runners.suppress(invented.numpy())),
+            ):
+                _difference(wanted, torch.from_numpy(detections), f"{what}, detections in a batch of {n}")
+                num_detections += len(wanted)
     return difference, tuple(batches), None if nms is None else num_detections
+
+
+def _random_predictions(like: Tensor, imgsz: int) -> Tensor:
+    """(N, A, nc + 5) with a few confident boxes in a hundred, many of which overlap."""
+    z = torch.rand(like.shape, generator=torch.Generator().manual_seed(0))
+    z[..., :2] *= imgsz
+    z[..., 2:4] *= imgsz / 2
+    z[..., 4] **= 8
+    return z
 
 
 def _difference(expected: Tensor, got: Tensor, what: str) -> float:

@@ -11,6 +11,7 @@ Two ways lead from the searched rows to the detector's YAML, and both read every
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ def match_nas(
         if key not in own or own[key].shape != state[key].shape:
             expected = tuple(own[key].shape) if key in own else "nothing"
             raise InputError(f"{key}: the search has {tuple(state[key].shape)}, the detector {expected}")
+    carried |= _of_head(model, source, state)
     model.load_state_dict({**own, **carried})
     model.carried, model.initialised = sorted(carried), sorted(set(own) - set(carried))
     counts = [
@@ -86,6 +88,16 @@ def match_nas(
     if save is not None:
         save_detector(model, save, arch=dict(arch or {}), num_searched=len(source.rows))
     return model
+
+
+def _of_head(model: Model, source: Config, state: State) -> dict[str, Tensor]:
+    """Weights of `Detect`, where it was searched on as well and has as many classes and anchors as this detector's."""
+    if len(model.config.rows) != len(source.rows) + 1:
+        return {}
+    prefix = f"model.{len(source.rows)}.m."
+    own = {k: v for k, v in model.state_dict().items() if k.startswith(prefix)}
+    fits = all(k in state and state[k].shape == v.shape for k, v in own.items())
+    return {k: state[k] for k in own} if fits else {}
 
 
 def _searched(searched: Any, arch: Mapping[str, Any] | None) -> tuple[Config, State, Mapping[str, Any] | None]:
@@ -108,13 +120,13 @@ def _searched(searched: Any, arch: Mapping[str, Any] | None) -> tuple[Config, St
 
 
 def _first_rows(config: Config, num_rows: int) -> Config:
-    return _without_head(Config(**{**config.__dict__, "rows": config.rows[:num_rows]}))
+    return _without_head(replace(config, rows=config.rows[:num_rows]))
 
 
 def _without_head(config: Config) -> Config:
     """Without a closing `Detect`: classes and anchors are the detector's."""
     rows = config.rows[:-1] if config.rows[-1].module == "Detect" else config.rows
-    return Config(**{**config.__dict__, "rows": rows})
+    return replace(config, rows=rows)
 
 
 def join(target: Config, source: Config) -> dict[str, Any]:
@@ -176,7 +188,7 @@ def _in_step(target: Config, source: Config) -> bool:
     if not all(same(a, b) for a, b in zip(target.rows, source.rows, strict=False)):
         return False
     rows = target.rows[: len(source.rows)]
-    return _measure(Config(**{**target.__dict__, "rows": rows})) == _measure(source)
+    return _measure(replace(target, rows=rows)) == _measure(source)
 
 
 def _splice(
@@ -191,7 +203,6 @@ def _splice(
             f"stride {old_strides[-1]:g}"
         )
     last_of = {stride: index for index, stride in enumerate(new_strides)}
-    last_of[old_strides[-1]] = new - 1
 
     def moved(row: Row, j: int) -> int:
         if j >= old:

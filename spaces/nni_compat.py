@@ -10,7 +10,6 @@ import warnings
 from typing import Any
 
 # nni.nas wraps every class of torch.nn, torch.nn.Buffer among them, which is no module: it warns and goes on.
-warnings.filterwarnings("ignore", message=".*torch.nn.Buffer.*")
 warnings.filterwarnings("ignore", message=".*is found to be not a nn.Module.*")
 
 # Before anything of nni.nas.oneshot.pytorch: the other order ends in a circular import that NNI swallows, and the

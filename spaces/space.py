@@ -77,6 +77,10 @@ class Space:
         """Number of archs."""
         return math.prod(len(d.values) for d in self.decisions.values())
 
+    def upstream(self) -> Arch:
+        """The arch of the network as upstream builds it; where a choice has no such value, its first."""
+        return {k: d.default if d.has_default else d.values[0] for k, d in self.decisions.items()}
+
     def sample(self, rng: random.Random) -> Arch:
         """An arch drawn uniformly."""
         return {label: rng.choice(d.values) for label, d in self.decisions.items()}

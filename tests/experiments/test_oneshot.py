@@ -63,7 +63,7 @@ def test_reports_the_result_beside_the_plain_network(run):
         network = Classifier(freeze(SPACE, arch), 10)
         assert results[name]["params"] == count_params(network)
         assert results[name]["flops"] == count_flops(network, 32)
-        assert f"{results[name]['val_acc']:.4f}" in out
+        assert f"{results[name]['from_scratch']:.4f}" in out
     assert results["steps"] == 2 * (718 // 128)
 
 
@@ -90,6 +90,23 @@ def test_detector_holds_the_weights_of_the_search(run):
     arch = json.loads((folder / "arch.json").read_text())
     source = trained[f"training_module._model.model.0.conv.{arch['nasconv_0']}.weight"]
     assert torch.equal(state["model.0.conv.weight"], source)
+
+
+def test_searches_on_the_detection_loss(tmp_path):
+    args = ["--task", "detect", "--cfg", str(SPACE), "--imgsz", "32", "--epochs", "1", "--batch", "50"]
+    code, out, err = finish(tmp_path, *args, "--device", "cpu")
+    assert code == 0, err
+    folder = tmp_path / "runs/oneshot_nas/exp"
+    results = json.loads((folder / "results.json").read_text())
+    assert results["metric"] == "mAP50-95"
+    assert {"inherited", "from_scratch"} <= results["derived"].keys()
+    content = torch.load(folder / "detector.pt", weights_only=True)
+    trained = torch.load(folder / "last.ckpt", weights_only=False)["state_dict"]
+    assert content["names"] == {i: str(i) for i in range(10)}
+    # The head was searched on as well: its weights are the search's.
+    for key in ("model.5.m.0.weight", "model.5.m.1.bias"):
+        assert torch.equal(content["state_dict"][key], trained[f"training_module._model.{key}"])
+    assert "1 tensors (8 values) initialised" in out
 
 
 def test_the_same_seed_gives_the_same_arch_and_another_does_not_reuse_it(run, tmp_path):
@@ -134,6 +151,8 @@ BAD = {
     "an unknown data set": (["--data", "digitz"], "digitz: no such data set or folder"),
     "an empty data folder": (["--data", "empty"], "empty"),
     "no run to resume": (["--resume", "nowhere"], "nowhere: not the folder of a run"),
+    "detection without a head": (["--task", "detect", "--cfg", "yolov5nb_nas.yaml"], "has no head"),
+    "detection with a head": (["--task", "detect", "--detector", "yolov5n.yaml"], "--detector is for --task classify"),
     "no plug-in": (["--plugin", "nowhere.py"], "nowhere.py: no such plug-in file"),
 }
 

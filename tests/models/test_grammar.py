@@ -129,6 +129,12 @@ def test_nothing_is_evaluated(text, place, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("text", [EVIL[0], "nn.SiLU().forward()", "[nn][0].SiLU()", "(nn.SiLU)(*[1])"])
+def test_only_dotted_names_are_read_as_constructors(text):
+    with refused(f"cannot read {text!r}"):
+        parse_value(text)
+
+
 def test_no_eval_in_the_source():
     for path in MODELS.rglob("*.py"):
         calls = [n.func for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]

@@ -1,0 +1,45 @@
+"""Detections as boxes in a picture."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Mapping
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+_GOLDEN = 0.618034  # steps of the golden ratio around the colour circle never come close to an earlier one
+
+
+def color_of(label: int) -> tuple[int, int, int]:
+    """The colour of a class, RGB."""
+    red, green, blue = colorsys.hsv_to_rgb((0.02 + label * _GOLDEN) % 1, 0.85, 0.95)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def draw_detections(image: np.ndarray, detections: Tensor, names: Mapping[int, str]) -> np.ndarray:
+    """A copy of uint8 (height, width, 3) RGB with a box, a name and a confidence for each detection.
+
+    Parameters
+    ----------
+    detections
+        (n, 6): x1, y1, x2, y2 in pixels, confidence, class; the first are drawn on top.
+    """
+    picture = Image.fromarray(image)
+    draw = ImageDraw.Draw(picture)
+    side = sum(image.shape[:2]) / 2
+    line = max(round(side / 320), 1)
+    font = ImageFont.load_default(max(round(side / 40), 10))
+    for x1, y1, x2, y2, confidence, label in reversed(detections.tolist()):
+        color = color_of(int(label))
+        draw.rectangle((x1, y1, max(x2, x1), max(y2, y1)), outline=color, width=line)
+        text = f"{names[int(label)]} {confidence:.2f}"
+        _, _, width, height = draw.textbbox((0, 0), text, font=font)
+        # Above the box where there is room, else in it; never over the picture's right edge.
+        left = max(min(x1, image.shape[1] - width - 2 * line), 0)
+        top = y1 - height - line if y1 >= height + line else y1
+        draw.rectangle((left, top, left + width + 2 * line, top + height + line), fill=color)
+        luminance = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]  # ITU-R BT.601
+        draw.text((left + line, top), text, fill="black" if luminance > 140 else "white", font=font)
+    return np.asarray(picture)

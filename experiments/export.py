@@ -1,0 +1,73 @@
+"""From the options of `export.py` to a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from data import UnreadableImageError, letterbox, read_rgb, to_tensor
+from models.errors import InputError
+from models.upstream import load_weights
+from optimizer.export import NMS, TOLERANCE, Exported, export_onnx, export_openvino
+
+from .detectors import DEFAULT_IMGSZ
+from .predict import find_sources
+
+_MAX_IMAGES = 16  # to compare with
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of an export; `export.py --help` explains them."""
+
+    weights: str
+    format: str
+    output: str | None
+    imgsz: int | None
+    opset: int
+    batch: int | None
+    nms: bool
+    conf: float
+    iou: float
+    max_det: int
+    source: list[str] | None
+
+
+def export(options: Options) -> Exported:
+    """Write the file and say what was compared."""
+    model, content = load_weights(options.weights)
+    imgsz = model.check_imgsz(options.imgsz or content.get("imgsz", DEFAULT_IMGSZ))
+    suffix, write = (".onnx", export_onnx) if options.format == "onnx" else (".xml", export_openvino)
+    path = Path(options.output or Path(options.weights).with_suffix(suffix))
+    if path.suffix != suffix:
+        raise InputError(f"--output {path}: right would be a file that ends in {suffix}")
+    nms = NMS(options.conf, options.iou, options.max_det) if options.nms else None
+    images = None if options.source is None else _images(options.source, imgsz)
+    done = write(model, path, imgsz, options.opset, options.batch, nms, images, content.get("arch"))
+
+    kind = "random" if images is None else f"{len(images)} real"
+    detections = "" if done.num_detections is None else f"; the same {done.num_detections:,} detections, of random predictions too"
+    print(
+        f"compared on {kind} images in batches of {', '.join(map(str, done.batches))}: largest difference "
+        f"{done.difference:.2g} (allowed: {TOLERANCE} + {TOLERANCE} times the value){detections}"
+    )
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, opset {done.opset}, {imgsz} pixels")
+    return done
+
+
+def _images(given: list[str], imgsz: int) -> Tensor:
+    """float32 (n, 3, imgsz, imgsz) from 0 to 1, of the first that can be read."""
+    images = []
+    for source in find_sources(given):
+        if source.is_video or len(images) == _MAX_IMAGES:
+            continue
+        try:
+            images.append(to_tensor(letterbox(read_rgb(source.path), imgsz)[0]))
+        except UnreadableImageError as e:
+            print(f"{source.path}: skipped, cannot be read ({e})")
+    if not images:
+        raise InputError(f"--source {' '.join(given)}: no image that can be read")
+    return torch.stack(images).float() / 255

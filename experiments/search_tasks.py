@@ -1,0 +1,202 @@
+"""What a search is about: data, the space's network, its evaluator, and how a plain network is judged.
+
+Two tasks with one shape: the classification proxy, and detection itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from spaces import nni_compat  # isort: skip
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.optim.swa_utils import update_bn
+
+from data import EpochSampler, classification, detection
+from models.classifier import Classifier
+from models.detector import Model, check_imgsz
+from models.errors import InputError
+from models.grammar import read_config
+from models.network import Network
+from spaces import NASBACKBONE, NASDETECTOR, Space
+
+from .evaluator import Classification, ClassificationModule, DataLoader, Detection, DetectionModule
+from .tasks.detect import search_loaders
+from .trainer import interruptible
+
+assert nni_compat.nni is not None
+
+
+class SearchTask(Protocol):
+    """A task that architectures are searched for.
+
+    Attributes
+    ----------
+    metric
+        Name of what `measure` gives; larger is better.
+    detector
+        The detector whose neck and head the result gets.
+    num_batches
+        Batches of the weights' training data in an epoch.
+    """
+
+    metric: str
+    detector: Model
+    num_batches: int
+
+    def space(self) -> NASBACKBONE | NASDETECTOR:
+        """The space as a network with choices."""
+
+    def evaluator(self, **trainer: Any) -> Any:
+        """The evaluator that an NNI strategy trains with."""
+
+    def network(self, cfg: Mapping[str, Any]) -> Network:
+        """The plain network of a frozen YAML."""
+
+    def measure(self, network: Network) -> float:
+        """The metric on unseen data, after the batch norms' statistics were taken anew from the training data.
+
+        A slice of a mixture has statistics of the mixture, and with YOLOv5's momentum of 0.03 a short training leaves
+        the moving averages near their start, so every network of a comparison is measured like this.
+        """
+
+    def train(self, network: Network, epochs: int, callbacks: Sequence[pl.Callback]) -> float:
+        """Train `network` with the search's optimiser, data and steps for the weights, then `measure` it."""
+
+
+def _head_of(space: Space, detector: str | None) -> Model:
+    """The detector that gives neck and head; built before the search, so that an error comes before it."""
+    if detector is not None:
+        return Model(detector)
+    if len(space.config.rows) == space.config.num_backbone:
+        raise InputError(f"{space.config.file}: has no head: say which detector it is for with --detector yolov5n.yaml")
+    return Model(read_config(space.freeze(space.upstream())))
+
+
+def _fit(module: Any, network: nn.Module, loader: Any, epochs: int, accelerator: str, callbacks: Sequence[Any]) -> None:
+    module.set_model(network)
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        accelerator=accelerator,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=list(callbacks),
+    )
+    with interruptible(trainer):
+        trainer.fit(module, loader)
+
+
+class ClassifyTask:
+    """A backbone as an image classifier; the metric is the accuracy on the validation split."""
+
+    metric = "accuracy"
+
+    def __init__(self, options: Any, space: Space, accelerator: str) -> None:
+        self.options, self.accelerator = options, accelerator
+        self.detector = _head_of(space, options.detector)
+        plain = Classifier(space.freeze(space.upstream()), 2)
+        check_imgsz(options.imgsz, int(plain.reductions()[-1]))
+        self.data = classification(options.data, options.imgsz, options.seed, options.data_root, space.config.ch)
+        self.num_batches = len(self._loader(self.data.train))
+
+    def _loader(self, split: Any) -> Any:
+        # The last, smaller batch is left out: batch normalisation would take statistics of a few images from it.
+        return DataLoader(
+            split,
+            batch_size=min(self.options.batch, len(split)),
+            sampler=EpochSampler(split, self.options.seed),
+            drop_last=True,
+            num_workers=0,
+        )
+
+    def space(self) -> NASBACKBONE:
+        return NASBACKBONE(self.options.cfg, self.data.nc)
+
+    def evaluator(self, **trainer: Any) -> Classification:
+        loaders = {
+            "train_dataloaders": self._loader(self.data.train),
+            "val_dataloaders": self._loader(self.data.arch),
+        }
+        return Classification(learning_rate=self.options.lr, **loaders, **trainer)
+
+    def network(self, cfg: Mapping[str, Any]) -> Classifier:
+        return Classifier(cfg, self.data.nc)
+
+    @torch.no_grad()
+    def measure(self, network: Network) -> float:
+        device = next(network.parameters()).device
+        update_bn(self._loader(self.data.train), network, device=device)
+        network.eval()
+        loader: Any = DataLoader(self.data.val, batch_size=self.options.batch, num_workers=0)
+        right = sum(int((network(x.to(device)).argmax(1).cpu() == labels).sum()) for x, labels in loader)
+        return right / len(self.data.val)
+
+    def train(self, network: Network, epochs: int, callbacks: Sequence[pl.Callback]) -> float:
+        module = ClassificationModule(learning_rate=self.options.lr)
+        _fit(module, network, self._loader(self.data.train), epochs, self.accelerator, callbacks)
+        return self.measure(network)
+
+
+class DetectTask:
+    """A whole detector on its own loss; the metric is COCO's mAP50-95 on the validation images."""
+
+    metric = "mAP50-95"
+
+    def __init__(self, options: Any, space: Space, accelerator: str) -> None:
+        self.options, self.accelerator = options, accelerator
+        if options.detector is not None:
+            raise InputError("--detector is for --task classify: detection is searched with the space's own head")
+        self.detector = _head_of(space, None)
+        self.detector.check_imgsz(options.imgsz)
+        self.data = detection(options.data, options.imgsz, seed=options.seed)
+        self.detector = Model(read_config(self.detector.config, nc=self.data.nc))
+        self.detector.names = dict(enumerate(self.data.names))
+        self._loaders = search_loaders(self.data, options.batch, options.seed, bilevel=True)
+        self.num_batches = len(self._loaders["train_dataloaders"])
+
+    def _module(self) -> DetectionModule:
+        return DetectionModule(self.data.names, self.options.imgsz, learning_rate=self.options.lr)
+
+    def space(self) -> NASDETECTOR:
+        return NASDETECTOR(self.options.cfg, self.data.nc)
+
+    def evaluator(self, **trainer: Any) -> Detection:
+        return Detection(
+            self.data.names, self.options.imgsz, learning_rate=self.options.lr, **self._loaders, **trainer
+        )
+
+    def network(self, cfg: Mapping[str, Any]) -> Model:
+        return Model(read_config(cfg, nc=self.data.nc))
+
+    def measure(self, network: Network) -> float:
+        module = self._module()
+        module.set_model(network)
+        loader = self._loaders["train_dataloaders"]
+        device = next(network.parameters()).device
+        update_bn((module.network_input(batch.images.to(device)) for batch in loader), network)
+        trainer = pl.Trainer(
+            accelerator=self.accelerator,
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        with interruptible(trainer):
+            trainer.validate(
+                module, search_loaders(self.data, self.options.batch, 0, bilevel=False)["val_dataloaders"], verbose=False
+            )
+        return float(module.measured["map50_95"])
+
+    def train(self, network: Network, epochs: int, callbacks: Sequence[pl.Callback]) -> float:
+        _fit(self._module(), network, self._loaders["train_dataloaders"], epochs, self.accelerator, callbacks)
+        return self.measure(network)
+
+
+SEARCH_TASKS: dict[str, Any] = {"classify": ClassifyTask, "detect": DetectTask}
