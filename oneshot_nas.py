@@ -8,7 +8,6 @@ import sys
 
 from experiments.cli import run_script
 
-
 DEFAULTS = {
     "classify": {"data": "digits", "imgsz": 64, "batch": 64},
     "detect": {"data": "digits-detect", "imgsz": 320, "batch": 16},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import random
+import signal
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -123,3 +125,45 @@ class LastCheckpoint(pl.Callback):
             return
         with atomic(self.path) as temporary:
             trainer.save_checkpoint(temporary)
+
+
+class OrderlyInterrupt(pl.Callback):
+    """Ctrl-C takes effect between two batches; a second one at once.
+
+    Raised wherever the process happens to be, KeyboardInterrupt may leave a lock held for ever: TensorBoard's writer has
+    been seen to, in `queue.put`, and the process then never ends.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: Any = None
+
+    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._ask)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+
+    def _heed(self) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._heed()
+
+    def on_validation_batch_start(self, *_: Any) -> None:
+        self._heed()
+
+    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        self._restore()
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+            self._before = None

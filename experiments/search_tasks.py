@@ -101,7 +101,7 @@ class ClassifyTask:
         self.options, self.accelerator = options, accelerator
         self.detector = _head_of(space, options.detector)
         plain = Classifier(space.freeze(space.upstream()), 2)
-        check_imgsz(options.imgsz, int(plain.reductions()[-1]))
+        check_imgsz(options.imgsz, round(max(plain.reductions())))
         self.data = classification(options.data, options.imgsz, options.seed, options.data_root, space.config.ch)
         self.num_batches = len(self._loader(self.data.train))
 
@@ -189,9 +189,8 @@ class DetectTask:
             enable_model_summary=False,
         )
         with interruptible(trainer):
-            trainer.validate(
-                module, search_loaders(self.data, self.options.batch, 0, bilevel=False)["val_dataloaders"], verbose=False
-            )
+            val = search_loaders(self.data, self.options.batch, self.options.seed, bilevel=False)["val_dataloaders"]
+            trainer.validate(module, val, verbose=False)
         return float(module.measured["map50_95"])
 
     def train(self, network: Network, epochs: int, callbacks: Sequence[pl.Callback]) -> float:

@@ -25,7 +25,7 @@ from models.grammar import Config, read_config
 from models.registry import load_plugin
 
 from .anchors import fit_anchors
-from .callbacks import EpochLine, History, LastCheckpoint
+from .callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
 from .oneshot import accelerator_of
 from .proxy import interruptible, quiet_lightning
 from .recipes import recipe_of
@@ -120,15 +120,15 @@ def train(options: Options, run: RunFolder, resume: bool = False) -> dict[str, A
     model.names = dict(enumerate(data.names))
     if start is not None:
         say(f"weights: {transfer(start, model)}")
-    if is_first_process():
-        run.write_config(asdict(options))
-        save_model_yaml(config.raw, run.path / "detector.yaml")
 
     size = {"params": count_params(model), "flops": count_flops(model, options.imgsz, config.ch)}
     say(f"{config.file}: {size['params']:,} parameters, {size['flops'] / 1e9:.2f} GFLOPs at {options.imgsz}")
     module = _module(options, model, data, run, say)
     history = History(run.path / "metrics.csv")
     trainer = _trainer(options, run, accelerator, history)
+    if is_first_process():
+        run.write_config(asdict(options))
+        save_model_yaml(config.raw, run.path / "detector.yaml")
     # Our own file, in the run's own folder: it holds optimizer and loops, which weights_only refuses.
     again: dict[str, Any] = {"ckpt_path": str(checkpoint), "weights_only": False} if resume else {}
     with interruptible(trainer):
@@ -253,7 +253,12 @@ def _trainer(options: Options, run: RunFolder, accelerator: str, history: Histor
             precision=precision,
             sync_batchnorm=options.sync_bn,
             logger=TensorBoardLogger(run.path, name="", version=""),
-            callbacks=[history, LastCheckpoint(run.path / "last.ckpt"), EpochLine("train", _SHOWN)],
+            callbacks=[
+                OrderlyInterrupt(),
+                history,
+                LastCheckpoint(run.path / "last.ckpt"),
+                EpochLine("train", _SHOWN),
+            ],
             enable_checkpointing=False,
             enable_progress_bar=Console().is_terminal,
             enable_model_summary=False,

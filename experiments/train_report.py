@@ -21,7 +21,7 @@ _PANELS = (
 
 def print_report(measured: Mapping[str, Any], title: str, run: Path, data: str) -> None:
     """The best epoch's AP, over all classes and each, and the next commands."""
-    table = Table(title=title)
+    table = Table()
     table.add_column("class")
     for column in ("objects", "mAP50-95", "mAP50", "mAP75", "precision", "recall"):
         table.add_column(column, justify="right")
@@ -34,6 +34,7 @@ def print_report(measured: Mapping[str, Any], title: str, run: Path, data: str) 
     for name, c in m["classes"].items():
         add(name, c["instances"], c["ap50_95"], c["ap50"], c.get("ap75"), c["precision"], c["recall"])
     console = Console(width=None if Console().is_terminal else 100)
+    console.print(title, highlight=False, soft_wrap=True, markup=False)
     console.print(table)
     weights = run / "detector.pt"
     for line in (

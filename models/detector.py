@@ -65,7 +65,11 @@ class Model(Network):
         self.build(config, build)
         self.names: dict[int, str] = {i: f"class{i}" for i in range(self.head.nc)}
         if isinstance(given := config.raw.get("names"), (list, dict)):
-            self.names = dict(enumerate(given)) if isinstance(given, list) else {int(k): v for k, v in given.items()}
+            named = dict(enumerate(given)) if isinstance(given, list) else {int(k): v for k, v in given.items()}
+            if named.keys() == self.names.keys():
+                self.names = named
+            elif nc is None:
+                raise InputError(f"{config.file}: names has {len(named)} classes, but the head has {self.head.nc}")
         reductions = self.reductions()
         self.imgsz_multiple = round(max(r for r in reductions if not math.isnan(r)))
         self.head.set_strides([reductions[j] for j in config.rows[-1].sources])

@@ -173,7 +173,11 @@ def load_yaml(path: Path) -> Any:
 
 
 def read_config(
-    cfg: str | Path | Mapping[str, Any] | Config, nc: int | None = None, ch: int | None = None, anchors: Any = None
+    cfg: str | Path | Mapping[str, Any] | Config,
+    nc: int | None = None,
+    ch: int | None = None,
+    anchors: Any = None,
+    file: str = "model dict",
 ) -> Config:
     """Read a model YAML.
 
@@ -183,6 +187,8 @@ def read_config(
         Path, or the mapping that such a file holds.
     nc, ch, anchors
         Number of classes, input channels and anchors in place of the YAML's own.
+    file
+        What messages call a mapping.
 
     Raises
     ------
@@ -192,7 +198,7 @@ def read_config(
     if isinstance(cfg, Config):
         file, raw = cfg.file, copy.deepcopy(cfg.raw)
     elif isinstance(cfg, Mapping):
-        file, raw = "model dict", copy.deepcopy(dict(cfg))
+        raw = copy.deepcopy(dict(cfg))
     else:
         path = find_file(cfg)
         file, raw = str(path), load_yaml(path)

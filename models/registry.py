@@ -116,4 +116,8 @@ def load_plugin(path: str | Path) -> None:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as e:
+        first = (str(e).splitlines() or [""])[0]
+        raise InputError(f"{path}: the plug-in file cannot be imported: {type(e).__name__}: {first}") from e

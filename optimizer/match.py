@@ -23,6 +23,7 @@ from models.files import load_detector, save_detector
 from models.grammar import Call, Config, Row, read_config
 from models.network import Network
 from models.registry import lookup, scaled
+from spaces import Space
 
 State = Mapping[str, Tensor]
 SILU = Call("nn.SiLU")
@@ -62,11 +63,11 @@ def match_nas(
     if isinstance(detector, nn.Module) and not isinstance(detector, Model):
         raise InputError(f"match_nas takes a Model, a YAML or a mapping as detector, got {type(detector).__name__}")
     source, state, arch = _searched(searched, arch)
-    target = detector.config if isinstance(detector, Model) else read_config(detector)
+    target = detector.config if isinstance(detector, Model) else _plain(read_config(detector))
     if len(source.rows) > source.num_backbone and not _in_step(target, source):
         # A whole detector was searched, and its neck is another than this detector's.
         source = _first_rows(source, source.num_backbone)
-    model = Model(join(target, source))
+    model = Model(read_config(join(target, source), file=target.file))
     if isinstance(detector, Model):
         model.names = dict(detector.names)
 
@@ -90,6 +91,12 @@ def match_nas(
     return model
 
 
+def _plain(config: Config) -> Config:
+    """A space given for a detector stands for the network that upstream builds."""
+    space = Space(config)
+    return read_config(space.freeze(space.upstream()), file=config.file)
+
+
 def _of_head(model: Model, source: Config, state: State) -> dict[str, Tensor]:
     """Weights of `Detect`, where it was searched on as well and has as many classes and anchors as this detector's."""
     if len(model.config.rows) != len(source.rows) + 1:
@@ -108,12 +115,11 @@ def _searched(searched: Any, arch: Mapping[str, Any] | None) -> tuple[Config, St
         num_rows = content.get("num_searched", model.config.num_backbone)
         return _first_rows(model.config, num_rows), model.state_dict(), content.get("arch")
     if hasattr(searched, "space"):
-        from spaces import slice_weights
+        from spaces import slice_weights  # loads NNI, which plain networks and run folders do without
 
-        if arch is None:
-            raise InputError("a supernet holds many networks: give match_nas the arch that is meant")
         raw, state = slice_weights(searched, arch)
-        return _first_rows(read_config(raw), len(searched.config.rows)), state, searched.space.complete(arch)
+        config = _first_rows(read_config(raw), len(searched.config.rows))
+        return config, state, searched.space.complete(searched.arch or arch)
     if isinstance(searched, Network):
         return _without_head(searched.config), searched.state_dict(), arch
     raise InputError(f"match_nas takes a network, a supernet or a run folder, got {type(searched).__name__}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from . import nni_compat  # isort: skip  # noqa: F401  (before anything else of nni)
 
@@ -37,7 +37,19 @@ def _build_searchable(space: Space, config: Config, row: Row, c_in: Sequence[int
     return build_row(config, row, c_in)
 
 
-class NASBACKBONE(ModelSpace, Network):
+class _Freezable:
+    """A network that NNI froze keeps the arch that it was frozen to."""
+
+    arch: dict[str, Any] | None = None
+
+    def freeze(self, sample: Mapping[str, Any]) -> nn.Module:
+        full = self.space.complete(sample)  # type: ignore[attr-defined]
+        frozen = super().freeze(full)  # type: ignore[misc]
+        frozen.arch = full
+        return frozen
+
+
+class NASBACKBONE(_Freezable, ModelSpace, Network):
     """The backbone rows of a space as a searchable classifier. (N, ch, H, W) -> (N, nc) logits.
 
     Within `fixed_arch` the constructor returns the plain `models.Classifier` that the arch means.
@@ -69,7 +81,7 @@ class NASBACKBONE(ModelSpace, Network):
         return classify(self, x)
 
 
-class NASDETECTOR(ModelSpace, Model):
+class NASDETECTOR(_Freezable, ModelSpace, Model):
     """A whole space as a searchable detector; the output is `models.Model`'s.
 
     Within `fixed_arch` the constructor returns the plain `models.Model` that the arch means.
@@ -98,9 +110,9 @@ def fixed_arch(arch: str | Path | Mapping[str, Any]) -> Iterator[None]:
 
 
 def slice_weights(
-    supernet: NASBACKBONE | NASDETECTOR, arch: Mapping[str, Any]
+    supernet: NASBACKBONE | NASDETECTOR, arch: Mapping[str, Any] | None = None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What a supernet is at an arch.
+    """What a supernet is at an arch; of a network that NNI froze, what it is.
 
     Returns
     -------
@@ -109,11 +121,15 @@ def slice_weights(
     Raises
     ------
     InputError
-        If `supernet` has not been through a one-shot strategy, or the arch is of another space.
+        If `supernet` has not been through a one-shot strategy, or the arch is missing or of another space.
     """
-    space = supernet.space
-    full = space.complete(arch)
-    if space.rows and not is_supernet(supernet):
-        raise InputError("this is a model space without shared weights: run a one-shot strategy on it first")
-    sliced: nn.Module = supernet.freeze(full)  # type: ignore[operator]
-    return space.freeze(full), {k: v.detach().clone() for k, v in sliced.state_dict().items()}
+    space: Space = supernet.space
+    sliced: nn.Module = supernet
+    if supernet.arch is None:
+        if arch is None:
+            raise InputError("a supernet holds many networks: say which arch is meant")
+        if space.rows and not is_supernet(supernet):
+            raise InputError("this is a model space without shared weights: run a one-shot strategy on it first")
+        sliced = supernet.freeze(arch)
+    raw = space.freeze(cast(Any, sliced).arch)
+    return raw, {k: v.detach().clone() for k, v in sliced.state_dict().items()}

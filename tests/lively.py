@@ -33,7 +33,7 @@ def lively(images: Tensor, names: list[str], cfg: Any = TINY, seed: int = 0) -> 
         spread = level.std(dim=(0, 2, 3)).view(-1)
         middle = level.mean(dim=(0, 2, 3)).view(-1)
         conv.bias -= middle
-        scale = 2 / spread
+        scale = 1.5 / spread
         conv.weight *= scale.view(-1, 1, 1, 1)
         conv.bias *= scale
     model.names = dict(enumerate(names))

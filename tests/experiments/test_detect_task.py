@@ -14,6 +14,7 @@ from experiments.tasks.detect import Detection, DetectionModule, in_original_pix
 from models import Model
 from models.loss import DetectionLoss, scaled_gains
 from spaces import NASDETECTOR
+
 from spaces import nni_compat as _  # isort: skip
 from nni.nas.strategy import DARTS, RandomOneShot
 

@@ -10,12 +10,12 @@ import onnxruntime
 import pytest
 import torch
 from refusal import refused
-from tests.lively import TINY, lively
 
 from data import detection_split
 from models import Model, read_config
 from models.postprocess import non_max_suppression
 from optimizer import NMS, export, export_onnx, export_openvino
+from tests.lively import TINY, lively
 
 IMGSZ = 64
 NAMES = [f"digit {i}" for i in range(10)]
@@ -41,11 +41,11 @@ def _run(path, images):
 @torch.no_grad()
 @pytest.mark.parametrize("opset", [11, 17, 18])
 def test_predicts_what_the_detector_predicts(model, images, tmp_path, opset):
-    done = export_onnx(model, tmp_path / "a.onnx", IMGSZ, opset)
+    done = export_onnx(model, tmp_path / "a.onnx", IMGSZ, opset, images=images)
     assert done.opset == opset
     assert done.batches == (1, 2, 5)
     assert done.num_detections is None
-    assert 0 < done.difference < 1e-3
+    assert 0 < done.difference < 0.05  # of up to 500 pixels
     for n in (1, 3, 6):
         torch.testing.assert_close(_run(done.path, images[:n]), model(images[:n])[0], rtol=1e-4, atol=1e-4)
     written = onnx.load(done.path)
@@ -72,9 +72,13 @@ def test_detects_what_postprocess_detects(model, images, tmp_path, opset, nms):
     assert torch.equal(got[:, 0], got[:, 0].sort().values)
 
 
-def test_nothing_to_detect_is_an_empty_answer(model, tmp_path):
-    done = export_onnx(model, tmp_path / "a.onnx", IMGSZ, nms=NMS(0.9999, 0.45, 300))
-    assert _run(done.path, torch.zeros(2, 3, IMGSZ, IMGSZ)).shape == (0, 7)
+def test_nothing_to_detect_is_an_empty_answer(model, images, tmp_path):
+    blind = copy.deepcopy(model)
+    for conv in blind.head.m:
+        conv.bias.data.view(blind.head.na, -1)[:, 4] -= 40
+    done = export_onnx(blind, tmp_path / "a.onnx", IMGSZ, nms=NMS())
+    assert _run(done.path, images).shape == (0, 7)
+    assert done.num_detections > 100
 
 
 @torch.no_grad()
@@ -183,7 +187,7 @@ def test_options_that_do_not_fit(model, tmp_path):
     path = tmp_path / "a.onnx"
     with refused("--imgsz 70", "64 or 80"):
         export_onnx(model, path, 70)
-    with refused("--opset 9", "11"):
+    with refused("--opset 9", "11 to"):
         export_onnx(model, path, IMGSZ, 9)
     with refused("--opset 99"):
         export_onnx(model, path, IMGSZ, 99)

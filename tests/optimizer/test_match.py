@@ -292,7 +292,7 @@ def test_refusals(ten_rows, arch, tmp_path):
         match_nas({**nano, "ch": 1}, ten_rows, arch=arch)
     with refused("ends at stride 32", "yolov5n6.yaml", "stride 64"):
         match_nas("models/yolov5n6.yaml", ten_rows, arch=arch)
-    with refused("give match_nas the arch"):
+    with refused("say which arch is meant"):
         match_nas(nano, ten_rows)
     with refused("'c3_99' is not of the space", "yolov5nb_nas.yaml"):
         match_nas(nano, ten_rows, arch={"c3_99": 0})
@@ -324,3 +324,16 @@ def test_fused_network_cannot_be_matched():
     fused = Model("models/yolov5n.yaml").fuse()
     with refused("model.0.conv.bias", "the detector nothing"):
         match_nas("models/yolov5n.yaml", fused)
+
+
+def test_a_space_as_detector_stands_for_the_network_that_upstream_builds(ten_rows, arch):
+    plain = match_nas("models/yolov5n.yaml", ten_rows, arch=arch)
+    assert match_nas("models/yolov5n_nas.yaml", ten_rows, arch=arch).config.raw == plain.config.raw
+
+
+def test_a_network_that_nni_froze_knows_its_arch(ten_rows, arch):
+    matched = match_nas("models/yolov5n.yaml", ten_rows, arch=arch)
+    frozen = match_nas("models/yolov5n.yaml", ten_rows.freeze(arch))
+    assert frozen.config.raw == matched.config.raw
+    for key in matched.carried:
+        assert torch.equal(frozen.state_dict()[key], matched.state_dict()[key])
