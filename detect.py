@@ -18,6 +18,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--conf", type=float, default=0.25, help="detections have more than this confidence")
     add("--iou", type=float, default=0.45, help="of two boxes that overlap more, the less confident goes")
     add("--max-det", type=positive_int, default=300, help="most detections of an image")
+    add("--rect", action="store_true", help="do not pad images to squares: faster; not for ONNX")
     add("--classes", nargs="+", help="only these, by name or by number")
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--save-txt", action="store_true", help="write labels/*.txt: class, centre, size as shares, confidence")

@@ -16,7 +16,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--data", default="digits-detect", help="a data.yaml, a folder (YOLO, COCO, VOC), digits-detect or bccd")
     add("--imgsz", type=int, help="side of the images in pixels; None: as trained, or 640")
     add("--batch", type=positive_int, default=32, help="images at a time")
-    add("--split", default="val", choices=["val", "test"], help="which images")
+    add("--split", default="val", choices=["val", "test", "train"], help="which images")
     add("--conf", type=float, default=0.001, help="detections have more than this confidence")
     add("--iou", type=float, default=0.6, help="of two boxes that overlap more, the less confident goes")
     add("--max-det", type=positive_int, default=300, help="most detections of an image")

@@ -73,7 +73,7 @@ def class_names(spec: Spec) -> tuple[str, ...]:
 
 
 def coco_ids(source: str | Path, split: str) -> tuple[dict[str, Any], list[Any]] | None:
-    """Of a COCO set's split: the id of each image by its file's name, and that of each class. None for other formats."""
+    """Ids in a split of a COCO set: of each image by its file's name, and of each class. None for other formats."""
     spec = spec_of(source)
     if spec.format != "coco":
         return None

@@ -130,8 +130,8 @@ class LastCheckpoint(pl.Callback):
 class OrderlyInterrupt(pl.Callback):
     """Ctrl-C takes effect between two batches; a second one at once.
 
-    Raised wherever the process happens to be, KeyboardInterrupt may leave a lock held for ever: TensorBoard's writer has
-    been seen to, in `queue.put`, and the process then never ends.
+    Raised wherever the process happens to be, KeyboardInterrupt may leave a lock held for ever. TensorBoard's writer
+    has been seen to, in `queue.put`: its thread waits, Lightning waits for its thread, and the process never ends.
     """
 
     def __init__(self) -> None:

@@ -63,16 +63,16 @@ class Detector(Protocol):
 class TorchDetector:
     """A `Model` as a `Detector`: a copy of it, its batch normalisation fused into the convolutions."""
 
-    nms = None
-    batch = None
-    rect = True
+    nms: NMS | None = None
+    batch: int | None = None
+    rect: bool = True
 
     def __init__(self, model: Model, device: str | torch.device | None = None, imgsz: int = DEFAULT_IMGSZ) -> None:
         if model.config.ch != 3:
             raise InputError(f"{model.config.file}: takes {model.config.ch} channels, but images have 3")
         self.device = torch.device(device) if device is not None else next(model.parameters()).device
         # Channels last, in which convolutions are fastest.
-        self._model = copy.deepcopy(model).fuse().to(self.device, memory_format=torch.channels_last)
+        self._model = copy.deepcopy(model).fuse().to(self.device).to(memory_format=torch.channels_last)
         self.names, self.imgsz = model.names, imgsz
         self.stride = int(model.stride.max())
 
@@ -94,7 +94,7 @@ class TorchDetector:
 class OnnxDetector:
     """A file of `optimizer.export_onnx` as a `Detector`."""
 
-    rect = False
+    rect: bool = False
 
     def __init__(self, path: str | Path, device: str | torch.device = "cpu") -> None:
         try:

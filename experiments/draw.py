@@ -31,9 +31,11 @@ def draw_detections(image: np.ndarray, detections: Tensor, names: Mapping[int, s
     side = sum(image.shape[:2]) / 2
     line = max(round(side / 320), 1)
     font = ImageFont.load_default(max(round(side / 40), 10))
-    for x1, y1, x2, y2, confidence, label in reversed(detections.tolist()):
+    rows = detections.tolist()[::-1]
+    for x1, y1, x2, y2, _, label in rows:
+        draw.rectangle((x1, y1, max(x2, x1), max(y2, y1)), outline=color_of(int(label)), width=line)
+    for x1, y1, _, _, confidence, label in rows:
         color = color_of(int(label))
-        draw.rectangle((x1, y1, max(x2, x1), max(y2, y1)), outline=color, width=line)
         text = f"{names[int(label)]} {confidence:.2f}"
         _, _, width, height = draw.textbbox((0, 0), text, font=font)
         # Above the box where there is room, else in it; never over the picture's right edge.

@@ -49,18 +49,21 @@ def export(options: Options) -> Exported:
     done = write(model, path, imgsz, options.opset, options.batch, nms, images, content.get("arch"))
 
     kind = "random" if images is None else f"{len(images)} real"
-    detections = "" if done.num_detections is None else f"; the same {done.num_detections:,} detections, of random predictions too"
+    detections = ""
+    if done.num_detections is not None:
+        detections = f"; the same {done.num_detections:,} detections, of random predictions too"
     print(
         f"compared on {kind} images in batches of {', '.join(map(str, done.batches))}: largest difference "
         f"{done.difference:.2g} (allowed: {TOLERANCE} + {TOLERANCE} times the value){detections}"
     )
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, opset {done.opset}, {imgsz} pixels")
+    size = sum(p.stat().st_size for p in (path, path.with_suffix(".bin")) if p == path or options.format == "openvino")
+    print(f"{path}: {size / 1e6:.1f} MB, opset {done.opset}, {imgsz} pixels")
     return done
 
 
 def _images(given: list[str], imgsz: int) -> Tensor:
     """float32 (n, 3, imgsz, imgsz) from 0 to 1, of the first that can be read."""
-    images = []
+    images: list[Tensor] = []
     for source in find_sources(given):
         if source.is_video or len(images) == _MAX_IMAGES:
             continue

@@ -45,6 +45,7 @@ class Options:
     conf: float
     iou: float
     max_det: int
+    rect: bool
     classes: list[str] | None
     device: str
     save: bool
@@ -123,6 +124,7 @@ def detect_image(
     iou: float = 0.45,
     max_det: int = 300,
     classes: Sequence[int] | None = None,
+    rect: bool = False,
 ) -> Tensor:
     """Detections in one image.
 
@@ -130,12 +132,15 @@ def detect_image(
     ----------
     image
         uint8 (height, width, 3), RGB.
+    rect
+        Pad the shorter side to no more than a multiple of the stride: faster, but objects near the added border may
+        be seen a little differently. Not for ONNX files, which take squares.
 
     Returns
     -------
     (n, 6): x1, y1, x2, y2 in pixels of the image, confidence, class; most confident first.
     """
-    canvas, box = letterbox(image, imgsz or detector.imgsz, detector.rect, detector.stride)
+    canvas, box = letterbox(image, imgsz or detector.imgsz, rect, detector.stride)
     predicted = detector.predict(detector.prepare(to_tensor(canvas)[None]))
     (found,) = detections_of(detector, predicted, 1, conf, iou, max_det, classes=classes)
     boxes = clip_boxes_to_image(box.to_image(found[:, :4]), (image.shape[0], image.shape[1]))
@@ -177,7 +182,7 @@ def predict(options: Options, run: RunFolder) -> dict[str, Any]:
     if options.save_json:
         run.write_json("detections.json", found.records)
     skipped = f", {len(found.skipped)} skipped" if found.skipped else ""
-    print(f"{found.num_detections:,} detections in {found.num_files:,} files{skipped}; results in {run.path}", flush=True)
+    print(f"{found.num_detections:,} detections in {found.num_files:,} files{skipped}; results in {run.path}")
     return {"files": found.num_files, "detections": found.num_detections, "skipped": found.skipped}
 
 
@@ -188,6 +193,8 @@ class _Work:
         self.options, self.run, self.detector = options, run, detector
         self.imgsz = detector.check_imgsz(options.imgsz or detector.imgsz)
         self.classes = _class_numbers(options.classes, detector.names)
+        if options.rect and not detector.rect:
+            raise InputError(f"--rect: {options.weights} takes squares only")
         if detector.nms is not None and options.conf < detector.nms.conf:
             raise InputError(
                 f"--conf {options.conf}: NMS at confidence {detector.nms.conf} is in the graph of {options.weights}"
@@ -230,7 +237,7 @@ class _Work:
 
     def _detect(self, image: np.ndarray) -> Tensor:
         o = self.options
-        return detect_image(self.detector, image, self.imgsz, o.conf, o.iou, o.max_det, self.classes)
+        return detect_image(self.detector, image, self.imgsz, o.conf, o.iou, o.max_det, self.classes, o.rect)
 
     def _summary(self, detections: Tensor) -> str:
         counts = Counter(detections[:, 5].int().tolist())
@@ -321,5 +328,9 @@ def _written_video(path: Path, shape: Sequence[int], fps: float) -> Iterator[Cal
         writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), fps, (shape[1], shape[0]))
         if not writer.isOpened():
             raise InputError(f"{path}: this OpenCV cannot write MP4; right would be --no-save")
-        yield lambda frame: writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+
+        def write(frame: np.ndarray) -> None:
+            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+
+        yield write
         writer.release()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,11 @@ from models.registry import load_plugin
 
 from .anchors import fit_anchors
 from .callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
-from .oneshot import accelerator_of
-from .proxy import interruptible, quiet_lightning
 from .recipes import recipe_of
 from .run_folder import RunFolder
 from .schedule import Schedule
 from .train_report import plot_training, print_report
+from .trainer import accelerator_of, interruptible, quiet_lightning
 from .training_loop import DetectorTraining
 from .weights import Start, read_weights, transfer
 
@@ -113,8 +111,6 @@ def train(options: Options, run: RunFolder, resume: bool = False) -> dict[str, A
         config = _for_data(config, data, options, say)
 
     quiet_lightning()
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     pl.seed_everything(options.seed, verbose=False)
     model = Model(config)
     model.names = dict(enumerate(data.names))

@@ -113,9 +113,8 @@ def measure(
     """Run a detector over a data set; see `evaluate`."""
     names = [detector.names[k] for k in sorted(detector.names)] if names is None else names
     if len(names) != len(detector.names):
-        raise InputError(f"the data has {len(names)} classes, but the detector {len(detector.names)}")
-    if detector.nms is not None:
-        raise InputError("a file with NMS in its graph has no more than one threshold; export it without --nms")
+        raise InputError(f"the data has {len(names)} classes, but the detector was made for {len(detector.names)}")
+    _require_predictions(detector)
     if dataset.hyp is not None:
         raise InputError("an augmented data set has no way back to its images; right would be DetectionData.val")
     detector.check_imgsz(dataset.imgsz)
@@ -138,6 +137,14 @@ def measure(
     for part, seconds in measured.speed.items():
         measured.speed[part] = 1000 * seconds / max(len(measured.metas), 1)
     return measured
+
+
+def _require_predictions(detector: Detector) -> None:
+    if detector.nms is not None:
+        raise InputError(
+            f"NMS at confidence {detector.nms.conf} is in the graph, but mAP needs the less confident detections too; "
+            "right would be a file exported without --nms"
+        )
 
 
 class _Clock:
@@ -193,16 +200,17 @@ def validate(options: Options, run: RunFolder) -> dict[str, Any]:
     if not 0 <= options.conf < 1 or not 0 < options.iou <= 1:
         raise InputError(f"--conf {options.conf} --iou {options.iou}: shares from 0 to 1 are meant")
     detector = open_detector(options.weights, options.device)
+    _require_predictions(detector)
     imgsz = detector.check_imgsz(options.imgsz or detector.imgsz)
     dataset, names = detection_split(options.data, options.split, imgsz)
     if len(names) != len(detector.names):
         raise InputError(
-            f"--data {options.data} has {len(names)} classes ({', '.join(names[:5])}…), but {options.weights} was made "
-            f"for {len(detector.names)}"
+            f"--data {options.data} has {len(names)} classes ({_some(names)}), but {options.weights} was made for "
+            f"{len(detector.names)}"
         )
     said = [detector.names[k] for k in sorted(detector.names)]
     if said != list(names):
-        print(f"note: {options.weights} calls its classes {', '.join(said[:5])}…, the data {', '.join(names[:5])}…")
+        print(f"note: {options.weights} calls its classes {_some(said)}, the data {_some(names)}")
     print(dataset.report, flush=True)
     measured = measure(
         detector, dataset, options.batch, names, options.conf, options.iou, options.max_det, options.workers
@@ -223,10 +231,16 @@ def validate(options: Options, run: RunFolder) -> dict[str, Any]:
     return results
 
 
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + ("…" if len(names) > 5 else "")
+
+
 def save_coco_json(
     measured: Measured, path: str | Path, ids: tuple[Mapping[str, Any], Sequence[Any]] | None = None
 ) -> None:
-    """Write detections as COCO's results: ``[{"image_id", "category_id", "bbox": [left, top, width, height], "score"}]``.
+    """Write detections as COCO's results.
+
+    ``[{"image_id", "category_id", "bbox": [left, top, width, height], "score"}, …]``
 
     Parameters
     ----------

@@ -81,21 +81,15 @@ def load_upstream(path: str | Path, cfg: str | Path | Mapping[str, Any] | None =
     if isinstance(content, dict):
         network = next((content[k] for k in ("ema", "model", "state_dict") if content.get(k) is not None), content)
     if isinstance(network, _Inert):
-        raw, names = network.get("yaml"), network.get("names")
-        if cfg is None and not isinstance(raw, dict):
-            raise InputError(f"{path}: the network in it has no YAML; give one with --cfg")
-        state = dict(_tensors(network))
-        raw = _plain(raw, path) if cfg is None else cfg
-        if cfg is None:
-            _note_activation(raw, network, path)
+        cfg, names, state = cfg or _yaml_of(network, path), network.get("names"), dict(_tensors(network))
     elif isinstance(network, dict) and network and all(isinstance(v, Tensor) for v in network.values()):
         if cfg is None:
             raise InputError(f"{path}: a state dict alone, which does not say its network; give its YAML with --cfg")
-        raw, names, state = cfg, None, network
+        names, state = None, network
     else:
         raise InputError(f"{path}: no YOLOv5 checkpoint: it should hold a network under 'ema' or 'model'")
     state = {_our_key(k): _float(v) for k, v in state.items() if not k.endswith(_REDUNDANT)}
-    model = Model(raw)
+    model = Model(cfg)
     _check_fit(model, state, path)
     if isinstance(names, list):
         names = dict(enumerate(names))
@@ -139,7 +133,7 @@ def _read(path: str | Path) -> Any:
     foreign = _foreign_globals(path)
     if refused := [name for name in foreign if not name.startswith(_INERT)]:
         raise InputError(f"{path}: names {', '.join(refused)}, which no YOLOv5 checkpoint needs; nothing of it was run")
-    inert = [(type(name, (_Inert,), {}), name) for name in foreign]
+    inert: list[Any] = [(type(name, (_Inert,), {}), name) for name in foreign]
     try:
         with torch.serialization.safe_globals(inert):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -178,13 +172,17 @@ def _plain(value: Any, path: str | Path) -> Any:
     raise InputError(f"{path}: the YAML in it holds a {type(value).__name__}, which no YAML can")
 
 
-def _note_activation(raw: dict[str, Any], network: _Inert, path: str | Path) -> None:
-    """Set the YAML's `activation` to the network's: before v4 it was upstream's code that said it, not the YAML."""
+def _yaml_of(network: _Inert, path: str | Path) -> dict[str, Any]:
+    """The network's own YAML, with its `activation`: before v4 it was upstream's code that said it."""
+    raw = _plain(network.get("yaml"), path)
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: the network in it has no YAML; give one with --cfg")
     found = {_call(act) for act in _activations(network)} - {"nn.Identity()"}
     if len(found) > 1:
         raise InputError(f"{path}: mixes the activations {', '.join(sorted(found))} (YOLOv5 before v4); one is needed")
     if found and found != {f"nn.{_DEFAULT_ACTIVATION}()"}:
         raw.setdefault("activation", found.pop())
+    return raw
 
 
 def _activations(module: _Inert) -> Iterator[_Inert]:

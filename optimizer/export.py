@@ -7,7 +7,7 @@ import importlib
 import io
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -199,7 +199,8 @@ def _graphs(
     onnx: Any, model: Model, imgsz: int, opset: int, batch: int | None, nms: NMS | None, arch: Any
 ) -> _Graphs:
     model.check_imgsz(imgsz)
-    if not LOWEST_OPSET <= opset <= (latest := onnx.defs.onnx_opset_version()):
+    latest = onnx.defs.onnx_opset_version()
+    if not LOWEST_OPSET <= opset <= latest:
         raise InputError(f"--opset {opset}: right would be {LOWEST_OPSET} to {latest}")
     raw = _onnx_of(onnx, model, imgsz, opset, batch)
     tail = None if nms is None else _nms_graph(onnx, raw, model.head.nc, nms)
@@ -263,8 +264,9 @@ _NMS_TEXT = """
 <ir_version: {ir_version}, opset_import: ["" : {opset}]>
 nms (float[{n}, {a}, {no}] predictions) => (float[K, 7] detections)
 <
-  int64[1] nms_0 = {{0}}, int64[1] nms_1 = {{1}}, int64[1] nms_2 = {{2}}, int64[1] nms_4 = {{4}}, int64[1] nms_5 = {{5}},
-  int64[1] nms_no = {{{no}}}, int64[1] nms_all = {{-1}}, int64[2] nms_column = {{-1, 1}}, int64[2] nms_image_box = {{0, 2}},
+  int64[1] nms_0 = {{0}}, int64[1] nms_1 = {{1}}, int64[1] nms_2 = {{2}}, int64[1] nms_4 = {{4}},
+  int64[1] nms_5 = {{5}}, int64[1] nms_no = {{{no}}}, int64[1] nms_all = {{-1}}, int64[2] nms_column = {{-1, 1}},
+  int64[2] nms_image_box = {{0, 2}},
   int64[{nc}] nms_class_range = {{{class_range}}}, int64 nms_axis = {{0}}, float[2] nms_off_on = {{0.0, 1.0}},
   float nms_half = {{0.5}}, float nms_zero = {{0.0}},
   int64[1] nms_max = {{{max_det}}}, float[1] nms_iou = {{{iou!r}}}, float[1] nms_conf = {{{conf!r}}},
@@ -334,7 +336,7 @@ def _nms_graph(onnx: Any, raw: Any, nc: int, nms: NMS) -> Any:
     them so far, and the first `max_det` stay.
     """
     if not (0 <= nms.conf < 1 and 0 <= nms.iou <= 1 and nms.max_det > 0):
-        raise InputError(f"--conf {nms.conf} --iou {nms.iou} --max-det {nms.max_det}: shares from 0 to 1, and 1 or more")
+        raise InputError(f"--conf {nms.conf} --iou {nms.iou} --max-det {nms.max_det}: right: 0 to 1, 0 to 1, 1 or more")
     n, a, no = (d.dim_param or d.dim_value for d in raw.graph.output[0].type.tensor_type.shape.dim)
     text = _NMS_TEXT.format(
         ir_version=raw.ir_version,
@@ -362,7 +364,7 @@ def _session(ort: Any, content: bytes) -> Any:
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as e:  # its exceptions have no public base class
         reason = str(e).splitlines()[0]
-        raise InputError(f"ONNX Runtime {ort.__version__} does not read it (an older --opset may help): {reason}") from e
+        raise InputError(f"ONNX Runtime {ort.__version__} cannot run it; an older --opset may help: {reason}") from e
 
 
 def _inputs(model: Model, imgsz: int, batch: int | None, images: Tensor | None) -> Iterator[Tensor]:

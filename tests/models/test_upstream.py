@@ -146,7 +146,8 @@ def folder(tmp_path_factory):
     x = torch.load("x.pt")
     model, ema = randomized(0), randomized(1)
     notes = {"best_fitness": numpy.array([0.5]), "fitness": numpy.float64(0.5), "optimizer": None, "epoch": -1,
-        "opt": {"weights": pathlib.PosixPath("a.pt"), "sizes": {1, 2}}, "date": datetime.datetime(2022, 1, 1), "ema": None}
+        "opt": {"weights": pathlib.PosixPath("a.pt"), "sizes": {1, 2}}, "date": datetime.datetime(2022, 1, 1),
+        "ema": None}
     torch.save({**notes, "model": model, "ema": ema}, "ema.pt")
     torch.save({**notes, "model": model}, "model.pt")
     torch.save({"model": nn.DataParallel(model)}, "parallel.pt")
@@ -350,7 +351,8 @@ def test_the_evil_file_is_evil_indeed(tmp_path):
 def test_classes_of_upstream_are_never_the_real_ones(tmp_path):
     """`models.*` is this project's package too, and `models.files.atomic` a function that makes files."""
     target = tmp_path / "made" / "file"
-    content = {"model": Pickled("models.files atomic", (str(target),), {"yaml": Pickled("torch.nn.modules.module Module", ())})}
+    state = {"yaml": Pickled("torch.nn.modules.module Module", ())}
+    content = {"model": Pickled("models.files atomic", (str(target),), state)}
     _write(tmp_path / "ours.pt", content)
     with refused("ours.pt", "YAML"):
         load_upstream(tmp_path / "ours.pt")
