@@ -81,10 +81,11 @@ def load_upstream(path: str | Path, cfg: str | Path | Mapping[str, Any] | None =
     if isinstance(content, dict):
         network = next((content[k] for k in ("ema", "model", "state_dict") if content.get(k) is not None), content)
     if isinstance(network, _Inert):
+        network = network.children.get("module", network)  # what wraps it for several GPUs
         cfg, names, state = cfg or _yaml_of(network, path), network.get("names"), dict(_tensors(network))
     elif isinstance(network, dict) and network and all(isinstance(v, Tensor) for v in network.values()):
         if cfg is None:
-            raise InputError(f"{path}: a state dict alone, which does not say its network; give its YAML with --cfg")
+            raise InputError(f"{path}: a state dict alone, which has no YAML; load_upstream takes one as cfg")
         names, state = None, network
     else:
         raise InputError(f"{path}: no YOLOv5 checkpoint: it should hold a network under 'ema' or 'model'")
@@ -153,7 +154,7 @@ def _tensors(module: _Inert, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def _our_key(key: str) -> str:
-    """Our blocks have upstream's attribute names; only what wraps the network for several GPUs is in the way."""
+    """Our blocks have upstream's attribute names; only the state dict of what wraps the network has more."""
     return key.removeprefix("module.")
 
 
@@ -176,7 +177,7 @@ def _yaml_of(network: _Inert, path: str | Path) -> dict[str, Any]:
     """The network's own YAML, with its `activation`: before v4 it was upstream's code that said it."""
     raw = _plain(network.get("yaml"), path)
     if not isinstance(raw, dict):
-        raise InputError(f"{path}: the network in it has no YAML; give one with --cfg")
+        raise InputError(f"{path}: the network in it has no YAML; load_upstream takes one as cfg")
     found = {_call(act) for act in _activations(network)} - {"nn.Identity()"}
     if len(found) > 1:
         raise InputError(f"{path}: mixes the activations {', '.join(sorted(found))} (YOLOv5 before v4); one is needed")

@@ -101,6 +101,10 @@ def test_recipes():
     assert recipe_of("yolov5", 40, 13, 128).decay_scale == 2
     small = recipe_of("auto", epochs=40, batches=13, batch=16)
     assert (small.accumulate, small.warmup, small.loss_scale) == (1, 52, 4)
+    assert (small.bn_momentum, upstream.bn_momentum) == (0.1, 0.03)
+    middle = recipe_of("auto", epochs=300, batches=13, batch=16)
+    assert (middle.accumulate, middle.loss_scale) == (2, 2)
+    assert recipe_of("auto", epochs=10, batches=10, batch=2).loss_scale == 4
     large = recipe_of("auto", epochs=300, batches=7393, batch=16)
     assert large == recipe_of("yolov5", epochs=300, batches=7393, batch=16)
     with pytest.raises(InputError, match="--recipe fast"):

@@ -163,12 +163,14 @@ def test_evaluate_leaves_the_model_as_it_is(digits, model):
 def test_speed_is_the_time_it_took(digits, model, monkeypatch):
     real = validate.detections_of
     monkeypatch.setattr(validate, "detections_of", lambda *a, **k: (time.sleep(0.1), real(*a, **k))[1])
+    monkeypatch.setattr(DetectionMetrics, "update", lambda *a: time.sleep(0.1))  # which is no part of it
+    monkeypatch.setattr(DetectionMetrics, "compute", lambda *a: {})
     started = time.perf_counter()
     speed = evaluate(model, digits[0], 20)["speed"]
     ms = 1000 * (time.perf_counter() - started) / len(digits[0])
     assert list(speed) == ["pre", "model", "nms"]
     assert all(part > 0 for part in speed.values())
-    assert sum(speed.values()) < ms
+    assert sum(speed.values()) < ms - 0.99 * 100 / 20
     assert speed["nms"] > 100 / 20
 
 

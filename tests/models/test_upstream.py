@@ -151,6 +151,7 @@ def folder(tmp_path_factory):
     torch.save({**notes, "model": model, "ema": ema}, "ema.pt")
     torch.save({**notes, "model": model}, "model.pt")
     torch.save({"model": nn.DataParallel(model)}, "parallel.pt")
+    torch.save(nn.DataParallel(model).state_dict(), "parallel_state.pt")
     torch.save({"model": model.state_dict()}, "state.pt")
     with torch.no_grad():
         torch.save({"model": model(x), "ema": ema(x)}, "outputs.pt")
@@ -202,8 +203,8 @@ def test_computes_what_upstream_computes(folder, file):
 
 @torch.no_grad()
 def test_half_precision_becomes_single(folder):
+    assert {v.dtype for v in load_upstream(folder / "half.pt").state_dict.values()} == {torch.float32, torch.int64}
     model, _ = _loaded(folder / "half.pt")
-    assert {v.dtype for v in model.state_dict().values()} == {torch.float32, torch.int64}
     torch.testing.assert_close(model(X)[0], torch.load(folder / "half_output.pt"))
 
 
@@ -219,15 +220,17 @@ def test_before_v4_the_activation_comes_from_the_network(folder):
 
 @torch.no_grad()
 def test_wrapped_for_several_gpus(folder):
-    with refused("no YAML", "--cfg"):
-        load_upstream(folder / "parallel.pt")
-    cfg = load_upstream(folder / "model.pt").cfg
-    assert load_upstream(folder / "parallel.pt", cfg).state_dict.keys() == load_upstream(folder / "model.pt")[1].keys()
+    plain = load_upstream(folder / "model.pt")
+    for file, cfg in (("parallel.pt", None), ("parallel_state.pt", plain.cfg)):
+        cfg, state, _ = load_upstream(folder / file, cfg)
+        assert cfg == plain.cfg
+        assert state.keys() == plain.state_dict.keys()
+        assert all(torch.equal(v, plain.state_dict[k]) for k, v in state.items())
 
 
 @torch.no_grad()
 def test_state_dict_alone_needs_its_yaml(folder):
-    with refused("state.pt", "--cfg"):
+    with refused("state.pt", "cfg"):
         load_upstream(folder / "state.pt")
     cfg = load_upstream(folder / "model.pt").cfg
     cfg, state, names = load_upstream(folder / "state.pt", cfg)
