@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from experiments.cli import run_script
+from experiments.cli import positive_int, run_script
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -28,13 +28,6 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--name", default="exp", help="name of this run; a number is added where it is taken")
     add("--exist-ok", action="store_true", help="write into the folder of an earlier run of this name")
     return parser.parse_args(argv)
-
-
-def positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
 
 
 def main(args: argparse.Namespace) -> None:

@@ -159,6 +159,8 @@ class OrderlyInterrupt(pl.Callback):
 
     def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         self._restore()
+        if self._asked and not trainer.interrupted:  # within the last batch
+            raise KeyboardInterrupt
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
         self._restore()

@@ -18,6 +18,8 @@ from models.postprocess import non_max_suppression
 from models.upstream import load_weights
 from optimizer.export import NMS
 
+from .device import device_of
+
 DEFAULT_IMGSZ = 640
 
 
@@ -159,21 +161,6 @@ def open_detector(weights: str | Path, device: str = "cpu") -> Detector:
         return OnnxDetector(weights, device)
     model, content = load_weights(weights)
     return TorchDetector(model, device, content.get("imgsz", DEFAULT_IMGSZ))
-
-
-def device_of(device: str) -> str:
-    """``cpu`` or ``cuda`` (with a number, if it was given) for ``auto``, ``cpu``, ``cuda`` or ``cuda:1``."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        asked = torch.device(device)
-    except RuntimeError:
-        asked = None
-    if asked is None or asked.type not in ("cpu", "cuda"):
-        raise InputError(f"--device {device}: right would be auto, cpu or cuda")
-    if asked.type == "cuda" and (asked.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"--device {device}: this PyTorch sees {torch.cuda.device_count()} CUDA devices")
-    return device
 
 
 def detections_of(

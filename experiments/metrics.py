@@ -11,11 +11,16 @@ import numpy as np
 import torch
 from faster_coco_eval import COCO, COCOeval_faster
 from torch import Tensor
-from torchvision.ops import box_convert, box_iou
+from torchvision.ops import box_convert, box_iou, clip_boxes_to_image
+
+from data import Batch
 
 _AP_MAX_DETECTIONS = 100  # an image and class: COCO's rule, https://cocodataset.org/#detection-eval
 _CONFIDENCES = np.linspace(0, 1, 1001)
 _MAX_NAMED_CLASSES = 20  # beyond these a picture has no room to name each
+
+# How YOLOv5 measures AP: nearly all of the precision-recall curve, and boxes that share a place with other classes.
+NMS_FOR_AP: dict[str, Any] = {"conf": 0.001, "iou": 0.6, "multi_label": True}
 
 
 class DetectionMetrics:
@@ -211,6 +216,32 @@ class DetectionMetrics:
             true_positive[int(match.split("_")[0]) - 1] = True
         self._curves = precision, true_positive
         return self._curves
+
+
+def in_original_pixels(detections: Sequence[Tensor], batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
+    """What `DetectionMetrics.update` takes.
+
+    Parameters
+    ----------
+    detections
+        Of each image (n, 6): x1, y1, x2, y2 in pixels of the network input, confidence, class.
+    batch
+        Of a validation set, whose images have a way back.
+
+    Returns
+    -------
+    Detections clipped to the original image, and objects (m, 5): class, x1, y1, x2, y2; both in its pixels.
+    """
+    height, width = batch.images.shape[-2:]
+    found, objects = [], []
+    for i, (detected, meta) in enumerate(zip(detections, batch.metas, strict=True)):
+        assert meta.letterbox is not None
+        boxes = clip_boxes_to_image(meta.letterbox.to_image(detected[:, :4]), meta.shape)
+        found.append(torch.cat((boxes, detected[:, 4:]), 1))
+        rows = batch.targets[batch.targets[:, 0] == i]
+        corners = box_convert(rows[:, 2:], "cxcywh", "xyxy") * rows.new_tensor((width, height, width, height))
+        objects.append(torch.cat((rows[:, 1:2], meta.letterbox.to_image(corners)), 1))
+    return found, objects
 
 
 def _stack(rows: list[Tensor], width: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from optimizer import match_nas
 from spaces import NASBACKBONE, NASDETECTOR, Space, slice_weights
 
 from . import strategies
-from .callbacks import EpochLine, History, LastCheckpoint
+from .callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
 from .experiment import RetiariiExeConfig, RetiariiExperiment
 from .plots import plot_probabilities
 from .run_folder import RunFolder
@@ -119,7 +119,7 @@ def _run_strategy(
         accelerator=accelerator,
         devices=1,
         logger=TensorBoardLogger(run.path, name="", version=""),
-        callbacks=[history, LastCheckpoint(checkpoint), EpochLine("search")],
+        callbacks=[history, LastCheckpoint(checkpoint), EpochLine("search"), OrderlyInterrupt()],
         enable_checkpointing=False,
         enable_progress_bar=Console().is_terminal,
         enable_model_summary=False,

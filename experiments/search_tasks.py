@@ -23,6 +23,7 @@ from models.grammar import read_config
 from models.network import Network
 from spaces import NASBACKBONE, NASDETECTOR, Space
 
+from .callbacks import OrderlyInterrupt
 from .evaluator import Classification, ClassificationModule, DataLoader, Detection, DetectionModule
 from .tasks.detect import search_loaders
 from .trainer import interruptible
@@ -86,7 +87,7 @@ def _fit(module: Any, network: nn.Module, loader: Any, epochs: int, accelerator:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, OrderlyInterrupt()],
     )
     with interruptible(trainer):
         trainer.fit(module, loader)

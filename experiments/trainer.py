@@ -8,22 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytorch_lightning as pl
-import torch
 
-from models.errors import InputError
+from .device import device_of
 
 
 def accelerator_of(device: str) -> str:
-    """Lightning's name of a device; `InputError` if it is asked for and not there."""
-    if device == "cpu":
-        return "cpu"
-    if device == "cuda":
-        if not torch.cuda.is_available():
-            raise InputError("--device cuda: this PyTorch sees no CUDA device; right would be --device cpu")
-        return "gpu"
-    if device == "auto":
-        return "gpu" if torch.cuda.is_available() else "cpu"
-    raise InputError(f"--device {device}: right would be auto, cpu or cuda")
+    """Lightning's name of a device, which `device_of` has looked at."""
+    return "gpu" if device_of(device).startswith("cuda") else "cpu"
 
 
 def quiet_lightning() -> None:

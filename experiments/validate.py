@@ -15,19 +15,16 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torchvision.ops import box_convert, clip_boxes_to_image
+from torchvision.ops import box_convert
 
-from data import Batch, DetectionSet, Meta, coco_ids, collate, detection_split
+from data import DetectionSet, Meta, coco_ids, collate, detection_split
 from models.detector import Model
 from models.errors import InputError
 from models.files import atomic
 
 from .detectors import Detector, TorchDetector, detections_of, open_detector
-from .metrics import DetectionMetrics
+from .metrics import NMS_FOR_AP, DetectionMetrics, in_original_pixels
 from .run_folder import RunFolder
-
-# How YOLOv5 measures AP: nearly all of the precision-recall curve, and boxes that share a place with other classes.
-NMS_FOR_AP: dict[str, Any] = {"conf": 0.001, "iou": 0.6, "multi_label": True}
 
 
 @dataclass(frozen=True)
@@ -162,32 +159,6 @@ class _Clock:
         now = time.perf_counter()
         self._seconds[part] += now - self._since
         self._since = now
-
-
-def in_original_pixels(detections: Sequence[Tensor], batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
-    """What `DetectionMetrics.update` takes.
-
-    Parameters
-    ----------
-    detections
-        Of each image (n, 6): x1, y1, x2, y2 in pixels of the network input, confidence, class.
-    batch
-        Of a validation set, whose images have a way back.
-
-    Returns
-    -------
-    Detections clipped to the original image, and objects (m, 5): class, x1, y1, x2, y2; both in its pixels.
-    """
-    height, width = batch.images.shape[-2:]
-    found, objects = [], []
-    for i, (detected, meta) in enumerate(zip(detections, batch.metas, strict=True)):
-        assert meta.letterbox is not None
-        boxes = clip_boxes_to_image(meta.letterbox.to_image(detected[:, :4]), meta.shape)
-        found.append(torch.cat((boxes, detected[:, 4:]), 1))
-        rows = batch.targets[batch.targets[:, 0] == i]
-        corners = box_convert(rows[:, 2:], "cxcywh", "xyxy") * rows.new_tensor((width, height, width, height))
-        objects.append(torch.cat((rows[:, 1:2], meta.letterbox.to_image(corners)), 1))
-    return found, objects
 
 
 def validate(options: Options, run: RunFolder) -> dict[str, Any]:

@@ -14,19 +14,15 @@ import torch
 from nni.nas.evaluator.pytorch import DataLoader, Lightning, LightningModule, Trainer
 from torch import Tensor, distributed, nn, optim
 from torch.utils.data import Dataset
-from torchvision.ops import box_convert, clip_boxes_to_image
 
 from data import Batch, DetectionData, EpochSampler, Item, collate
 from models.loss import DetectionLoss, scaled_gains
 from models.postprocess import non_max_suppression
 
-from ..metrics import DetectionMetrics
+from ..metrics import NMS_FOR_AP, DetectionMetrics, in_original_pixels
 from ..optimizers import build_optimizer
 
 assert nni_compat.nni is not None
-
-# How YOLOv5 measures AP: nearly all of the precision-recall curve, and boxes that share a place with other classes.
-NMS_FOR_AP: dict[str, Any] = {"conf": 0.001, "iou": 0.6, "multi_label": True}
 
 
 @nni.trace
@@ -213,32 +209,6 @@ class _Part(Dataset[Item]):
 
     def set_epoch(self, epoch: int) -> None:
         self.whole.set_epoch(epoch)
-
-
-def in_original_pixels(detections: Sequence[Tensor], batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
-    """What `DetectionMetrics.update` takes.
-
-    Parameters
-    ----------
-    detections
-        Of each image (n, 6): x1, y1, x2, y2 in pixels of the network input, confidence, class.
-    batch
-        Of a validation set, whose images have a way back.
-
-    Returns
-    -------
-    Detections clipped to the original image, and objects (m, 5): class, x1, y1, x2, y2; both in its pixels.
-    """
-    height, width = batch.images.shape[-2:]
-    found, objects = [], []
-    for i, (detected, meta) in enumerate(zip(detections, batch.metas, strict=True)):
-        assert meta.letterbox is not None
-        boxes = clip_boxes_to_image(meta.letterbox.to_image(detected[:, :4]), meta.shape)
-        found.append(torch.cat((boxes, detected[:, 4:]), 1))
-        rows = batch.targets[batch.targets[:, 0] == i]
-        corners = box_convert(rows[:, 2:], "cxcywh", "xyxy") * rows.new_tensor((width, height, width, height))
-        objects.append(torch.cat((rows[:, 1:2], meta.letterbox.to_image(corners)), 1))
-    return found, objects
 
 
 def _world() -> int:

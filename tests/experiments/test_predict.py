@@ -83,13 +83,14 @@ class Fixed:
         for z, (x, y, w, h, confidence, label) in zip(self.z[0], rows, strict=True):
             z[:5] = torch.tensor([x, y, w, h, confidence])
             z[5 + label] = 1
-        self.shapes = []
+        self.shapes, self.seen = [], []
 
     def check_imgsz(self, imgsz):
         return imgsz
 
     def prepare(self, images):
         self.shapes.append(tuple(images.shape))
+        self.seen.append(images)
         return images
 
     def predict(self, images):
@@ -145,7 +146,7 @@ def folder(tmp_path):
     (source / "notes.txt").write_text("not to be read")
     writer = cv2.VideoWriter(str(source / "film.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (96, 64))
     for i in range(5):
-        writer.write(np.full((64, 96, 3), 30 * i, np.uint8))
+        writer.write(np.full((64, 96, 3), (0, 0, 30 * i), np.uint8))  # ever redder
     writer.release()
     return source
 
@@ -215,7 +216,11 @@ def test_a_run_writes_pictures_labels_and_json(folder, tmp_path, monkeypatch, ca
     assert (video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)) == (5, 10)
     frames = [video.read()[1] for _ in range(5)]
     assert frames[0].shape == (64, 96, 3)
-    assert [int(f[5, 5].mean()) for f in frames] == pytest.approx([30 * i for i in range(5)], abs=8)
+    assert [int(f[5, 5, 2]) for f in frames] == pytest.approx([30 * i for i in range(5)], abs=12)
+    assert frames[4][5, 5, 0] < 20  # OpenCV's order: blue first
+    red, _, blue = detector.seen[-1][0, :, 12, 3].tolist()
+    assert red == pytest.approx(120, abs=12)
+    assert blue < 20
     assert frames[0][20:45, 34:62].max() > 150  # the box on black
     assert frames[0][50:].max() < 60
 

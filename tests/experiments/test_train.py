@@ -72,8 +72,7 @@ def test_the_result_is_the_best_average_and_measures_what_the_report_says(whole)
     assert described.head.nc == 10
     described.load_state_dict(model.state_dict())
 
-    from experiments.metrics import DetectionMetrics
-    from experiments.tasks.detect import NMS_FOR_AP, in_original_pixels
+    from experiments.metrics import NMS_FOR_AP, DetectionMetrics, in_original_pixels
     from models.postprocess import non_max_suppression
 
     data = detection(yaml.safe_load((folder / "config.yaml").read_text())["options"]["data"], 64, None)

@@ -240,12 +240,12 @@ def test_other_formats_name_images_by_their_files(tmp_path):
 
 def test_a_split_opens_no_other(tmp_path):
     data = yolo(tmp_path)
-    (tmp_path / "images/train/b.png").write_text("no image")
+    (tmp_path / "labels/train/b.txt").write_text("9 none of these is a number")
     dataset, names = detection_split(data, "val", IMGSZ)
     assert (len(dataset), names) == (1, NAMES)
     assert dataset.hyp is None
-    assert not dataset.report.corrupt
-    assert detection_split(data, "train", IMGSZ)[0].report.corrupt
+    with pytest.raises(InputError, match=r"b\.txt"):
+        detection_split(data, "train", IMGSZ)
     with pytest.raises(InputError, match="has no 'test'; right would be one of train, val"):
         detection_split(data, "test", IMGSZ)
 
