@@ -139,7 +139,9 @@ class OrderlyInterrupt(pl.Callback):
         self._before: Any = None
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        if threading.current_thread() is threading.main_thread():
+        # A shell starts jobs in its background with Ctrl-C ignored, and so it stays.
+        heard = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+        if heard and threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGINT, self._ask)
 
     def _ask(self, number: int, frame: Any) -> None:
