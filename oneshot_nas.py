@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from experiments.cli import positive_float, positive_int, run_script
+from experiments.cli import add_run_options, positive_float, positive_int, run_or_resume, run_script
 
 DEFAULTS = {
     "classify": {"data": "digits", "imgsz": 64, "batch": 64},
@@ -36,10 +36,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--plugin", nargs="*", default=[], metavar="FILE", help="Python files that register modules of your own")
     add("--no-baseline", dest="baseline", action="store_false", help="do not train the result and the plain network")
-    add("--project", default="runs/oneshot_nas", help="folder of runs")
-    add("--name", default="exp", help="name of this run; a number is added where it is taken")
-    add("--exist-ok", action="store_true", help="write into the folder of an earlier run of this name")
-    add("--resume", metavar="RUN", help="go on with an interrupted run, given its folder; it keeps its options")
+    add_run_options(parser, "runs/oneshot_nas", resumes=True)
     args = parser.parse_args(argv)
     for name, value in DEFAULTS[args.task].items():
         if getattr(args, name) is None:
@@ -49,18 +46,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     from experiments.oneshot import Options, search
-    from experiments.run_folder import RunFolder
 
-    if args.resume:
-        run, saved = RunFolder.resume(args.resume)
-        options = Options(**saved)
-    else:
-        options = Options(**{k: v for k, v in vars(args).items() if k in Options.__dataclass_fields__})
-        run = RunFolder(args.project, args.name, args.exist_ok)
-    try:
-        search(options, run, resume=bool(args.resume))
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"go on with --resume {run.path}") from None
+    run_or_resume(args, Options, search)
 
 
 if __name__ == "__main__":

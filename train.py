@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from experiments.cli import positive_float, positive_int, run_script
+from experiments.cli import add_run_options, positive_float, positive_int, run_or_resume, run_script
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -38,10 +38,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--sync-bn", action="store_true", help="batch norm statistics over all CUDA devices")
     add("--workers", type=int, help="processes that load data (default: 0 on the CPU, up to 8 on CUDA)")
     add("--plugin", nargs="*", default=[], metavar="FILE", help="Python files that register modules of your own")
-    add("--project", default="runs/train", help="folder of runs")
-    add("--name", default="exp", help="name of this run; a number is added where it is taken")
-    add("--exist-ok", action="store_true", help="write into the folder of an earlier run of this name")
-    add("--resume", metavar="RUN", help="go on with an interrupted run, given its folder; it keeps its options")
+    add_run_options(parser, "runs/train", resumes=True)
     args = parser.parse_args(argv)
     try:
         args.hyp = {name: float(value) for name, value in (item.split("=", 1) for item in args.hyp)}
@@ -51,19 +48,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    from experiments.run_folder import RunFolder
     from experiments.train import Options, new_run, train
 
-    if args.resume:
-        run, saved = RunFolder.resume(args.resume)
-        options = Options(**saved)
-    else:
-        options = Options(**{k: v for k, v in vars(args).items() if k in Options.__dataclass_fields__})
-        run = new_run(args.project, args.name, args.exist_ok)
-    try:
-        train(options, run, resume=bool(args.resume))
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"go on with --resume {run.path}") from None
+    run_or_resume(args, Options, train, new_run)
 
 
 if __name__ == "__main__":

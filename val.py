@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from experiments.cli import positive_int, run_script
+from experiments.cli import add_run_options, positive_int, run_script
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -23,9 +23,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--workers", type=int, default=0, help="processes that load data")
     add("--save-json", action="store_true", help="write predictions.json, as COCO has it")
-    add("--project", default="runs/val", help="folder of runs")
-    add("--name", default="exp", help="name of this run; a number is added where it is taken")
-    add("--exist-ok", action="store_true", help="write into the folder of an earlier run of this name")
+    add_run_options(parser, "runs/val")
     return parser.parse_args(argv)
 
 

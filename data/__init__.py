@@ -3,8 +3,9 @@
 Public names are loaded when first used (PEP 562), so that `import data` costs no torch and `--help` answers at once.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from models.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .augment import Hyp
@@ -44,12 +45,4 @@ __all__ = [
     "detection_split", "letterbox", "read_rgb", "to_tensor",
 ]  # fmt: skip
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOME[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__ = lazy_exports(__name__, _HOME)

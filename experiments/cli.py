@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from models.errors import InputError
 
@@ -34,3 +35,30 @@ def positive_float(text: str) -> float:
     if not value > 0:
         raise argparse.ArgumentTypeError(f"must be greater than 0, got {value}")
     return value
+
+
+def add_run_options(parser: argparse.ArgumentParser, project: str, resumes: bool = False) -> None:
+    """Options that say where a run's files go, as YOLOv5 has them."""
+    add = parser.add_argument
+    add("--project", default=project, help="folder of runs")
+    add("--name", default="exp", help="name of this run; a number is added where it is taken")
+    add("--exist-ok", action="store_true", help="write into the folder of an earlier run of this name")
+    if resumes:
+        add("--resume", metavar="RUN", help="go on with an interrupted run, given its folder; it keeps its options")
+
+
+def run_or_resume(
+    args: argparse.Namespace, options: Any, work: Callable[..., Any], new_run: Callable[..., Any] | None = None
+) -> None:
+    """Call ``work(options, run, resume)`` for a new run, or for the one that ``--resume`` names, with its options."""
+    from .run_folder import RunFolder
+
+    if args.resume:
+        run, saved = RunFolder.resume(args.resume)
+    else:
+        run = (new_run or RunFolder)(args.project, args.name, args.exist_ok)
+        saved = {k: v for k, v in vars(args).items() if k in options.__dataclass_fields__}
+    try:
+        work(options(**saved), run, resume=bool(args.resume))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"go on with --resume {run.path}") from None

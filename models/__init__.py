@@ -3,8 +3,7 @@
 Names are imported when they are first used, so that what needs no torch (the grammar) does not load it.
 """
 
-from importlib import import_module
-from typing import Any
+from .lazy import lazy_exports
 
 _EXPORTS = {
     "Call": "grammar",
@@ -28,9 +27,4 @@ _EXPORTS = {
     "save_model_yaml": "files",
 }
 __all__ = sorted(_EXPORTS)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_EXPORTS[name]}", __name__), name)
+__getattr__ = lazy_exports(__name__, _EXPORTS)

@@ -1,7 +1,6 @@
 """What is done to a network after or around a search."""
 
-from importlib import import_module
-from typing import Any
+from models.lazy import lazy_exports
 
 _EXPORTS = {
     "NMS": "export",
@@ -10,9 +9,4 @@ _EXPORTS = {
     "match_nas": "match",
 }
 __all__ = sorted(_EXPORTS)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_EXPORTS[name]}", __name__), name)
+__getattr__ = lazy_exports(__name__, _EXPORTS)

@@ -3,8 +3,7 @@
 Names are imported when they are first used: what is pure Python (`freeze`, `Space`) loads neither torch nor NNI.
 """
 
-from importlib import import_module
-from typing import Any
+from models.lazy import lazy_exports
 
 _EXPORTS = {
     "Decision": "choices",
@@ -18,11 +17,4 @@ _EXPORTS = {
     "space_of": "space",
 }
 __all__ = sorted(_EXPORTS)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if _EXPORTS[name] == "model_space":
-        import_module(".nni_compat", __name__)
-    return getattr(import_module(f".{_EXPORTS[name]}", __name__), name)
+__getattr__ = lazy_exports(__name__, _EXPORTS)
