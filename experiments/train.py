@@ -120,6 +120,7 @@ def train(options: Options, run: RunFolder, resume: bool = False) -> dict[str, A
     size = {"params": count_params(model), "flops": count_flops(model, options.imgsz, config.ch)}
     say(f"{config.file}: {size['params']:,} parameters, {size['flops'] / 1e9:.2f} GFLOPs at {options.imgsz}")
     module = _module(options, model, data, run, say)
+    module.arch = start.arch if start else None
     history = History(run.path / "metrics.csv")
     trainer = _trainer(options, run, accelerator, history)
     if is_first_process():

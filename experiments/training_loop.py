@@ -54,6 +54,8 @@ class DetectorTraining(DetectionModule):
     ----------
     best
         What was measured in the best epoch so far, ``epoch`` counted from 1.
+    arch
+        Of the search that the detector comes from, if it comes from one; goes into the result.
     seconds
         Time that whole epochs took, those before a resume included.
     """
@@ -83,11 +85,12 @@ class DetectorTraining(DetectionModule):
         self.set_model(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
         self.ema = EMA(model)
         self.best: dict[str, Any] = {}
+        self.arch: dict[str, Any] | None = None
         self.seconds = 0.0
         self._stopped = False
         self._last_step = -1  # iteration of the optimizer's last step
 
-    _SAVED = ("best", "seconds", "_stopped", "_last_step")  # in the checkpoint, beside what Lightning saves
+    _SAVED = ("best", "arch", "seconds", "_stopped", "_last_step")  # in the checkpoint, beside what Lightning saves
 
     # Data. Loaders are built here since Lightning begins a resumed epoch before it tells a sampler which one it is.
 
@@ -131,7 +134,7 @@ class DetectorTraining(DetectionModule):
                 group["momentum"] = rates.momentum
         images = self.network_input(batch.images)
         if self.multi_scale:
-            side = multi_scale_side(self.imgsz, int(self.model.stride.max()), self.seed, iteration)
+            side = multi_scale_side(self.imgsz, self.model.imgsz_multiple, self.seed, iteration)
             images = resized(images, side)
         loss, parts = self.loss(self(images), batch.targets)
         # Processes are averaged over; the batch of all of them is to count as that of one.
@@ -177,7 +180,7 @@ class DetectorTraining(DetectionModule):
         """Write the average to ``detector.pt``."""
         network: Any = self.ema.network
         found = {k: self.best[k] for k in ("epoch", "map50", "map50_95")}
-        save_detector(network, self.result, imgsz=self.imgsz, **found)
+        save_detector(network, self.result, imgsz=self.imgsz, arch=self.arch, **found)
 
     # Checkpoint
 

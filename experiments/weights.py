@@ -15,11 +15,12 @@ _OWN = ("anchors",)  # buffers that are the new detector's own: its anchors were
 
 
 class Start(NamedTuple):
-    """A detector as found in a file."""
+    """A detector as found in a file; `arch` if a search found it."""
 
     cfg: dict[str, Any]
     state: dict[str, Tensor]
     file: str
+    arch: dict[str, Any] | None = None
 
 
 class Transfer(NamedTuple):
@@ -43,10 +44,10 @@ def read_weights(path: str | Path) -> Start:
         The file is missing or is neither.
     """
     try:
-        model, _ = load_weights(path)
+        model, content = load_weights(path)
     except InputError as e:
         raise InputError(f"--weights {e}") from None
-    return Start(model.config.raw, model.state_dict(), str(path))
+    return Start(model.config.raw, model.state_dict(), str(path), content.get("arch"))
 
 
 def transfer(start: Start, model: Model) -> Transfer:

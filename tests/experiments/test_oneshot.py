@@ -147,7 +147,7 @@ BAD = {
     "no choices": (["--cfg", "yolov5n.yaml"], "nothing to search"),
     "no head": (["--cfg", "yolov5nb_nas.yaml"], "say which detector it is for with --detector"),
     "imgsz off the stride": (["--imgsz", "30"], "--imgsz 30 is no multiple of the stride 8; right would be 24 or 32"),
-    "no CUDA": (["--device", "cuda"], "--device cuda: this PyTorch sees no CUDA device"),
+    "no CUDA": (["--device", "cuda"], "--device cuda: this PyTorch sees 0 CUDA devices"),
     "an unknown data set": (["--data", "digitz"], "digitz: no such data set or folder"),
     "an empty data folder": (["--data", "empty"], "empty"),
     "no run to resume": (["--resume", "nowhere"], "nowhere: not the folder of a run"),

@@ -135,13 +135,16 @@ def test_from_weights_with_other_classes(whole, train, tmp_path):
     content = yaml.safe_load((train.cwd / train.always[3]).read_text())
     few = (train.cwd / train.always[3]).parent / "few.yaml"
     few.write_text(yaml.safe_dump({**content, "names": [*content["names"], "eleven"]}))
-    args = ["--weights", folder / "detector.pt", "--data", few, *QUICK, "--epochs", "1", "--name", "from"]
+    searched, arch = tmp_path / "searched.pt", {"c3_2": 1}
+    save_detector(load_detector(folder / "detector.pt")[0], searched, arch=arch)
+    args = ["--weights", searched, "--data", few, *QUICK, "--epochs", "1", "--name", "from"]
     other = ["--optimizer", "adamw", "--cosine", "--hyp", "mosaic=0", "mixup=0.1", "--precision", "bf16-mixed"]
     process = train.start(*args, *other)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "initialised anew: model.6.m.0.weight, model.6.m.0.bias, model.6.m.1.weight, …" in out
     assert Model(train.cwd / "runs/from/detector.yaml").head.nc == 11
+    assert load_detector(train.cwd / "runs/from/detector.pt")[1]["arch"] == arch
 
 
 def test_stops_early_and_stays_so(train):
@@ -161,7 +164,7 @@ BAD = {
     "a space": (["--cfg", "yolov5n_nas.yaml"], "freeze the space first"),
     "no data": (["--cfg", "tiny", "--data", "nowhere"], "nowhere: no such data set"),
     "imgsz off the stride": (["--cfg", "tiny", "--imgsz", "70"], "--imgsz 70 is no multiple of the stride 16"),
-    "no CUDA": (["--cfg", "tiny", "--device", "cuda"], "--device cuda: this PyTorch sees no CUDA device"),
+    "no CUDA": (["--cfg", "tiny", "--device", "cuda"], "--device cuda: this PyTorch sees 0 CUDA devices"),
     "no weights": (["--weights", "nowhere.pt"], "--weights nowhere.pt: no such file"),
     "not weights": (["--weights", "text.pt"], "--weights text.pt: "),
     "another network's weights": (["--cfg", "tiny", "--weights", "n.pt"], "they are of another network"),
