@@ -1,5 +1,6 @@
 """Small detection sets and a small detector, to be trained in seconds."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -63,15 +64,24 @@ def digits(tmp_path_factory):
     )
 
 
+def _hear_ctrl_c():
+    """As from a terminal; a shell starts jobs in its background, such as a test run, with Ctrl-C ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Script:
-    """train.py in a folder, as a process of its own."""
+    """A script in a folder, as a process of its own."""
+
+    name = "train.py"
 
     def __init__(self, cwd, *always):
         self.cwd, self.always = cwd, [*map(str, always)]
 
     def start(self, *args):
-        command = [sys.executable, "-u", str(ROOT / "train.py"), *map(str, args)]
-        return subprocess.Popen(command, cwd=self.cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        command = [sys.executable, "-u", str(ROOT / self.name), *map(str, args)]
+        return subprocess.Popen(
+            command, cwd=self.cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_hear_ctrl_c
+        )
 
     def run(self, *args):
         """Exit status, stdout, stderr."""

@@ -16,19 +16,24 @@ SPACE = ROOT / "tests/assets/tiny_nas.yaml"
 QUICK = ["--cfg", str(SPACE), "--imgsz", "32", "--epochs", "2", "--batch", "128", "--device", "cpu"]
 
 
-def start(cwd, *args):
-    command = [sys.executable, str(ROOT / "oneshot_nas.py"), *args]
-    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.fixture(scope="session")
+def oneshot(script):
+    """Makes `oneshot_nas.py` in a folder."""
+
+    class Oneshot(script):
+        name = "oneshot_nas.py"
+
+    return Oneshot
 
 
-def finish(cwd, *args):
-    process = start(cwd, *args)
-    out, err = process.communicate(timeout=240)
-    return process.returncode, out, err
+@pytest.fixture(scope="session")
+def finish(oneshot):
+    """(folder, arguments) -> exit status, stdout, stderr."""
+    return lambda cwd, *args: oneshot(cwd).run(*args)
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, finish):
     cwd = tmp_path_factory.mktemp("oneshot")
     code, out, err = finish(cwd, *QUICK)
     assert code == 0, err
@@ -92,7 +97,7 @@ def test_detector_holds_the_weights_of_the_search(run):
     assert torch.equal(state["model.0.conv.weight"], source)
 
 
-def test_searches_on_the_detection_loss(tmp_path):
+def test_searches_on_the_detection_loss(tmp_path, finish):
     args = ["--task", "detect", "--cfg", str(SPACE), "--imgsz", "32", "--epochs", "1", "--batch", "50"]
     code, out, err = finish(tmp_path, *args, "--device", "cpu")
     assert code == 0, err
@@ -109,7 +114,7 @@ def test_searches_on_the_detection_loss(tmp_path):
     assert "1 tensors (8 values) initialised" in out
 
 
-def test_the_same_seed_gives_the_same_arch_and_another_does_not_reuse_it(run, tmp_path):
+def test_the_same_seed_gives_the_same_arch_and_another_does_not_reuse_it(run, tmp_path, finish):
     _, folder, _, _ = run
     for seed, same in (("0", True), ("1", False)):
         code, _, err = finish(tmp_path, *QUICK, "--no-baseline", "--seed", seed, "--name", f"s{seed}")
@@ -118,9 +123,9 @@ def test_the_same_seed_gives_the_same_arch_and_another_does_not_reuse_it(run, tm
         assert (metrics == (folder / "metrics.csv").read_text()) is same
 
 
-def test_interrupted_and_resumed_equals_uninterrupted(run, tmp_path):
+def test_interrupted_and_resumed_equals_uninterrupted(run, tmp_path, oneshot, finish):
     _, whole, _, _ = run
-    process = start(tmp_path, *QUICK, "--no-baseline", "--name", "cut")
+    process = oneshot(tmp_path).start(*QUICK, "--no-baseline", "--name", "cut")
     assert process.stdout is not None
     assert "epoch 1/2" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
@@ -158,7 +163,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path):
+def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path, finish):
     args, message = BAD[case]
     if case == "no CUDA" and torch.cuda.is_available():
         args, message = ["--device", "tpu"], "--device tpu: right would be"
