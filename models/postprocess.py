@@ -1,10 +1,10 @@
-"""From a detector's raw boxes to detections in the original image."""
+"""From a detector's raw boxes to detections: non-maximum suppression."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms, box_convert, clip_boxes_to_image
+from torchvision.ops import batched_nms, box_convert
 
 # NMS is quadratic in the boxes. At 0.001 confidence, several labels a box, an image seldom has this many (YOLOv5).
 _MAX_CANDIDATES = 30_000
@@ -60,18 +60,3 @@ def non_max_suppression(
         keep = batched_nms(xyxy, score, torch.zeros_like(label) if agnostic else label, iou)[:max_det]
         detections.append(torch.cat((xyxy[keep], score[keep, None], label[keep, None].float()), 1))
     return detections
-
-
-def scale_boxes(boxes: Tensor, ratio: float, pad: tuple[float, float], shape: tuple[int, int]) -> Tensor:
-    """Take boxes from a letterboxed network input back to the original image, clipped to it.
-
-    Args:
-        boxes: (n, 4) x1, y1, x2, y2 in pixels of the network input.
-        ratio: pixels of the network input to one of the original.
-        pad: border on the left and at the top, in pixels of the network input.
-        shape: height and width of the original, in pixels.
-
-    Returns:
-        (n, 4) x1, y1, x2, y2 in pixels of the original; a new tensor.
-    """
-    return clip_boxes_to_image((boxes - boxes.new_tensor((*pad, *pad))) / ratio, shape)

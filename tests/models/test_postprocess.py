@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from models import postprocess
-from models.postprocess import non_max_suppression, scale_boxes
+from models.postprocess import non_max_suppression
 
 
 def _z(*rows):
@@ -81,18 +81,3 @@ def test_images_of_a_batch_do_not_mix():
 
 def test_half_precision_gives_float32():
     assert non_max_suppression(_z((*LEFT, 1.0, 0.9, 0.1)).half())[0].dtype == torch.float32
-
-
-def test_scale_boxes_inverts_the_letterbox():
-    height, width, ratio, pad = 300, 400, 1.6, (0.0, 80.0)
-    original = torch.tensor([[0.0, 0.0, 400.0, 300.0], [10.0, 20.0, 30.5, 40.0]])
-    letterboxed = original * ratio + torch.tensor([*pad, *pad])
-    before = letterboxed.clone()
-    torch.testing.assert_close(scale_boxes(letterboxed, ratio, pad, (height, width)), original)
-    assert torch.equal(letterboxed, before)
-
-
-def test_scale_boxes_clips_to_the_image():
-    found = scale_boxes(torch.tensor([[-5.0, 2.0, 900.0, 900.0]]), 2.0, (0.0, 6.0), (300, 400))
-    assert found.tolist() == [[0, 0, 400, 300]]
-    assert scale_boxes(torch.zeros(0, 4), 2.0, (0.0, 0.0), (300, 400)).shape == (0, 4)
