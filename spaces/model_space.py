@@ -21,6 +21,7 @@ from models.grammar import Config, Row, choices_in, read_config
 from models.network import Network, build_row
 from models.registry import one_input
 
+from .active import Active
 from .blocks import BUILDERS, MixedBottleneck
 from .space import Space, read_arch
 
@@ -37,19 +38,35 @@ def _build_searchable(space: Space, config: Config, row: Row, c_in: Sequence[int
     return build_row(config, row, c_in)
 
 
-class _Freezable:
-    """A network that NNI froze keeps the arch that it was frozen to."""
+class _Supernet:
+    """What both kinds of spaces are once a strategy has made a supernet of them.
 
+    Attributes
+    ----------
+    space
+        The decisions.
+    arch
+        Of a network that NNI froze: what it was frozen to.
+    active
+        What a supernet is set to.
+    """
+
+    space: Space
     arch: dict[str, Any] | None = None
+    active: Active
+
+    def activate(self, arch: Mapping[str, Any]) -> None:
+        """Set a supernet to the path of `arch`; labels that it lacks mean the block as upstream builds it."""
+        self.active.set(self.space.complete(arch), {k: d.values for k, d in self.space.decisions.items()})
 
     def freeze(self, sample: Mapping[str, Any]) -> nn.Module:
-        full = self.space.complete(sample)  # type: ignore[attr-defined]
+        full = self.space.complete(sample)
         frozen = super().freeze(full)  # type: ignore[misc]
         frozen.arch = full
         return frozen
 
 
-class NASBACKBONE(_Freezable, ModelSpace, Network):
+class NASBACKBONE(_Supernet, ModelSpace, Network):
     """The backbone rows of a space as a searchable classifier. (N, ch, H, W) -> (N, nc) logits.
 
     Within `fixed_arch` the constructor returns the plain `models.Classifier` that the arch means.
@@ -64,7 +81,7 @@ class NASBACKBONE(_Freezable, ModelSpace, Network):
 
     def __init__(self, cfg: str | Path | Mapping[str, Any], nc: int | None = None, ch: int | None = None) -> None:
         super().__init__()
-        self.space = Space(read_config(cfg, nc, ch))
+        self.space, self.active = Space(read_config(cfg, nc, ch)), Active()
         build_classifier(self, self.space.config, build=lambda *row: _build_searchable(self.space, *row))
 
     @classmethod
@@ -81,7 +98,7 @@ class NASBACKBONE(_Freezable, ModelSpace, Network):
         return classify(self, x)
 
 
-class NASDETECTOR(_Freezable, ModelSpace, Model):
+class NASDETECTOR(_Supernet, ModelSpace, Model):
     """A whole space as a searchable detector; the output is `models.Model`'s.
 
     Within `fixed_arch` the constructor returns the plain `models.Model` that the arch means.
@@ -90,7 +107,7 @@ class NASDETECTOR(_Freezable, ModelSpace, Model):
     def __init__(
         self, cfg: str | Path | Mapping[str, Any], nc: int | None = None, ch: int | None = None, anchors: Any = None
     ) -> None:
-        self.space = Space(read_config(cfg, nc, ch, anchors))
+        self.space, self.active = Space(read_config(cfg, nc, ch, anchors)), Active()
         super().__init__(self.space.config, build=lambda *row: _build_searchable(self.space, *row))
 
     @classmethod

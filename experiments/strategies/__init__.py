@@ -1,5 +1,15 @@
-"""One-shot strategies, one file each."""
+"""Strategies, one file each: one-shot ones, which train a supernet, and multi-trial ones, which train every arch."""
 
-from .darts import DARTS
+from models.lazy import lazy_exports
 
-__all__ = ["DARTS"]
+_EXPORTS = {
+    "DARTS": "darts",
+    "SecondOrderDARTS": "darts",
+    "GumbelDARTS": "gumbel",
+    "Proxyless": "proxyless",
+    "ENAS": "enas",
+    "SPOS": "spos",
+    "FairNAS": "spos",
+}
+__all__ = sorted(_EXPORTS)
+__getattr__ = lazy_exports(__name__, _EXPORTS)

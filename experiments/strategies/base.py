@@ -1,0 +1,229 @@
+"""What all one-shot strategies share: a supernet that follows its `Active`, and a Lightning module that sets it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, cast
+
+from spaces import nni_compat  # isort: skip
+
+import torch
+from nni.nas.oneshot.pytorch.base_lightning import BaseOneShotLightningModule
+from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
+from torch import Tensor, nn
+
+from spaces.active import Active, Mixture
+from spaces.supernet import ActivePolicy, decisions, hooks
+
+from .derive import Arch, Budget, most_probable
+
+assert nni_compat.nni is not None
+
+
+class OneShotModule(BaseOneShotLightningModule):
+    """Trains the weights of a supernet, and decides what is active in it.
+
+    Parameters
+    ----------
+    training_module
+        The evaluator's module, whose ``training_step`` gives the loss of a batch.
+    active
+        The supernet's.
+    choices
+        Label to values of every decision.
+    budget
+        Limits that an exported arch keeps; none if it is None.
+    gradient_clip_val
+        Norm that the gradient of the weights is clipped to; Lightning's own does nothing under manual optimisation.
+    """
+
+    def __init__(
+        self,
+        training_module: Any,
+        active: Active,
+        choices: Mapping[str, tuple[Any, ...]],
+        budget: Budget | None = None,
+        gradient_clip_val: float | None = None,
+    ) -> None:
+        super().__init__(training_module)
+        self.active, self.choices, self.budget = active, dict(choices), budget
+        self.gradient_clip_val = gradient_clip_val
+
+    def probabilities(self) -> dict[str, Tensor]:
+        """Label to (n,), the probability of every value."""
+        raise NotImplementedError
+
+    def penalty(self) -> Tensor | float:
+        """What the budget adds to the loss of the architecture."""
+        return 0.0 if self.budget is None else self.budget.penalty(self.probabilities())
+
+    @torch.no_grad()
+    def export(self) -> Arch:
+        """The most probable arch within the budget."""
+        return most_probable(self.export_probs(), self.budget)
+
+    @torch.no_grad()
+    def export_probs(self) -> dict[str, dict[Any, float]]:
+        """Label to {value: probability}."""
+        given = {label: p.tolist() for label, p in self.probabilities().items()}
+        return {label: dict(zip(values, given[label], strict=True)) for label, values in self.choices.items()}
+
+    def activate(self, arch: Mapping[str, Any]) -> None:
+        """Set the supernet to the path of `arch`."""
+        self.active.set(arch, self.choices)
+
+    def loss(self, batch: Any, batch_idx: int, log_as: str | None = "train") -> Tensor:
+        """Loss of a batch of what is active.
+
+        What the evaluator logs as ``train_…`` is logged with `log_as` in place of ``train``; not at all if it is None.
+        """
+        module = cast(Any, self.training_module)
+        log = module.log
+
+        def renamed(name: str, *args: Any, **kwargs: Any) -> None:
+            if log_as is not None:
+                log(f"{log_as}_{name.removeprefix('train_')}", *args, **kwargs)
+
+        module.log = renamed
+        try:
+            out = module.training_step(batch, batch_idx)
+        finally:
+            module.log = log
+        return cast(Tensor, out["loss"] if isinstance(out, dict) else out)
+
+    def quiet_loss(self, batch: Any) -> Tensor:
+        """Loss of a batch of what is active, outside of training."""
+        return self.loss(self.training_module.transfer_batch_to_device(batch, self.device, 0), 0, None)
+
+    def step_weights(self, losses: Iterable[Tensor], batch_idx: int) -> Tensor:
+        """One step of the weights' optimiser down the sum of `losses`.
+
+        Each is taken backward before the next one is asked for, so that an iterator of them needs the memory of one.
+
+        Returns
+        -------
+        Their sum, without gradient.
+        """
+        module, optimizers = cast(Any, self.training_module), self.optimizers()
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        (optimizer,) = [o for o in optimizers if not getattr(o, "is_arch_optimizer", False)]
+        module.optimizer_zero_grad(self.current_epoch, batch_idx, optimizer)
+        total = torch.zeros((), device=self.device)
+        for loss in losses:
+            self.manual_backward(loss)
+            total += loss.detach()
+        module.configure_gradient_clipping(optimizer, self.gradient_clip_val, "norm")
+        module.optimizer_step(self.current_epoch, batch_idx, optimizer)
+        self.advance_lr_schedulers(batch_idx)
+        return total
+
+    def on_train_epoch_end(self) -> Any:
+        entropies = [-(p * p.clamp_min(1e-12).log()).sum() for p in self.probabilities().values()]
+        self.log("arch_entropy", torch.stack(entropies).mean().detach().cpu())
+        return super().on_train_epoch_end()
+
+
+class Bilevel(OneShotModule):
+    """Architecture and weights by turns, each on its own half of the data (Liu et al. 2019, section 2.2).
+
+    Batches are ``{"train": …, "val": …}``: the first for the weights, the second for the architecture.
+
+    Parameters
+    ----------
+    arc_learning_rate
+        Of Adam on the architecture, with the betas of DARTS' appendix A.1.
+    warmup_epochs
+        So many epochs train weights alone.
+    """
+
+    def __init__(self, *args: Any, arc_learning_rate: float = 3e-4, warmup_epochs: int = 0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.arc_learning_rate, self.warmup_epochs = arc_learning_rate, warmup_epochs
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        if self.current_epoch >= self.warmup_epochs:
+            self.arch_step(batch, batch_idx)
+        self.activate_for_weights()
+        return self.step_weights([self.loss(batch["train"], batch_idx)], batch_idx)
+
+    def arch_step(self, batch: Any, batch_idx: int) -> None:
+        """One step of the architecture's optimiser, on ``batch["val"]``."""
+        raise NotImplementedError
+
+    def activate_for_weights(self) -> None:
+        """Set what the weights are trained on."""
+        raise NotImplementedError
+
+
+class Alphas(Bilevel):
+    """An architecture parameter for every value of every decision; probabilities are their softmax.
+
+    Attributes
+    ----------
+    alphas
+        (n,) for every decision, in the order of `choices`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # As in DARTS' own code: nearly zero, but not quite, so that no two values are exactly alike.
+        self.alphas = nn.ParameterList([1e-3 * torch.randn(len(v)) for v in self.choices.values()])
+
+    def configure_architecture_optimizers(self) -> torch.optim.Optimizer:
+        # Appendix A.1.1 of DARTS.
+        return torch.optim.Adam(self.alphas, self.arc_learning_rate, betas=(0.5, 0.999), weight_decay=1e-3)
+
+    def probabilities(self) -> dict[str, Tensor]:
+        return {label: alpha.softmax(0) for label, alpha in zip(self.choices, self.alphas, strict=True)}
+
+    def mix(self, probabilities: Mapping[str, Tensor]) -> None:
+        """Activate the mixture of all values."""
+        self.active.update({label: Mixture.of_all(p) for label, p in probabilities.items()})
+
+    def step_alphas(self, loss: Tensor) -> None:
+        """A step down the gradient of `loss`, which is taken for the architecture alone."""
+        optimizer = cast(Any, self.architecture_optimizers())
+        optimizer.zero_grad()
+        self.manual_backward(loss, inputs=list(self.alphas))
+        optimizer.step()
+
+
+class OneShot(OneShotStrategy):
+    """Base of the strategies: makes a supernet of a model space, and of an evaluator the module that searches.
+
+    Parameters
+    ----------
+    budget
+        Limits of the exported arch, and a target for the search.
+    **settings
+        Of `module_class`.
+    """
+
+    module_class: ClassVar[Callable[..., OneShotModule]]
+    bilevel: ClassVar[bool] = True
+
+    def __init__(self, budget: Budget | None = None, mutation_hooks: Any = None, **settings: Any) -> None:
+        super().__init__(mutation_hooks=mutation_hooks)
+        self.budget, self.settings = budget, settings
+
+    def default_mutation_hooks(self) -> list[Any]:
+        return hooks()
+
+    def run_hook(self, hook: Any, name: str, module: nn.Module, memo: dict[str, Any]) -> Any:
+        return hook(module, name, memo, {"active": self.active, "mixed_op_sampling": ActivePolicy})
+
+    def mutate_model(self, model: Any) -> Any:
+        self.choices = decisions(model)
+        self.active = model.active = getattr(model, "active", Active())
+        self.active.update(dict.fromkeys(self.choices, 0))
+        return super().mutate_model(model)
+
+    def configure_oneshot_module(self, training_module: Any) -> OneShotModule:
+        return type(self).module_class(training_module, self.active, self.choices, budget=self.budget, **self.settings)
+
+    def train_dataloader(self, train: Callable[[], Any], val: Callable[[], Any]) -> Any:
+        self.loaders = train, val
+        return {"train": train(), "val": val()} if self.bilevel else train()
+
+    def val_dataloader(self, train: Callable[[], Any], val: Callable[[], Any]) -> Any:
+        return None  # its batches train the architecture, or the search after the training looks at them

@@ -1,0 +1,62 @@
+"""FBNet's search (Wu et al. 2019, arXiv:1812.03443, section 3.3): mixtures drawn by Gumbel-softmax, ever harder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn.functional import gumbel_softmax
+
+from .base import Alphas, OneShot
+
+
+class GumbelModule(Alphas):
+    """Weights of the mixture are drawn anew for every batch.
+
+    Parameters
+    ----------
+    temperature
+        At the first and at the last epoch, falling exponentially between them. By default that of section 4.1: from 5
+        by exp(-0.045) an epoch, over 90 epochs.
+    """
+
+    def __init__(self, *args: Any, temperature: tuple[float, float] = (5.0, 0.087), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.first, self.last = temperature
+
+    @property
+    def temperature(self) -> float:
+        """Of this epoch."""
+        share = self.current_epoch / max((self.trainer.max_epochs or 1) - 1, 1)
+        return float(self.first * (self.last / self.first) ** share)
+
+    def draw(self) -> None:
+        """Activate a mixture drawn from the architecture parameters."""
+        tau = self.temperature
+        self.mix({k: gumbel_softmax(alpha, tau, dim=0) for k, alpha in zip(self.choices, self.alphas, strict=True)})
+
+    def arch_step(self, batch: Any, batch_idx: int) -> None:
+        self.draw()
+        self.step_alphas(self.loss(batch["val"], batch_idx, "arch") + self.penalty())
+
+    @torch.no_grad()
+    def activate_for_weights(self) -> None:
+        self.draw()
+
+    def on_train_epoch_end(self) -> Any:
+        self.log("temperature", self.temperature)
+        return super().on_train_epoch_end()
+
+
+class GumbelDARTS(OneShot):
+    """FBNet's differentiable search.
+
+    Parameters
+    ----------
+    temperature
+        See `GumbelModule`.
+    arc_learning_rate, warmup_epochs, gradient_clip_val, budget
+        See `base.Bilevel` and `base.OneShotModule`.
+    """
+
+    module_class = GumbelModule
