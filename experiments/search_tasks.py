@@ -5,6 +5,8 @@ Two tasks with one shape: the classification proxy, and detection itself.
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -15,7 +17,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from data import EpochSampler, classification, detection
+from data import EpochSampler, classification, collate, detection, detection_split
 from models.classifier import Classifier
 from models.detector import Model, check_imgsz
 from models.errors import InputError
@@ -25,10 +27,14 @@ from spaces import NASBACKBONE, NASDETECTOR, Space
 
 from .callbacks import OrderlyInterrupt
 from .evaluator import Classification, ClassificationModule, DataLoader, Detection, DetectionModule
-from .tasks.detect import search_loaders
+from .tasks.detect import Part, halves, search_loaders
 from .trainer import interruptible
 
 assert nni_compat.nni is not None
+
+
+# Batch norm statistics for a rating, of which a search makes a thousand; a measurement takes them from all batches.
+_RATING_BATCHES = 8
 
 
 class SearchTask(Protocol):
@@ -63,6 +69,9 @@ class SearchTask(Protocol):
         A slice of a mixture has statistics of the mixture, and with YOLOv5's momentum of 0.03 a short training leaves
         the moving averages near their start, so every network of a comparison is measured like this.
         """
+
+    def rate(self, network: Network) -> float:
+        """The metric on the data of the architecture, for searches to go by; statistics from some training batches."""
 
     def train(self, network: Network, epochs: int, callbacks: Sequence[pl.Callback]) -> float:
         """Train `network` with the search's optimiser, data and steps for the weights, then `measure` it."""
@@ -129,14 +138,21 @@ class ClassifyTask:
     def network(self, cfg: Mapping[str, Any]) -> Classifier:
         return Classifier(cfg, self.data.nc)
 
-    @torch.no_grad()
     def measure(self, network: Network) -> float:
+        return self._accuracy(network, self.data.val)
+
+    def rate(self, network: Network) -> float:
+        return self._accuracy(network, self.data.arch, _RATING_BATCHES)
+
+    @torch.no_grad()
+    def _accuracy(self, network: Network, split: Any, statistics: int | None = None) -> float:
+        """On `split`, with batch norm statistics of so many batches."""
         device = next(network.parameters()).device
-        update_bn(self._loader(self.data.train), network, device=device)
+        update_bn(itertools.islice(self._loader(self.data.train), statistics), network, device=device)
         network.eval()
-        loader: Any = DataLoader(self.data.val, batch_size=self.options.batch, num_workers=0)
+        loader: Any = DataLoader(split, batch_size=self.options.batch, num_workers=0)
         right = sum(int((network(x.to(device)).argmax(1).cpu() == labels).sum()) for x, labels in loader)
-        return right / len(self.data.val)
+        return right / len(split)
 
     def train(self, network: Network, epochs: int, callbacks: Sequence[pl.Callback]) -> float:
         module = ClassificationModule(learning_rate=self.options.lr)
@@ -176,11 +192,25 @@ class DetectTask:
         return Model(read_config(cfg, nc=self.data.nc))
 
     def measure(self, network: Network) -> float:
+        return self._map(network, self.data.val)
+
+    def rate(self, network: Network) -> float:
+        return self._map(network, self._seen_by_arch(), _RATING_BATCHES)
+
+    @functools.cache  # noqa: B019  (a task lives as long as its run)
+    def _seen_by_arch(self) -> Part:
+        """The architecture's half of the training images, as they are."""
+        images, _ = detection_split(self.options.data, "train", self.options.imgsz)
+        return Part(images, halves(len(images), self.options.seed)[1])
+
+    def _map(self, network: Network, images: Any, statistics: int | None = None) -> float:
+        """mAP50-95 on `images`, with batch norm statistics of so many batches."""
         module = self._module()
         module.set_model(network)
-        loader = self._loaders["train_dataloaders"]
         device = next(network.parameters()).device
-        update_bn((module.network_input(batch.images.to(device)) for batch in loader), network)
+        train = search_loaders(self.data, self.options.batch, self.options.seed, bilevel=True)["train_dataloaders"]
+        batches = itertools.islice(train, statistics)
+        update_bn((module.network_input(batch.images.to(device)) for batch in batches), network)
         trainer = pl.Trainer(
             accelerator=self.accelerator,
             devices=1,
@@ -189,9 +219,9 @@ class DetectTask:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
+        loader: Any = DataLoader(images, batch_size=self.options.batch, collate_fn=collate, num_workers=0)
         with interruptible(trainer):
-            val = search_loaders(self.data, self.options.batch, self.options.seed, bilevel=False)["val_dataloaders"]
-            trainer.validate(module, val, verbose=False)
+            trainer.validate(module, loader, verbose=False)
         return float(module.measured["map50_95"])
 
     def train(self, network: Network, epochs: int, callbacks: Sequence[pl.Callback]) -> float:

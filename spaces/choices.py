@@ -22,11 +22,24 @@ _MISSING = object()
 
 @dataclass(frozen=True)
 class Decision:
-    """One labelled decision and its values; `default` is what an arch without the label means, if it may lack it."""
+    """One labelled decision and its values.
+
+    Attributes
+    ----------
+    default
+        What an arch without the label means, if it may lack it.
+    names
+        What people read in place of each value, where it does not say enough by itself.
+    """
 
     label: str
     values: tuple[Any, ...]
     default: Any = _MISSING
+    names: tuple[str, ...] = ()
+
+    def name(self, value: Any) -> str:
+        """What people read in place of `value`."""
+        return self.names[self.values.index(value)] if self.names else str(value)
 
     @property
     def has_default(self) -> bool:

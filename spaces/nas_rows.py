@@ -5,7 +5,7 @@ Labels and candidate order are those of the first YOLOv5 search on NNI, so that 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models.grammar import Call, Config, Row
@@ -49,7 +49,7 @@ class NASConvRow:
         self.default_act = str(config.activation or Call("nn.SiLU"))
 
     def decisions(self) -> list[Decision]:
-        return conv_decisions(self.label, len(self.kernels), self.default_act)
+        return conv_decisions(self.label, self.kernels, self.default_act)
 
     def freeze(self, written: Written, arch: Mapping[str, Any]) -> Written:
         """The `Conv` row that `arch` means, in upstream's form where that can say it."""
@@ -79,10 +79,12 @@ class NASC3Row:
         self.default_act = str(config.activation or Call("nn.SiLU"))
 
     def decisions(self) -> list[Decision]:
-        found = [Decision(self.label, tuple(range(len(C3_RATIOS))), 0)]
+        names = tuple(f"{width} channels" for width in self.widths)
+        found = [Decision(self.label, tuple(range(len(C3_RATIOS))), 0, names)]
         for label in self.conv_labels:
-            found += conv_decisions(label, len(self.kernels), self.default_act)
-        return found + [Decision(label, BOTTLENECK_RATIOS, 1) for label in self.bottleneck_labels]
+            found += conv_decisions(label, self.kernels, self.default_act)
+        names = tuple(f"x{ratio}" for ratio in BOTTLENECK_RATIOS)
+        return found + [Decision(label, BOTTLENECK_RATIOS, 1, names) for label in self.bottleneck_labels]
 
     def freeze(self, written: Written, arch: Mapping[str, Any]) -> Written:
         """The `C3` row that `arch` means, in upstream's form where that can say it."""
@@ -108,12 +110,13 @@ class NASC3Row:
         return e if int(self.c2 * e) == width else (width + 0.5) / self.c2
 
 
-def conv_decisions(label: str, num_kernels: int, default_act: str) -> list[Decision]:
+def conv_decisions(label: str, kernels: Sequence[tuple[int, int]], default_act: str) -> list[Decision]:
     """Kernel and activation of a NASConv; absent labels mean the block as upstream builds it."""
-    kernel = Decision(label, tuple(range(num_kernels)), 0)
-    names = [f"{name}()" for name in ACTIVATIONS]
-    default = {"default": names.index(default_act)} if default_act in names else {}
-    return [kernel, Decision(f"{label}_act", tuple(range(len(names))), **default)]
+    kernel = Decision(label, tuple(range(len(kernels))), 0, tuple(f"{k}x{k}" for k, _ in kernels))
+    written = [f"{name}()" for name in ACTIVATIONS]
+    names = tuple(name.removeprefix("nn.") for name in ACTIVATIONS)
+    default = {"default": written.index(default_act)} if default_act in written else {}
+    return [kernel, Decision(f"{label}_act", tuple(range(len(written))), names=names, **default)]
 
 
 def act_argument(index: int, default_act: str) -> str | None:

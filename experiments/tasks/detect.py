@@ -175,13 +175,18 @@ def search_loaders(data: DetectionData, batch: int, seed: int, bilevel: bool) ->
     if not bilevel:
         val = DataLoader(data.val, batch_size=batch, collate_fn=collate, num_workers=0)
         return {"train_dataloaders": _train_loader(data.train, batch, seed), "val_dataloaders": val}
-    order = np.random.default_rng(seed).permutation(len(data.train)).tolist()
-    half = len(order) // 2
-    weights, arch = _Part(data.train, order[:half]), _Part(data.train, order[half : 2 * half])
+    weights, arch = halves(len(data.train), seed)
     return {
-        "train_dataloaders": _train_loader(weights, batch, seed),
-        "val_dataloaders": _train_loader(arch, batch, seed),
+        "train_dataloaders": _train_loader(Part(data.train, weights), batch, seed),
+        "val_dataloaders": _train_loader(Part(data.train, arch), batch, seed),
     }
+
+
+def halves(num_images: int, seed: int) -> tuple[list[int], list[int]]:
+    """Indices of the training images for the weights and for the architecture, as many of each."""
+    order = np.random.default_rng(seed).permutation(num_images).tolist()
+    half = num_images // 2
+    return order[:half], order[half : 2 * half]
 
 
 def _train_loader(split: Any, batch: int, seed: int) -> Any:
@@ -195,7 +200,7 @@ def _train_loader(split: Any, batch: int, seed: int) -> Any:
     )
 
 
-class _Part(Dataset[Item]):
+class Part(Dataset[Item]):
     """Some images of a training set."""
 
     def __init__(self, whole: Any, indices: Sequence[int]) -> None:
