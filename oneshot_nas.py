@@ -6,7 +6,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from experiments.cli import add_run_options, positive_float, positive_int, run_or_resume, run_script
+from experiments.cli import add_budget_options, add_run_options, natural, positive_float, positive_int, run_or_resume, run_script
+
+STRATEGIES = ["darts", "darts-2nd", "gumbel", "proxyless", "enas", "spos", "fairnas"]
 
 DEFAULTS = {
     "classify": {"data": "digits", "imgsz": 64, "batch": 64},
@@ -17,7 +19,7 @@ DEFAULTS = {
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
-    add("--strategy", default="darts", choices=["darts"], help="one-shot strategy")
+    add("--strategy", default="darts", choices=STRATEGIES, help="one-shot strategy")
     add("--task", default="classify", choices=["classify", "detect"], help="the classification proxy, or detection")
     add("--cfg", default="models/yolov5n_nas.yaml", help="YAML of the search space")
     add("--detector", help="YAML that gives neck, head and classes; --cfg's own head where it has one")
@@ -31,11 +33,21 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--batch", type=positive_int, help="batch size (classify: 64, detect: 16)")
     add("--imgsz", type=positive_int, help="side of the images, a multiple of the stride (classify: 64, detect: 320)")
     add("--lr", type=positive_float, default=0.001, help="learning rate of the weights (Adam)")
-    add("--arch-lr", type=positive_float, default=0.01, help="learning rate of the architecture (Adam)")
+    add("--arch-lr", type=positive_float, default=0.01, help="learning rate of alphas or controller (Adam)")
     add("--seed", type=int, default=0, help="fixes data, weights and the arch that is found")
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--plugin", nargs="*", default=[], metavar="FILE", help="Python files that register modules of your own")
-    add("--no-baseline", dest="baseline", action="store_false", help="do not train the result and the plain network")
+    group = parser.add_argument_group("strategies")
+    add = group.add_argument
+    add("--arch-update", default="gradient", choices=["gradient", "reinforce"], help="of proxyless")
+    add("--population", type=positive_int, default=50, help="archs a generation, of the search of spos and fairnas")
+    add("--generations", type=positive_int, default=20, help="generations of that search after the first")
+    add_budget_options(parser)
+    group = parser.add_argument_group("training afterwards")
+    add = group.add_argument
+    add("--retrain", default="scratch", choices=["scratch", "inherited", "both"], help="weights that the result starts from")
+    add("--random-archs", type=natural, default=3, metavar="R", help="random archs that are trained to compare with")
+    add("--no-baseline", dest="baseline", action="store_false", help="train nothing after the search")
     add_run_options(parser, "runs/oneshot_nas", resumes=True)
     args = parser.parse_args(argv)
     for name, value in DEFAULTS[args.task].items():

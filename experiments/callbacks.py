@@ -9,10 +9,11 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from spaces import nni_compat  # isort: skip
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from nni.nas.oneshot.pytorch.base_lightning import BaseOneShotLightningModule
@@ -70,10 +71,14 @@ class EpochLine(pl.Callback):
         What the line begins with.
     shown
         Metrics in it, in this order; all of them, sorted, unless told otherwise.
+    lowest
+        A history, and the metric whose lowest value in it is shown as well.
     """
 
-    def __init__(self, title: str, shown: Sequence[str] | None = None) -> None:
-        self.title, self.shown = title, shown
+    def __init__(
+        self, title: str, shown: Sequence[str] | None = None, lowest: tuple[History, str] | None = None
+    ) -> None:
+        self.title, self.shown, self.lowest = title, shown, lowest
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._started = time.perf_counter()
@@ -84,8 +89,19 @@ class EpochLine(pl.Callback):
         logged = _logged(trainer)
         shown = sorted(logged) if self.shown is None else [k for k in self.shown if k in logged]
         metrics = "  ".join(f"{k} {logged[k]:.4f}" for k in shown)
-        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-        print(f"{self.title}  {epoch}  {metrics}  {time.perf_counter() - self._started:.1f} s", flush=True)
+        if self.lowest is not None:
+            history, name = self.lowest
+            if values := [row[name] for row in history.rows if name in row]:
+                metrics += f"  lowest {name} {min(values):.4f}"
+        took = time.perf_counter() - self._started
+        done, total = trainer.current_epoch + 1, trainer.max_epochs or 0
+        left = f", {_duration(took * (total - done))} left" if total > done else ""
+        print(f"{self.title}  epoch {done}/{total}  {metrics}  {took:.1f} s{left}", flush=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
 
 
 def _logged(trainer: pl.Trainer) -> dict[str, float]:
@@ -107,17 +123,29 @@ class LastCheckpoint(pl.Callback):
         self.path = path
 
     def state_dict(self) -> dict[str, Any]:
-        return {"torch": torch.get_rng_state(), "python": random.getstate()}
+        return {
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all(),
+            "python": random.getstate(),
+            "numpy": np.random.get_state(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        version, internal, gauss = state["python"]
-        random.setstate((version, tuple(internal), gauss))
-        self._torch = state["torch"]
+        self._saved: dict[str, Any] | None = state
 
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        # Between the checkpoint's restoring and the first step Lightning and NNI draw numbers of their own.
-        if hasattr(self, "_torch"):
-            torch.set_rng_state(self._torch.cpu())
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        # Not sooner: between the checkpoint's restoring and here, Lightning and NNI draw numbers of their own.
+        if (saved := getattr(self, "_saved", None)) is None:
+            return
+        torch.set_rng_state(saved["torch"].cpu())
+        if len(saved["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all([state.cpu() for state in saved["cuda"]])
+        version, internal, gauss = saved["python"]
+        random.setstate((version, tuple(internal), gauss))
+        np.random.set_state(saved["numpy"])
+        # Lightning made the loaders' iterators before, which draw their seeds then, and knew nothing of the epoch.
+        iter(cast(Any, trainer.fit_loop)._data_fetcher)
+        self._saved = None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if not trainer.is_global_zero:

@@ -30,11 +30,41 @@ def positive_int(text: str) -> int:
     return value
 
 
+def natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
+    return value
+
+
 def positive_float(text: str) -> float:
     value = float(text)
     if not value > 0:
         raise argparse.ArgumentTypeError(f"must be greater than 0, got {value}")
     return value
+
+
+def amount(text: str) -> float:
+    """Type of an option: a positive number with a unit or without, such as ``4.5G``, ``2M`` or ``8ms``."""
+    from .limits import parse_amount
+
+    try:
+        return parse_amount(text)
+    except InputError as e:
+        raise argparse.ArgumentTypeError(str(e)) from None
+
+
+def add_budget_options(parser: argparse.ArgumentParser) -> None:
+    """What the result may cost, as a whole detector."""
+    group = parser.add_argument_group("costs of the detector")
+    add = group.add_argument
+    for name, example in (("flops", "4.5G"), ("params", "2M"), ("latency", "8ms")):
+        add(f"--max-{name}", type=amount, metavar=example, help=f"no result has more {name}")
+    for name, example in (("flops", "4G"), ("params", "1.8M"), ("latency", "7ms")):
+        add(f"--target-{name}", type=amount, metavar=example, help=f"steer the search to that many {name}")
+    add("--target-weight", type=positive_float, default=1.0, help="weight of the target beside the loss")
+    add("--latency-table", metavar="JSON", help="latency by block, measured; made or completed where it is missing")
+    add("--cost-imgsz", type=positive_int, default=640, help="side of the images that FLOPs and latency are meant for")
 
 
 def add_run_options(parser: argparse.ArgumentParser, project: str, resumes: bool = False) -> None:

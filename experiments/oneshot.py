@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from spaces import nni_compat  # isort: skip
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.table import Table
@@ -18,19 +20,22 @@ from models.files import save_model_yaml
 from models.network import Network
 from models.registry import load_plugin
 from optimizer import match_nas
-from spaces import NASBACKBONE, NASDETECTOR, Space, slice_weights
+from spaces import NASBACKBONE, NASDETECTOR, CostModel, Space, slice_weights
 
 from . import strategies
+from .budget import Budget, detector_space, read_budget
 from .callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
+from .collapse import collapse
 from .experiment import RetiariiExeConfig, RetiariiExperiment
 from .plots import plot_probabilities
+from .rating import Rating
+from .retrain import Retraining, random_archs
 from .run_folder import RunFolder
 from .search_tasks import SEARCH_TASKS, SearchTask
+from .strategies.evolve import Evolution
 from .trainer import accelerator_of, interruptible, quiet_lightning
 
 assert nni_compat.nni is not None
-
-STRATEGIES = {"darts": strategies.DARTS}
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,48 @@ class Options:
     seed: int
     device: str
     data_root: str | None
-    baseline: bool
     plugin: list[str]
+    arch_update: str
+    population: int
+    generations: int
+    max_flops: float | None
+    max_params: float | None
+    max_latency: float | None
+    target_flops: float | None
+    target_params: float | None
+    target_latency: float | None
+    target_weight: float
+    latency_table: str | None
+    cost_imgsz: int
+    baseline: bool
+    retrain: str
+    random_archs: int
+
+
+def _bilevel(strategy: Any) -> Any:
+    return lambda options, budget, _: strategy(budget=budget, arc_learning_rate=options.arch_lr)
+
+
+def _single_path(strategy: Any) -> Any:
+    def make(options: Options, budget: Budget | None, rate: Any) -> Any:
+        evolution = Evolution(options.population, options.generations, seed=options.seed)
+        return strategy(rate=rate, evolution=evolution, budget=budget)
+
+    return make
+
+
+# The names of `oneshot_nas.py --strategy`: (options, budget, rating of an arch) -> strategy.
+STRATEGIES: dict[str, Callable[[Options, Budget | None, Callable[[dict[str, Any]], float]], Any]] = {
+    "darts": _bilevel(strategies.DARTS),
+    "darts-2nd": _bilevel(strategies.SecondOrderDARTS),
+    "gumbel": _bilevel(strategies.GumbelDARTS),
+    "proxyless": lambda options, budget, _: strategies.Proxyless(
+        update=options.arch_update, budget=budget, arc_learning_rate=options.arch_lr
+    ),
+    "enas": _bilevel(strategies.ENAS),
+    "spos": _single_path(strategies.SPOS),
+    "fairnas": _single_path(strategies.FairNAS),
+}
 
 
 def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, Any]:
@@ -69,36 +114,62 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     task: SearchTask = SEARCH_TASKS[options.task](options, space, accelerator)
     if not space.decisions:
         raise InputError(f"{options.cfg}: there is nothing to search, the YAML has no choices (try yolov5n_nas.yaml)")
+    in_head = [label for label, row in space.row_of.items() if row >= space.config.num_backbone]
+    if in_head and options.task == "classify":
+        raise InputError(f"{options.cfg}: '{in_head[0]}' is a choice of the head: search it with --task detect")
+    whole = detector_space(space, task.detector, options.detector is None)
+    costs = CostModel(whole, options.cost_imgsz, open_table(options, accelerator))
+    budget = read_budget(options, costs)
     run.write_config(asdict(options))
 
     pl.seed_everything(options.seed, verbose=False)
     history = History(run.path / "metrics.csv")
-    supernet, arch = _run_strategy(options, run, task, accelerator, history, resume)
+    supernet, arch = _run_strategy(options, run, task, budget, accelerator, history, resume)
     run.write_json("arch.json", arch)
-    plot_probabilities(history.probabilities, run.path / "alphas.png")
+    plot_probabilities(history.probabilities, run.path / "alphas.png", space)
+    for sign in collapse(space, costs, arch):
+        print(f"warning: the search may have collapsed: {sign}", flush=True)
 
     model = match_nas(task.detector, supernet, save=run.path / "detector.pt", arch=arch)
     save_model_yaml(model.config.raw, run.path / "detector.yaml")
     raw, state = slice_weights(supernet, arch)
     derived = task.network(raw)
     derived.load_state_dict(state)
+    plain = space.freeze(space.upstream())
     results: dict[str, Any] = {
+        "strategy": options.strategy,
         "task": options.task,
         "metric": task.metric,
         "steps": options.epochs * task.num_batches,
         "arch": arch,
         "derived": {**_cost(derived, options.imgsz), "inherited": task.measure(derived)},
-        "plain": _cost(task.network(space.freeze(space.upstream())), options.imgsz),
-        "detector": {"params": count_params(model), "flops_640": count_flops(model, 640, model.config.ch)},
+        "plain": _cost(task.network(plain), options.imgsz),
+        "detector": {"params": count_params(model), f"flops_{options.cost_imgsz}": costs.of(arch)["flops"]},
     }
     if options.baseline:
-        for name, cfg in (("derived", raw), ("plain", space.freeze(space.upstream()))):
-            pl.seed_everything(options.seed, verbose=False)
-            callbacks = [History(run.path / f"metrics_{name}.csv"), EpochLine(f"{name:<7}")]
-            results[name]["from_scratch"] = task.train(task.network(cfg), options.epochs, callbacks)
+        train = Retraining(task, run, options.epochs, options.seed, resume)
+        if options.retrain in ("scratch", "both"):
+            results["derived"]["from_scratch"] = train("derived", raw)
+        if options.retrain in ("inherited", "both"):
+            results["derived"]["from_inherited"] = train("inherited", raw, state)
+        results["plain"]["from_scratch"] = train("plain", plain)
+        results["random"] = []
+        for i, other in enumerate(random_archs(space, options.random_archs, options.seed, budget), start=1):
+            cfg = space.freeze(other)
+            trained = {"arch": other, "from_scratch": train(f"random{i}", cfg)}
+            results["random"].append({**trained, **_cost(task.network(cfg), options.imgsz)})
     run.write_json("results.json", results)
     _report(options, run, results)
     return results
+
+
+def open_table(options: Options, accelerator: str) -> Any:
+    """The latency table that `options` name; None where none is needed."""
+    if options.latency_table is None:
+        return None
+    from .latency_table import LatencyTable
+
+    return LatencyTable(options.latency_table)
 
 
 def _cost(network: Network, imgsz: int) -> dict[str, Any]:
@@ -106,7 +177,13 @@ def _cost(network: Network, imgsz: int) -> dict[str, Any]:
 
 
 def _run_strategy(
-    options: Options, run: RunFolder, task: SearchTask, accelerator: str, history: History, resume: bool
+    options: Options,
+    run: RunFolder,
+    task: SearchTask,
+    budget: Budget | None,
+    accelerator: str,
+    history: History,
+    resume: bool,
 ) -> tuple[NASBACKBONE | NASDETECTOR, dict[str, Any]]:
     """Run the experiment; the supernet on the CPU, and the arch that it exports."""
     checkpoint = run.path / "last.ckpt"
@@ -119,19 +196,27 @@ def _run_strategy(
         accelerator=accelerator,
         devices=1,
         logger=TensorBoardLogger(run.path, name="", version=""),
-        callbacks=[history, LastCheckpoint(checkpoint), EpochLine("search"), OrderlyInterrupt()],
+        callbacks=[
+            history,
+            LastCheckpoint(checkpoint),
+            EpochLine("search", lowest=(history, "arch_loss")),
+            OrderlyInterrupt(),
+            *([RichProgressBar()] if Console().is_terminal else []),
+        ],
         enable_checkpointing=False,
         enable_progress_bar=Console().is_terminal,
         enable_model_summary=False,
         log_every_n_steps=1,
         fit_kwargs=fit_kwargs,
     )
-    strategy = STRATEGIES[options.strategy](arc_learning_rate=options.arch_lr)
-    experiment = RetiariiExperiment(task.space(), evaluator, [], strategy)
+    space = task.space()
+    rating = Rating(lambda: strategy.supernet, task, options.population * (options.generations + 1))
+    strategy = STRATEGIES[options.strategy](options, budget, rating)
+    experiment = RetiariiExperiment(space, evaluator, [], strategy)
     config = RetiariiExeConfig("local")
     config.experiment_name = run.path.name
     config.experiment_working_directory = str(run.path / "nni")
-    with interruptible(evaluator.trainer):
+    with interruptible(evaluator.trainer), rating:
         experiment.run(config)
     supernet = strategy.supernet.cpu()
     return supernet, supernet.space.complete(experiment.export_top_models(formatter="dict")[0])
@@ -141,15 +226,35 @@ def _report(options: Options, run: RunFolder, results: dict[str, Any]) -> None:
     table = Table(title=f"{options.strategy} on {options.data}, {results['steps']} steps")
     for column in ("network", "trained", results["metric"], "parameters", f"MFLOPs at {options.imgsz}"):
         table.add_column(column, justify="left" if column in ("network", "trained") else "right")
-    for name, key, how in (
-        ("derived", "inherited", "in the supernet"),
-        ("derived", "from_scratch", "from scratch"),
-        ("plain", "from_scratch", "from scratch"),
-    ):
-        if key in (row := results[name]):
-            table.add_row(name, how, f"{row[key]:.4f}", f"{row['params']:,}", f"{row['flops'] / 1e6:.1f}")
+    derived, plain, others = results["derived"], results["plain"], results.get("random", [])
+    rows = [
+        ("derived", "in the supernet", derived, derived["inherited"]),
+        ("derived", "from inherited weights", derived, derived.get("from_inherited")),
+        ("derived", "from scratch", derived, derived.get("from_scratch")),
+        ("plain", "from scratch", plain, plain.get("from_scratch")),
+        *((f"random {i}", "from scratch", other, other["from_scratch"]) for i, other in enumerate(others, start=1)),
+    ]
+    for name, how, row, metric in rows:
+        if metric is not None:
+            table.add_row(name, how, f"{metric:.4f}", f"{row['params']:,}", f"{row['flops'] / 1e6:.1f}")
     console = Console(width=None if Console().is_terminal else 100)
     console.print(table)
-    d = results["detector"]
-    console.print(f"detector: {d['params']:,} parameters, {d['flops_640'] / 1e9:.2f} GFLOPs at 640", highlight=False)
+    if line := verdict(results):
+        console.print(line, highlight=False, soft_wrap=True)
+    d, flops = results["detector"], f"flops_{options.cost_imgsz}"
+    cost = f"{d['params']:,} parameters, {d[flops] / 1e9:.2f} GFLOPs at {options.cost_imgsz}"
+    console.print(f"detector: {cost}", highlight=False)
     console.print(f"results in {run.path}", highlight=False, soft_wrap=True)
+
+
+def verdict(results: dict[str, Any]) -> str:
+    """Whether the search beat random archs trained for the same steps; empty where there is nothing to compare."""
+    others = [r["from_scratch"] for r in results.get("random", [])]
+    if not others or "from_scratch" not in results["derived"]:
+        return ""
+    found, mean, best = results["derived"]["from_scratch"], sum(others) / len(others), max(others)
+    says = "beats" if found > best else "beats the mean of, but not the best of," if found > mean else "does not beat"
+    return (
+        f"the search {says} {len(others)} random archs trained for the same steps: "
+        f"{found:.4f} against {mean:.4f} on average and {best:.4f} at best"
+    )

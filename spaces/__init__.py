@@ -6,9 +6,11 @@ Names are imported when they are first used: what is pure Python (`freeze`, `Spa
 from models.lazy import lazy_exports
 
 _EXPORTS = {
+    "CostModel": "cost",
     "Decision": "choices",
     "NASBACKBONE": "model_space",
     "NASDETECTOR": "model_space",
+    "Sizes": "sizes",
     "Space": "space",
     "fixed_arch": "model_space",
     "freeze": "space",

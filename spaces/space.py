@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import InputError
-from models.grammar import Config, choices_in, is_choice, read_config
+from models.grammar import Config, Row, choices_in, is_choice, read_config
 
 from . import legacy
 from .choices import Decision, Follow, read_choice
@@ -31,11 +31,14 @@ class Space:
         The YAML.
     decisions
         Label to `Decision`.
+    row_of
+        Label to the index of the first row that it decides on; `resolution` has none.
     """
 
     def __init__(self, cfg: str | Path | Mapping[str, Any] | Config, nc: int | None = None) -> None:
         self.config = cfg if isinstance(cfg, Config) and nc is None else read_config(cfg, nc)
         self.decisions: dict[str, Decision] = {}
+        self.row_of: dict[str, int] = {}
         self.rows = {r.index: NAS_ROWS[r.module](self.config, r) for r in self.config.rows if r.module in NAS_ROWS}
         self._follows: list[tuple[str, Follow]] = []
         for row in self.config.rows:
@@ -46,6 +49,8 @@ class Space:
                 if row.index in self.rows:
                     raise row.error(f"{where} is a choice, but a searchable block has its own")
                 self._read(mapping, f"row{row.index}.{where}", f"row {row.index} ({row.module})")
+            for label in self.decisions:
+                self.row_of.setdefault(label, row.index)
         resolution = self.config.raw.get("resolution")
         if resolution is not None and is_choice(resolution):
             self._read(resolution, "resolution", "resolution")
@@ -126,15 +131,29 @@ class Space:
         if "resolution" in raw:
             raw["resolution"] = self._substitute(raw["resolution"], "resolution", full)
         for row in self.config.rows:
-            section = raw[row.section]
             i = row.index if row.section == "backbone" else row.index - self.config.num_backbone
-            if row.index in self.rows:
-                section[i] = self.rows[row.index].freeze(section[i], full)
-            else:
-                source, number, module, args = section[i]
-                number = self._substitute(number, f"row{row.index}.number", full)
-                section[i] = [source, number, module, list(self._walk(args, f"row{row.index}", full))]
+            raw[row.section][i] = self.freeze_row(row, full)
         return copy.deepcopy(raw)
+
+    def freeze_row(self, row: Row, arch: Arch) -> list[Any]:
+        """One plain row as written; `arch` has all of the row's labels. It shares lists with the space's YAML."""
+        i = row.index if row.section == "backbone" else row.index - self.config.num_backbone
+        written = self.config.raw[row.section][i]
+        if row.index in self.rows:
+            return list(self.rows[row.index].freeze(written, arch))
+        source, number, module, args = written
+        number = self._substitute(number, f"row{row.index}.number", arch)
+        return [source, number, module, list(self._walk(args, f"row{row.index}", arch))]
+
+    def freeze_resolution(self, arch: Arch) -> Any:
+        """The YAML's `resolution` at `arch`, None where it says nothing of it."""
+        return self._substitute(self.config.raw.get("resolution"), "resolution", arch)
+
+    def labels_of_row(self, row: Row) -> list[str]:
+        """Labels of the decisions that a row reads."""
+        if row.index in self.rows:
+            return [d.label for d in self.rows[row.index].decisions()]
+        return [read_choice(mapping, f"row{row.index}.{where}").label for where, mapping in choices_in(row)]
 
     def _walk(self, args: list[Any], prefix: str, arch: Arch) -> Iterator[Any]:
         for i, arg in enumerate(args):

@@ -1,0 +1,110 @@
+"""What an arch may cost: hard limits and a soft target, on the costs of the whole detector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.detector import Model
+from models.errors import InputError
+from models.grammar import choices_in, read_config
+from optimizer.match import join
+from spaces import CostModel, Space
+from spaces.nas_rows import NASC3Row
+
+from .limits import Limits, Target, cheapest
+
+Arch = dict[str, Any]
+
+# Their supernet is trained on paths drawn whatever they cost.
+WITHOUT_TARGET = ("spos", "fairnas", "bignas")
+
+
+class Budget:
+    """Limits and target of a search; the strategies' `Budget`.
+
+    Parameters
+    ----------
+    model
+        Costs of the detector that an arch gives.
+    limits, target
+        Hard and soft.
+
+    Raises
+    ------
+    InputError
+        If no arch is within the limits; says what the nearest costs.
+    """
+
+    def __init__(self, model: CostModel, limits: Limits, target: Target | None = None) -> None:
+        self.model, self.limits, self.target = model, limits, target
+        self._cheapest = cheapest(model, limits)
+        if limits.any and not limits.fits(costs := model.of(self._cheapest)):
+            raise InputError(f"no arch was found that keeps all limits; the nearest has {limits.violated(costs)}")
+
+    def feasible(self, archs: Sequence[Arch]) -> list[bool]:
+        """Whether each arch is within the hard limits."""
+        full = [{**self._cheapest, **arch} for arch in archs]
+        if not self.limits.any:
+            return [True] * len(archs)
+        fits: list[bool] = self.limits.fits(self.model.batch(self.model.indices(full))).tolist()
+        return fits
+
+    def cheapest(self) -> Arch:
+        """The cheapest arch of all."""
+        return dict(self._cheapest)
+
+    def penalty(self, probabilities: Mapping[str, Tensor]) -> Tensor:
+        """What the expected costs add to the loss of the architecture; 0 without a target."""
+        return torch.zeros(()) if self.target is None else self.target.penalty(self.model.expected(probabilities))
+
+
+def read_budget(options: Any, model: CostModel) -> Budget | None:
+    """The budget of the options ``max_…``, ``target_…`` and ``target_weight``; None where nothing is asked for."""
+    limits = Limits(options.max_flops, options.max_params, max_latency=options.max_latency)
+    asked = {name: getattr(options, f"target_{name}") for name in ("flops", "params", "latency")}
+    targets = [Target(name, value, options.target_weight) for name, value in asked.items() if value is not None]
+    if len(targets) > 1:
+        raise InputError(f"--target-{targets[0].name} and --target-{targets[1].name}: a search has one target")
+    if targets and options.strategy in WITHOUT_TARGET:
+        raise InputError(
+            f"--target-{targets[0].name}: {options.strategy} trains without an architecture to steer; "
+            f"its search takes limits, such as --max-{targets[0].name}"
+        )
+    return Budget(model, limits, *targets) if limits.any or targets else None
+
+
+def detector_space(space: Space, detector: Model, own_head: bool) -> Space:
+    """The space of whole detectors that a search's archs stand for; its labels are those of `space`.
+
+    Parameters
+    ----------
+    space
+        The space that is searched.
+    detector
+        What gives neck, head and classes.
+    own_head
+        Whether that is the head of `space` itself.
+    """
+    if own_head:
+        return Space(read_config(space.config, nc=detector.config.nc))
+    plain = read_config(space.freeze(space.upstream()), file=space.config.file)
+    raw = join(detector.config, plain.backbone())
+    joined = [*raw["backbone"], *raw["head"]]
+    multiples = ("depth_multiple", "width_multiple", "channel_multiple")
+    as_written = all(raw.get(m) == space.config.raw.get(m) for m in multiples)
+    for row in space.config.backbone().rows:
+        written = space.config.raw["backbone"][row.index]
+        nas_row = space.rows.get(row.index)
+        if as_written:
+            joined[row.index] = written
+        elif nas_row is not None:
+            number = nas_row.n if isinstance(nas_row, NASC3Row) else 1
+            joined[row.index] = [written[0], number, written[2], [nas_row.c2, *written[3][1:]]]
+        elif any(choices_in(row)):
+            raise row.error(f"has choices, and {detector.config.file} other multiples: give both the same")
+    split = len(raw["backbone"])
+    return Space(read_config({**raw, "backbone": joined[:split], "head": joined[split:]}, file=detector.config.file))
