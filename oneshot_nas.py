@@ -6,7 +6,15 @@ from __future__ import annotations
 import argparse
 import sys
 
-from experiments.cli import add_budget_options, add_run_options, natural, positive_float, positive_int, run_or_resume, run_script
+from experiments.cli import (
+    add_budget_options,
+    add_run_options,
+    natural,
+    positive_float,
+    positive_int,
+    run_or_resume,
+    run_script,
+)
 
 STRATEGIES = ["darts", "darts-2nd", "gumbel", "proxyless", "enas", "spos", "fairnas"]
 
@@ -45,7 +53,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add_budget_options(parser)
     group = parser.add_argument_group("training afterwards")
     add = group.add_argument
-    add("--retrain", default="scratch", choices=["scratch", "inherited", "both"], help="weights that the result starts from")
+    add(
+        "--retrain",
+        default="scratch",
+        choices=["scratch", "inherited", "both"],
+        help="weights that the result starts from",
+    )
     add("--random-archs", type=natural, default=3, metavar="R", help="random archs that are trained to compare with")
     add("--no-baseline", dest="baseline", action="store_false", help="train nothing after the search")
     add_run_options(parser, "runs/oneshot_nas", resumes=True)

@@ -14,13 +14,19 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--cfg", help="YAML of the detector; that of --weights where it is left out")
     add("--weights", help="detector.pt, or a YOLOv5 checkpoint, to start from; else from scratch")
+    add("--supernet", metavar="RUN", help="begin with a slice of the supernet of a run of oneshot_nas.py, --arch")
+    add("--arch", default="max", help="of --supernet: max, min, or an arch JSON")
     add("--data", default="digits-detect", help="a data.yaml, a folder (YOLO, COCO, VOC), digits-detect or bccd")
     add("--imgsz", type=positive_int, default=640, help="side of the images in pixels, a multiple of the stride")
     add("--epochs", type=positive_int, default=100, help="epochs")
     add("--batch", type=positive_int, default=16, help="images to a batch, over all devices")
     add("--recipe", default="auto", choices=["auto", "yolov5"], help="yolov5: its defaults; auto: scaled to the data")
     add("--optimizer", default="sgd", choices=["sgd", "adamw"], help="optimizer")
-    add("--lr0", type=positive_float, help="learning rate after warm-up (default: 0.01 for sgd, 0.001 for adamw)")
+    add(
+        "--lr0",
+        type=positive_float,
+        help="learning rate after warm-up (sgd: 0.01, adamw: 0.001, slices: a tenth)",
+    )
     add("--lrf", type=positive_float, default=0.01, help="learning rate at the end, as a share of --lr0")
     add("--momentum", type=float, default=0.937, help="momentum of sgd, first beta of adamw")
     add("--weight-decay", type=float, default=0.0005, help="weight decay at a nominal batch of 64")

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Measure a detector on a data set: COCO's mAP over all classes and each, and its speed."""
+"""Measure a detector on a data set: COCO's mAP over all classes and each, and its speed. Or subnets of a supernet."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 from experiments.cli import add_run_options, positive_int, run_script
 
@@ -12,7 +13,10 @@ from experiments.cli import add_run_options, positive_int, run_script
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
-    add("--weights", required=True, help="detector.pt, a YOLOv5 checkpoint, or model.onnx that export.py wrote")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--weights", help="detector.pt, a YOLOv5 checkpoint, or model.onnx that export.py wrote")
+    what.add_argument("--supernet", metavar="RUN", help="run of oneshot_nas.py: its subnets, on its own data")
+    add("--arch", nargs="+", default=["max", "min"], help="of --supernet: max, min, or arch JSONs")
     add("--data", default="digits-detect", help="a data.yaml, a folder (YOLO, COCO, VOC), digits-detect or bccd")
     add("--imgsz", type=int, help="side of the images in pixels; None: as trained, or 640")
     add("--batch", type=positive_int, default=32, help="images at a time")
@@ -29,10 +33,21 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     from experiments.run_folder import RunFolder
-    from experiments.validate import Options, validate
 
-    options = Options(**{k: v for k, v in vars(args).items() if k in Options.__dataclass_fields__})
-    validate(options, RunFolder(args.project, args.name, args.exist_ok))
+    run = RunFolder(args.project, args.name, args.exist_ok)
+    if args.supernet is not None:
+        from experiments.subnets import Options as SubnetOptions
+        from experiments.subnets import measure_subnets
+
+        measure_subnets(_options(SubnetOptions, args), run)
+    else:
+        from experiments.validate import Options, validate
+
+        validate(_options(Options, args), run)
+
+
+def _options(kind: Any, args: argparse.Namespace) -> Any:
+    return kind(**{k: v for k, v in vars(args).items() if k in kind.__dataclass_fields__})
 
 
 if __name__ == "__main__":

@@ -20,11 +20,12 @@ def collapse(space: Space, model: CostModel, arch: Mapping[str, Any]) -> list[st
     if with_identity and len(identities) >= _IDENTITY * len(with_identity):
         found.append(f"{len(identities)} of {len(with_identity)} choices with an Identity took it")
     flops = {
-        label: [model.of({**arch, label: value})["flops"] for value in d.values]
-        for label, d in space.decisions.items()
+        label: [model.of({**arch, label: value})["flops"] for value in d.values] for label, d in space.decisions.items()
     }
     costly = [label for label, costs in flops.items() if min(costs) < max(costs)]
-    cheapest = [label for label in costly if flops[label][space.decisions[label].values.index(arch[label])] == min(flops[label])]
+    cheapest = [
+        label for label in costly if flops[label][space.decisions[label].values.index(arch[label])] == min(flops[label])
+    ]
     if costly and len(cheapest) >= _CHEAPEST * len(costly):
         found.append(f"{len(cheapest)} of {len(costly)} choices that differ in FLOPs took the cheapest")
     return found

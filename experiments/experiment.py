@@ -2,31 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import os
+import pickle
+import shlex
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from spaces import nni_compat  # isort: skip
 
+import nni
+import requests
+import torch
+from nni.experiment import Experiment
+from nni.experiment.config import ExperimentConfig, utils
+from nni.experiment.config.base import ConfigBase
 from nni.nas.experiment import NasExperiment, NasExperimentConfig
+from nni.nas.experiment.config import SimplifiedModelFormatConfig, TrainingServiceEngineConfig
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
+from nni.nas.strategy.base import Strategy, StrategyStatus
+from rich.console import Console
 
 from models.errors import InputError
+from models.files import atomic
+
+from . import web
+from .engine import ArchEngine, Trial, recovered
 
 assert nni_compat.nni is not None
+
+# NNI 2's names of engines that train every candidate on its own; they differ in how a model gets there.
+_MULTI_TRIAL = ("ts", "base", "py")
+_PICKLE_LIMIT = 1 << 30
+_TIMEOUT_S = 20
+_ROOT = Path(__file__).resolve().parents[1]
+_logger = logging.getLogger(__name__)
 
 
 class RetiariiExeConfig(NasExperimentConfig):
     """Configuration of an experiment, made from the name of a training service: ``RetiariiExeConfig("local")``.
 
-    ``execution_engine`` may be set to NNI 2's name ``"oneshot"``.
+    ``execution_engine`` may be set to NNI 2's names: ``"oneshot"`` for one-shot strategies, ``"base"`` and ``"py"`` for
+    those that train every candidate on its own; unset, it follows from the strategy. ``"sequential"`` trains them one
+    after another in this process, without a web UI.
     """
 
-    def __init__(self, training_service_platform: str = "local", **kwargs: Any) -> None:
+    def __init__(self, training_service_platform: str | list[str] | None = "local", **kwargs: Any) -> None:
+        if any(utils.case_insensitive(name) == "trainingservice" for name in kwargs):  # as from a file
+            training_service_platform = None
         super().__init__(training_service_platform=training_service_platform, **kwargs)
+
+    def _canonicalize(self, parents: Any) -> None:
+        if not isinstance(self.execution_engine, TrainingServiceEngineConfig):
+            super()._canonicalize(parents)
+            return
+        # NNI's own insists on its own trial command in the current folder.
+        self.search_space = {}
+        ExperimentConfig._canonicalize(self, [self, *parents])
+
+    def _validate_canonical(self) -> None:
+        if not isinstance(self.execution_engine, TrainingServiceEngineConfig):
+            super()._validate_canonical()
+            return
+        ConfigBase._validate_canonical(self)  # NNI's own asks every class but its own for a tuner
+        for name in ("trial_concurrency", "max_trial_number"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise InputError(f"{name} is {value}: right would be 1 or more")
+
+    def json(self) -> dict[str, Any]:
+        """As the manager takes it."""
+        content: dict[str, Any] = super().json()
+        service = content["trainingService"]
+        if service.get("trialGpuNumber"):
+            # R: NNI's scheduler refuses a trial all GPUs of a machine, one of one GPU among them (`>=` for `>`).
+            service["trialGpuNumber"] -= 1e-6
+        return content
 
 
 class RetiariiExperiment(NasExperiment):
-    """A one-shot search as an NNI experiment.
+    """A search as an NNI experiment: a one-shot one in this process, any other by NNI's training service.
 
     Parameters
     ----------
@@ -35,43 +93,301 @@ class RetiariiExperiment(NasExperiment):
     applied_mutators
         NNI 2's third argument; model spaces of NNI 3 hold their own choices, so it must be empty.
     strategy
-        A one-shot strategy.
+        A strategy, one-shot or multi-trial.
+    config
+        What `run` is not told; it may be changed as ``config`` of the experiment.
+    id
+        Of an earlier experiment, for `resume` and `view`.
+
+    Attributes
+    ----------
+    on_trial_end
+        Called with every `experiments.engine.Trial` that has ended, in a thread of its own.
     """
 
+    config: RetiariiExeConfig
+
     def __init__(
-        self, base_model: Any, evaluator: Any, applied_mutators: Sequence[Any] | None = None, strategy: Any = None
+        self,
+        base_model: Any,
+        evaluator: Any,
+        applied_mutators: Sequence[Any] | None = None,
+        strategy: Any = None,
+        config: NasExperimentConfig | None = None,
+        id: str | None = None,
     ) -> None:
         if strategy is None and applied_mutators is not None and not isinstance(applied_mutators, (list, tuple)):
             applied_mutators, strategy = None, applied_mutators  # NNI 3's order: space, evaluator, strategy
         if applied_mutators:
             raise InputError("applied_mutators must be empty: choices stand in the model space")
-        if not isinstance(strategy, OneShotStrategy):
-            raise InputError("RetiariiExperiment runs one-shot strategies, such as strategy.DARTS()")
-        super().__init__(base_model, evaluator, strategy, _config_of(None))
+        if not isinstance(strategy, Strategy):
+            raise InputError(
+                "RetiariiExperiment runs one-shot strategies, such as strategy.DARTS(), and multi-trial ones, such as "
+                "strategy.Random()"
+            )
+        self.on_trial_end: Callable[[Trial], None] = lambda trial: None
+        self._saving = threading.Lock()
+        super().__init__(base_model, evaluator, strategy, _config_for(strategy, config), id=id)
 
-    def run(self, config: RetiariiExeConfig | None = None, port: int = 8080, debug: bool = False) -> None:  # type: ignore[override]
-        """Search. A one-shot search runs in this process: `port` and the numbers of trials have no effect on it.
+    def run(  # type: ignore[override]
+        self,
+        config: NasExperimentConfig | None = None,
+        port: int = 8080,
+        debug: bool = False,
+        host: str = web.LOOPBACK,
+    ) -> None:
+        """Search.
+
+        Parameters
+        ----------
+        config
+            What to do, in place of the experiment's own.
+        port, host
+            Where the web UI listens. It has no login: another `host` than 127.0.0.1 opens this machine to whoever
+            reaches it. A one-shot search runs in this process, without a web UI and trials.
 
         Raises
         ------
         KeyboardInterrupt
-            On Ctrl-C, once the experiment has been stopped in order.
+            On Ctrl-C or SIGTERM, once the experiment has been stopped in order; `resume` goes on with it.
         """
-        self.config = _config_of(config)
+        self.config = _config_for(self.strategy, config or self.config)
+        if not self._nni_manager_required():
+            try:
+                self.start(port, debug)
+            finally:
+                self.stop()
+            return
+        web.check(port, host)
+        if self.config.training_service.platform == "remote":
+            from .remote import check_host
+
+            check_host(self.config, host)
+        self._use_training_service()
+        with web.sigterm_as_interrupt():
+            try:
+                self._start_manager(port, host, debug)
+                self._search()
+            finally:
+                self.stop()
+
+    def resume(  # type: ignore[override]
+        self, port: int = 8080, debug: bool = False, host: str = web.LOOPBACK
+    ) -> None:
+        """Go on with the interrupted multi-trial experiment of this `id`.
+
+        Space, evaluator, strategy and working directory have to be those of then; ``max_trial_number`` may be larger.
+        """
+        self.config = _config_for(self.strategy, self.config)
+        if not has_trials(self.folder):
+            raise InputError(f"experiment {self.id}: there is none in {self.folder.parent}")
+        self._action = "resume"
+        self.run(None, port, debug, host)
+
+    def view(self, port: int = 8080, host: str = web.LOOPBACK) -> None:  # type: ignore[override]
+        """Show the experiment of this `id` in the web UI, until Ctrl-C."""
+        view_experiment(self.folder, port, host)
+
+    @property
+    def folder(self) -> Path:
+        """Everything that NNI keeps of the experiment."""
+        return Path(self.config.canonical_copy().experiment_working_directory) / self.id
+
+    @property
+    def trials(self) -> list[Trial]:
+        """The trials of a multi-trial search, in order."""
+        engine = self._engine
+        return [engine.trials[n] for n in sorted(engine.trials)] if isinstance(engine, ArchEngine) else []
+
+    def stderr_of(self, trial_id: str) -> str:
+        """What a trial wrote to its standard error; asked of the running manager, which asks the trial's machine."""
+        url = f"http://{web.LOOPBACK}:{self.port}/api/v1/nni/trial-file/{trial_id}/stderr"
+        answer = requests.get(url, timeout=_TIMEOUT_S)
+        answer.raise_for_status()
+        return answer.text
+
+    def output_of(self, trial: Trial, name: str) -> Path:
+        """A file of a trial that ran on this machine, below its ``NNI_OUTPUT_DIR``."""
+        return self.folder / "environments" / "local-env" / "trials" / trial.id / name
+
+    def fetch(self, trial: Trial, name: str, path: Path) -> None:
+        """Bring a file of a trial, on whichever machine that ran, to `path`; what is there already stays."""
+        if path.exists():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if self.config.training_service.platform == "local":
+            os.replace(self.output_of(trial, name), path)
+        else:
+            from .remote import fetch
+
+            fetch(self.config.training_service.machine_list, self.id, trial.id, name, path)
+
+    def stop(self) -> None:
+        if not self._nni_manager_required():
+            super().stop()
+            return
+        # In this order, so that no result comes after what is saved.
+        self._stop_nni_manager()
+        if self._engine is not None:
+            self._engine.shutdown()
+            self.save_checkpoint()
+        self._stop_logging()
+
+    def _use_training_service(self) -> None:
+        """Write space and evaluator where trials find them, and the command that runs one."""
+        self._exec_model_space = self.executable_model_factory(self.config.model_format)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with atomic(self.folder / "space.json") as temporary:
+            temporary.write_text(nni.dump(self._exec_model_space, pickle_size_limit=_PICKLE_LIMIT), encoding="utf-8")
+        if self.config.training_service.platform == "local":
+            path = [*dict.fromkeys([str(_ROOT), *filter(None, sys.path[:1]), *_python_path()])]
+            command = [sys.executable, "-m", "experiments.trial", str(self.folder / "space.json")]
+            self.config.trial_command = f"PYTHONPATH={shlex.quote(os.pathsep.join(path))} {shlex.join(command)}"
+        else:
+            from .remote import stage
+
+            self.config.trial_code_directory = stage(self.folder / "code", _ROOT, self.folder / "space.json")
+            self.config.trial_command = "python3 -m experiments.trial space.json"
+
+    def _start_manager(self, port: int, host: str, debug: bool) -> None:
+        for process in web.managers(self.id):
+            raise InputError(f"the experiment {self.id} is running already (process {process.pid})")
+        self._start_logging(debug)
+        # One line of ours in place of NNI's, which lists every address of the machine.
+        _quiet(logging.WARNING)
+        web.warn(host)
+        with web.manager_environment(host):
+            self._start_nni_manager(port, debug)
+        Console().print(f"experiment {self.id}, web UI: http://{web.LOOPBACK}:{port}", highlight=False, soft_wrap=True)
+
+    def _search(self) -> None:
+        config = self.config.canonical_copy()
+        trials: list[Trial] = []
+        state: dict[str, Any] = {}
+        if self._action == "resume":
+            self._update_budget(config)
+            trials = recovered(self._exec_model_space, self.list_trial_jobs(), self.get_job_metrics())
+            state = self._load_state()
+        heard = state["engine"]["heard"] if state else []
+        self._engine = ArchEngine(self, config.max_trial_number, self._trial_ended, trials, heard)
+        self.strategy.initialize(self._exec_model_space, self._engine)
+        if state:
+            self.strategy.load_state_dict(state["strategy"])
+        self._send_space_to_nni_manager()
+        self.save_checkpoint()
+        self.strategy.run()
+        self._engine.wait_models()
+
+    def _update_budget(self, config: Any) -> None:
+        profile = self.get_experiment_profile()["params"]
+        if config.max_trial_number is not None and config.max_trial_number != profile.get("maxTrialNumber"):
+            self.update_max_trial_number(config.max_trial_number)
+        if config.trial_concurrency != profile["trialConcurrency"]:
+            self.update_trial_concurrency(config.trial_concurrency)
+
+    def _trial_ended(self, trial: Trial) -> None:
+        self.save_checkpoint()
+        self.on_trial_end(trial)
+
+    def save_checkpoint(self) -> None:
+        """Save what `resume` needs of strategy and engine; a resumed strategy hears of the rest from NNI's database."""
+        if not self._nni_manager_required():
+            super().save_checkpoint()
+        elif self.strategy._status is not StrategyStatus.EMPTY:
+            with self._saving, atomic(self.folder / "checkpoint" / "state.pickle") as temporary:
+                temporary.write_bytes(pickle.dumps(self.state_dict()))
+
+    def state_dict(self) -> dict[str, Any]:
+        # First the engine's, so that the strategy knows of every trial that is said to have been heard of.
+        engine = self._engine.state_dict() if self._engine is not None else {}
+        return {"version": self._state_dict_version, "engine": engine, "strategy": self.strategy.state_dict()}
+
+    def _load_state(self) -> dict[str, Any]:
+        path = self.folder / "checkpoint" / "state.pickle"
+        # Our own file, in the experiment's own folder. Without it the search begins anew, on trials that are known.
+        return pickle.loads(path.read_bytes()) if path.exists() else {}  # type: ignore[no-any-return]
+
+
+def has_trials(folder: Path) -> bool:
+    """Whether `folder` is that of an experiment under the training service."""
+    return (folder / "db" / "nni.sqlite").is_file()
+
+
+def view_experiment(folder: Path, port: int = 8080, host: str = web.LOOPBACK) -> None:
+    """Show an ended experiment, given its folder, in the web UI, until Ctrl-C.
+
+    NNI's own `nnictl view` fails for experiments of a search (fault N).
+    """
+    id, directory = folder.name, folder.parent
+    if not has_trials(folder):
+        raise InputError(f"experiment {id}: there is none in {directory}")
+    web.check(port, host)
+    web.warn(host)
+    config = NasExperimentConfig(
+        "ts", "simplified", "local", trial_concurrency=1, experiment_working_directory=str(directory)
+    )
+    viewed = Experiment(config, id)
+    viewed._action = "view"
+    _quiet(logging.WARNING)
+    with web.sigterm_as_interrupt():
         try:
-            self.start(port, debug)
+            with web.manager_environment(host):
+                viewed._start_nni_manager(port, False)
+            Console().print(f"experiment {id}, web UI: http://{web.LOOPBACK}:{port} (Ctrl-C ends it)", soft_wrap=True)
+            while viewed._proc is not None and viewed._proc.poll() is None:  # type: ignore[union-attr]
+                time.sleep(0.2)
+        except KeyboardInterrupt:
+            pass
         finally:
-            self.stop()
+            viewed._stop_nni_manager()
 
 
-def _config_of(given: NasExperimentConfig | None) -> NasExperimentConfig:
-    """The configuration of an in-process engine, with the name and folder of `given`."""
-    config = NasExperimentConfig("sequential", "raw", trial_concurrency=1)
-    if given is not None:
-        engine = given.execution_engine if isinstance(given.execution_engine, str) else "oneshot"
-        if engine not in ("oneshot", "sequential"):
-            raise InputError(f"execution_engine '{engine}' does not fit a one-shot strategy; right would be 'oneshot'")
-        for name in ("experiment_name", "experiment_working_directory"):
-            if getattr(given, name, None):
+def _config_for(strategy: Strategy, given: NasExperimentConfig | None) -> Any:
+    """The whole configuration, for what the strategy is."""
+    engine = _engine_name(given)
+    one_shot = isinstance(strategy, OneShotStrategy)
+    if one_shot and engine not in (None, "oneshot", "sequential"):
+        raise InputError(f"execution_engine '{engine}' does not fit a one-shot strategy; right would be 'oneshot'")
+    if not one_shot and engine not in (None, "sequential", *_MULTI_TRIAL):
+        raise InputError(
+            f"execution_engine '{engine}' does not fit a multi-trial strategy; right would be 'base', 'py' or 'sequential'"
+        )
+    if one_shot or engine == "sequential":
+        config = NasExperimentConfig("sequential", "raw" if one_shot else "simplified", trial_concurrency=1)
+        names = ["experiment_name", "experiment_working_directory"]
+        names += [] if one_shot else ["max_trial_number", "max_trial_duration"]
+        for name in names:
+            if given is not None and getattr(given, name, None):
                 setattr(config, name, getattr(given, name))
+        if not one_shot:
+            config.execution_engine.continue_on_failure = True
+        return config
+    config = RetiariiExeConfig(None)
+    for field in utils.fields(config):
+        if given is not None:
+            setattr(config, field.name, getattr(given, field.name))
+    config.execution_engine, config.model_format = TrainingServiceEngineConfig(), SimplifiedModelFormatConfig()
+    if utils.is_missing(config.training_service):
+        config.training_service = RetiariiExeConfig("local").training_service
+    if utils.is_missing(config.trial_concurrency):
+        config.trial_concurrency = 1
+    if config.training_service.platform == "local" and config.trial_gpu_number and not torch.cuda.is_available():
+        _logger.warning("trial_gpu_number is %d, but there is no GPU: trials run on the CPU", config.trial_gpu_number)
+        config.trial_gpu_number = None
     return config
+
+
+def _engine_name(config: NasExperimentConfig | None) -> str | None:
+    engine = None if config is None else getattr(config, "execution_engine", None)
+    if engine is None or utils.is_missing(engine):
+        return None
+    return engine if isinstance(engine, str) else engine.name
+
+
+def _python_path() -> list[str]:
+    return [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+
+
+def _quiet(level: int) -> None:
+    for name in ("nni.experiment", "nni.nas.experiment", "nni.runtime"):
+        logging.getLogger(name).setLevel(max(level, logging.getLogger(name).level))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 import re
 from collections.abc import Mapping
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 _COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
 _MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 _AMOUNT = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+# Weighted sums of costs are taken in steps of one to so many.
+_SHARES = 4
 _WORDS = {"flops": "FLOPs", "params": "parameters", "activations": "activations", "latency": "latency"}
 
 
@@ -83,16 +87,18 @@ class Limits:
     def violated(self, costs: Mapping[str, Any]) -> str:
         """Which limits one arch's costs are beyond, in one line; empty if none."""
         return ", ".join(
-            f"{_WORDS[name]} {_apart(name, costs[name], limit)}"
+            f"{_WORDS[name]} {' > '.join(_apart(name, costs[name], limit))}"
             for name, limit in self.given.items()
             if _cost(costs, name) > limit
         )
 
 
-def _apart(name: str, cost: float, limit: float) -> str:
-    shown = written(name, cost), written(name, limit)
-    # The limit may be missed by less than is shown.
-    return f"{shown[0]} > {shown[1]}" if shown[0] != shown[1] else f"{cost:,} > {limit:,}"
+def _apart(name: str, cost: float, limit: float) -> tuple[str, str]:
+    """Both as text that shows their difference."""
+    short = written(name, cost), written(name, limit)
+    if short[0] != short[1]:
+        return short
+    return (f"{cost:.9g} ms", f"{limit:.9g} ms") if name == "latency" else (f"{cost:,.0f}", f"{limit:,.0f}")
 
 
 def _cost(costs: Mapping[str, Any], name: str) -> Any:
@@ -102,48 +108,41 @@ def _cost(costs: Mapping[str, Any], name: str) -> Any:
 
 
 def cheapest(model: CostModel, limits: Limits) -> dict[str, Any]:
-    """The arch that is farthest within the limits, as a share of the one that is nearest to being broken.
+    """The arch of which the limit that it comes nearest to is the farthest away; without limits that of least FLOPs.
 
-    With one limit, or where the costs go together, it is the cheapest arch there is. Where that of one cost is not that
-    of another, it is approached from both, one decision at a time.
+    With one limit it is the cheapest arch there is, exactly. With several it is the best of those that are cheapest by
+    some weighted sum of the costs, and of what changes of one decision make of it.
 
     Raises
     ------
     InputError
         If a limit is below the least that any arch costs, which it names.
     """
-    given = limits.given or {"flops": math.inf}
-    starts = []
-    for name, limit in given.items():
-        if name not in model.names:
-            _cost({}, name)
-        starts.append(model.least(name))
-        least = model.of(starts[-1])[name]
+    given = limits.given or {"flops": 1.0}
+    for name, limit in limits.given.items():
+        _cost(dict.fromkeys(model.names), name)
+        least = model.of(model.least({name: 1.0}))[name]
         if least > limit:
-            raise InputError(
-                f"--max-{name} {written(name, limit)}: no arch keeps it, the least possible is "
-                f"{_apart(name, least, limit).split(' > ')[0]}"
-            )
-    return min((_descend(model, given, arch) for arch in starts), key=lambda arch: _share(model.of(arch), given))
+            least_text, limit_text = _apart(name, least, limit)
+            raise InputError(f"--max-{name} {limit_text}: no arch keeps it, the least possible is {least_text}")
 
+    def share(costs: Mapping[str, Any]) -> Any:
+        return functools.reduce(_larger, (costs[name] / limit for name, limit in given.items()))
 
-def _share(costs: Mapping[str, Any], given: Mapping[str, float]) -> Any:
-    """The largest part of a limit that is used up; (B,) for arrays."""
-    import numpy as np
-
-    return np.max([np.asarray(costs[name]) / limit for name, limit in given.items()], axis=0)
-
-
-def _descend(model: CostModel, given: Mapping[str, float], arch: dict[str, Any]) -> dict[str, Any]:
+    splits = [s for s in itertools.product(range(_SHARES + 1), repeat=len(given)) if sum(s) == _SHARES]
+    weights = [{n: k / given[n] for n, k in zip(given, split, strict=True) if k} for split in splits]
+    arch = min((model.least(w) for w in weights), key=lambda arch: float(share(model.of(arch))))
     while len(given) > 1:
         changed = [{**arch, k: v} for k, values in model.values.items() for v in values if v != arch[k]]
-        if not changed:
+        shares = share(model.batch(model.indices(changed))).tolist()
+        if min(shares, default=math.inf) >= share(model.of(arch)):
             break
-        shares = _share(model.batch(model.indices(changed)), given)
-        if shares.min() >= _share(model.of(arch), given):
-            break
-        arch = changed[int(shares.argmin())]
+        arch = changed[shares.index(min(shares))]
     return arch
+
+
+def _larger(a: Any, b: Any) -> Any:
+    return a + (b - a) * (b > a)
 
 
 @dataclass(frozen=True)
@@ -167,10 +166,10 @@ class Target:
     def penalty(self, expected: Mapping[str, Tensor]) -> Tensor:
         """``weight * |E[cost] / value - 1|``, for costs as `spaces.CostModel.expected` gives them.
 
-        The absolute reward of TuNAS (Bender et al. 2020, arXiv:2008.06120, section 3.2) on the differentiable
-        expectation of ProxylessNAS (Cai et al. 2019, arXiv:1812.00332, section 3.3.1). It is two-sided: a network below
-        the target is as little wanted as one above it, since larger ones tend to be better, and what no network may
-        exceed is a limit. In contrast to FBNet's and ProxylessNAS' terms, which grow with the cost wherever it is, its
-        weight need not be tuned anew for every target: from some weight on the target is met.
+        TuNAS' absolute reward function (Bender et al. 2020, arXiv:2008.06120) on ProxylessNAS' differentiable
+        expectation (Cai et al. 2019, arXiv:1812.00332, section 3.3.1). It is two-sided: a target is what a network may
+        cost, and one that stays below it gives accuracy away; what none may exceed is a limit. The terms of FBNet and
+        ProxylessNAS push wherever the cost is, so their weight decides where the search ends, and is to be tuned by
+        whole searches; with this one the search ends at the target, whatever the weight, once it is large enough.
         """
         return self.weight * (_cost(expected, self.name) / self.value - 1).abs()

@@ -26,7 +26,9 @@ from . import strategies
 from .budget import Budget, detector_space, read_budget
 from .callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
 from .collapse import collapse
+from .device import device_of
 from .experiment import RetiariiExeConfig, RetiariiExperiment
+from .latency_table import LatencyTable
 from .plots import plot_probabilities
 from .rating import Rating
 from .retrain import Retraining, random_archs
@@ -118,7 +120,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     if in_head and options.task == "classify":
         raise InputError(f"{options.cfg}: '{in_head[0]}' is a choice of the head: search it with --task detect")
     whole = detector_space(space, task.detector, options.detector is None)
-    costs = CostModel(whole, options.cost_imgsz, open_table(options, accelerator))
+    costs = cost_model(whole, options.cost_imgsz, options.latency_table, options.device)
     budget = read_budget(options, costs)
     run.write_config(asdict(options))
 
@@ -163,13 +165,15 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     return results
 
 
-def open_table(options: Options, accelerator: str) -> Any:
-    """The latency table that `options` name; None where none is needed."""
-    if options.latency_table is None:
-        return None
-    from .latency_table import LatencyTable
-
-    return LatencyTable(options.latency_table)
+def cost_model(space: Space, imgsz: int, latency_table: str | None, device: str) -> CostModel:
+    """Costs of the networks of `space`; what a latency table lacks is measured, and written into it."""
+    if latency_table is None:
+        return CostModel(space, imgsz)
+    table = LatencyTable(latency_table, device_of(device))
+    try:
+        return CostModel(space, imgsz, table)
+    finally:
+        table.save()
 
 
 def _cost(network: Network, imgsz: int) -> dict[str, Any]:

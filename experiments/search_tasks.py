@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from spaces import nni_compat  # isort: skip
@@ -15,7 +15,6 @@ from spaces import nni_compat  # isort: skip
 import pytorch_lightning as pl
 import torch
 from torch import nn
-from torch.optim.swa_utils import update_bn
 
 from data import EpochSampler, classification, collate, detection, detection_split
 from models.classifier import Classifier
@@ -23,10 +22,12 @@ from models.detector import Model, check_imgsz
 from models.errors import InputError
 from models.grammar import read_config
 from models.network import Network
+from optimizer import calibrate_bn
 from spaces import NASBACKBONE, NASDETECTOR, Space
 
 from .callbacks import OrderlyInterrupt
 from .evaluator import Classification, ClassificationModule, DataLoader, Detection, DetectionModule
+from .resize import resized, resolution_of
 from .tasks.detect import Part, halves, search_loaders
 from .trainer import interruptible
 
@@ -63,12 +64,15 @@ class SearchTask(Protocol):
     def network(self, cfg: Mapping[str, Any]) -> Network:
         """The plain network of a frozen YAML."""
 
-    def measure(self, network: Network) -> float:
+    def measure(self, network: Network, calibrated: bool = True) -> float:
         """The metric on unseen data, after the batch norms' statistics were taken anew from the training data.
 
         A slice of a mixture has statistics of the mixture, and with YOLOv5's momentum of 0.03 a short training leaves
         the moving averages near their start, so every network of a comparison is measured like this.
         """
+
+    def calibrated(self, network: Network, batches: int | None = None) -> Network:
+        """A copy with batch norm statistics of so many batches of training data (all), at its resolution."""
 
     def rate(self, network: Network) -> float:
         """The metric on the data of the architecture, for searches to go by; statistics from some training batches."""
@@ -138,20 +142,24 @@ class ClassifyTask:
     def network(self, cfg: Mapping[str, Any]) -> Classifier:
         return Classifier(cfg, self.data.nc)
 
-    def measure(self, network: Network) -> float:
-        return self._accuracy(network, self.data.val)
+    def measure(self, network: Network, calibrated: bool = True) -> float:
+        return self._accuracy(self.calibrated(network) if calibrated else network, self.data.val)
 
     def rate(self, network: Network) -> float:
-        return self._accuracy(network, self.data.arch, _RATING_BATCHES)
+        return self._accuracy(self.calibrated(network, _RATING_BATCHES), self.data.arch)
+
+    def calibrated(self, network: Network, batches: int | None = None) -> Network:
+        loader = itertools.islice(self._loader(self.data.train), batches)
+        return calibrate_bn(network, (self._input(network, x) for x, _ in loader))
+
+    def _input(self, network: Network, images: torch.Tensor) -> torch.Tensor:
+        return resized(images.to(next(network.parameters()).device), resolution_of(network, images.shape[-1]))
 
     @torch.no_grad()
-    def _accuracy(self, network: Network, split: Any, statistics: int | None = None) -> float:
-        """On `split`, with batch norm statistics of so many batches."""
-        device = next(network.parameters()).device
-        update_bn(itertools.islice(self._loader(self.data.train), statistics), network, device=device)
+    def _accuracy(self, network: Network, split: Any) -> float:
         network.eval()
         loader: Any = DataLoader(split, batch_size=self.options.batch, num_workers=0)
-        right = sum(int((network(x.to(device)).argmax(1).cpu() == labels).sum()) for x, labels in loader)
+        right = sum(int((network(self._input(network, x)).argmax(1).cpu() == labels).sum()) for x, labels in loader)
         return right / len(split)
 
     def train(self, network: Network, epochs: int, callbacks: Sequence[pl.Callback]) -> float:
@@ -184,33 +192,40 @@ class DetectTask:
         return NASDETECTOR(self.options.cfg, self.data.nc)
 
     def evaluator(self, **trainer: Any) -> Detection:
-        return Detection(
-            self.data.names, self.options.imgsz, learning_rate=self.options.lr, **self._loaders, **trainer
-        )
+        return Detection(self.data.names, self.options.imgsz, learning_rate=self.options.lr, **self._loaders, **trainer)
 
     def network(self, cfg: Mapping[str, Any]) -> Model:
         return Model(read_config(cfg, nc=self.data.nc))
 
-    def measure(self, network: Network) -> float:
-        return self._map(network, self.data.val)
+    def measure(self, network: Network, calibrated: bool = True) -> float:
+        return self._map(self.calibrated(network) if calibrated else network, self._images)
 
     def rate(self, network: Network) -> float:
-        return self._map(network, self._seen_by_arch(), _RATING_BATCHES)
+        return self._map(self.calibrated(network, _RATING_BATCHES), self._seen_by_arch)
 
-    @functools.cache  # noqa: B019  (a task lives as long as its run)
-    def _seen_by_arch(self) -> Part:
-        """The architecture's half of the training images, as they are."""
-        images, _ = detection_split(self.options.data, "train", self.options.imgsz)
-        return Part(images, halves(len(images), self.options.seed)[1])
-
-    def _map(self, network: Network, images: Any, statistics: int | None = None) -> float:
-        """mAP50-95 on `images`, with batch norm statistics of so many batches."""
+    def calibrated(self, network: Network, batches: int | None = None) -> Network:
         module = self._module()
         module.set_model(network)
         device = next(network.parameters()).device
         train = search_loaders(self.data, self.options.batch, self.options.seed, bilevel=True)["train_dataloaders"]
-        batches = itertools.islice(train, statistics)
-        update_bn((module.network_input(batch.images.to(device)) for batch in batches), network)
+        given = (b._replace(images=b.images.to(device)) for b in itertools.islice(train, batches))
+        return calibrate_bn(network, map(module.inputs, given))
+
+    @functools.cache  # noqa: B019  (a task lives as long as its run)
+    def _images(self, side: int) -> Any:
+        """The validation images at a resolution."""
+        return self.data.val if side == self.options.imgsz else detection_split(self.options.data, "val", side)[0]
+
+    @functools.cache  # noqa: B019
+    def _seen_by_arch(self, side: int) -> Part:
+        """The architecture's half of the training images, as they are."""
+        images, _ = detection_split(self.options.data, "train", side)
+        return Part(images, halves(len(images), self.options.seed)[1])
+
+    def _map(self, network: Network, images: Callable[[int], Any]) -> float:
+        """mAP50-95 on what `images` gives at the network's resolution."""
+        module = self._module()
+        module.set_model(network)
         trainer = pl.Trainer(
             accelerator=self.accelerator,
             devices=1,
@@ -219,7 +234,8 @@ class DetectTask:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        loader: Any = DataLoader(images, batch_size=self.options.batch, collate_fn=collate, num_workers=0)
+        split = images(resolution_of(network, self.options.imgsz))
+        loader: Any = DataLoader(split, batch_size=self.options.batch, collate_fn=collate, num_workers=0)
         with interruptible(trainer):
             trainer.validate(module, loader, verbose=False)
         return float(module.measured["map50_95"])

@@ -36,6 +36,7 @@ from .weights import Start, read_weights, transfer
 assert nni_compat.nni is not None
 
 _PRECISIONS = {"auto": None, "32": "32-true", "16-mixed": "16-mixed", "bf16-mixed": "bf16-mixed"}
+_FINETUNE = 0.1  # share of the learning rate where the weights are trained: those of a supernet's slice
 _SHOWN = ("train_box", "train_obj", "train_cls", "val_loss", "map50", "map50_95")
 _RUN = "NAS_TRAIN_RUN"  # tells the other processes of a distributed training the run's folder
 
@@ -70,6 +71,8 @@ class Options:
     sync_bn: bool
     workers: int | None
     plugin: list[str]
+    supernet: str | None = None
+    arch: str = "max"
 
 
 def is_first_process() -> bool:
@@ -101,7 +104,9 @@ def train(options: Options, run: RunFolder, resume: bool = False) -> dict[str, A
         load_plugin(plugin)
     checkpoint = run.path / "last.ckpt"
     resume = resume and checkpoint.exists()
-    start = read_weights(options.weights) if options.weights and not resume else None
+    start = None if resume else _start(options)
+    if start is not None and start.is_slice and options.lr0 is None:
+        options = replace(options, lr0=_lr0(options) * _FINETUNE)
     config = _config(options, run, start, resume)
     Model(config).check_imgsz(options.imgsz)
     data = detection(options.data, options.imgsz, _hyp(options), options.seed)
@@ -145,17 +150,17 @@ def _module(options: Options, model: Model, data: DetectionData, run: RunFolder,
     """The training loop, paced by the recipe."""
     batches = -(-(len(data.train) // options.devices) // (options.batch // options.devices))
     recipe = recipe_of(options.recipe, options.epochs, batches, options.batch)
-    sgd = options.optimizer == "sgd"
     schedule = Schedule(
         epochs=options.epochs,
         batches=batches,
-        lr0=options.lr0 or (0.01 if sgd else 0.001),
+        lr0=_lr0(options),
         lrf=options.lrf,
         momentum=options.momentum,
         warmup=recipe.warmup,
         accumulate=recipe.accumulate,
         cosine=options.cosine,
-        warmup_bias_lr=0.1 if sgd else 0.0,
+        # YOLOv5's 0.1 is for weights at their beginning; it would undo trained ones that are to be finetuned.
+        warmup_bias_lr=min(0.1, 10 * _lr0(options)) if options.optimizer == "sgd" else 0.0,
     )
     say(
         f"{options.epochs} epochs of {batches} batches; warm-up of {recipe.warmup} batches; "
@@ -181,6 +186,18 @@ def _module(options: Options, model: Model, data: DetectionData, run: RunFolder,
     )
 
 
+def _lr0(options: Options) -> float:
+    return options.lr0 or (0.01 if options.optimizer == "sgd" else 0.001)
+
+
+def _start(options: Options) -> Start | None:
+    if options.supernet is not None:
+        from .subnets import start_of_slice
+
+        return start_of_slice(options.supernet, options.arch)
+    return read_weights(options.weights) if options.weights else None
+
+
 class _Say:
     """Prints in the first process only."""
 
@@ -193,8 +210,10 @@ class _Say:
 
 
 def _check(options: Options, accelerator: str) -> None:
-    if options.cfg is None and options.weights is None:
+    if options.cfg is None and options.weights is None and options.supernet is None:
         raise InputError("say what to train: --cfg models/yolov5n.yaml, or --weights detector.pt")
+    if options.supernet is not None and (options.cfg or options.weights):
+        raise InputError("--supernet gives YAML and weights: leave --cfg and --weights out")
     if options.batch % options.devices:
         raise InputError(f"--batch {options.batch} cannot be shared out evenly between --devices {options.devices}")
     if options.sync_bn and accelerator != "gpu":

@@ -11,7 +11,7 @@ from spaces import nni_compat  # isort: skip
 
 import numpy as np
 import torch
-from torch import Tensor, nn, optim
+from torch import nn, optim
 from torch.utils.data import DataLoader, Subset
 
 from data import Batch, DetectionData, EpochSampler, collate
@@ -20,6 +20,7 @@ from models.errors import InputError
 from models.files import save_detector
 
 from .ema import EMA
+from .resize import resized
 from .schedule import Schedule
 from .tasks.detect import DetectionModule
 
@@ -213,10 +214,3 @@ def multi_scale_side(imgsz: int, stride: int, seed: int, iteration: int) -> int:
     """Side of an iteration's images: a multiple of `stride` between half and one and a half times `imgsz`."""
     low, high = -(-imgsz // (2 * stride)), imgsz * 3 // (2 * stride)
     return int(np.random.default_rng([seed, iteration]).integers(low, high + 1)) * stride
-
-
-def resized(images: Tensor, side: int) -> Tensor:
-    """(N, C, S, S) -> (N, C, side, side)."""
-    if images.shape[-1] == side:
-        return images
-    return nn.functional.interpolate(images, size=(side, side), mode="bilinear", align_corners=False)

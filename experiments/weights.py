@@ -15,12 +15,13 @@ _OWN = ("anchors",)  # buffers that are the new detector's own: its anchors were
 
 
 class Start(NamedTuple):
-    """A detector as found in a file; `arch` if a search found it."""
+    """A detector as found in a file; `arch` if a search found it, `is_slice` if it was cut out of a trained supernet."""
 
     cfg: dict[str, Any]
     state: dict[str, Tensor]
     file: str
     arch: dict[str, Any] | None = None
+    is_slice: bool = False
 
 
 class Transfer(NamedTuple):
@@ -47,7 +48,8 @@ def read_weights(path: str | Path) -> Start:
         model, content = load_weights(path)
     except InputError as e:
         raise InputError(f"--weights {e}") from None
-    return Start(model.config.raw, model.state_dict(), str(path), content.get("arch"))
+    raw, found = model.config.raw, content.get("is_slice", False)
+    return Start(raw, model.state_dict(), str(path), content.get("arch"), bool(found))
 
 
 def transfer(start: Start, model: Model) -> Transfer:

@@ -4,6 +4,7 @@ from models.lazy import lazy_exports
 
 _EXPORTS = {
     "NMS": "export",
+    "calibrate_bn": "calibrate",
     "export_onnx": "export",
     "export_openvino": "export",
     "match_nas": "match",

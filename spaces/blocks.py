@@ -20,9 +20,12 @@ from torch import Tensor, nn
 
 from models.blocks import Bottleneck, Conv, activation
 from models.blocks.conv import BatchNorm2d
+from models.blocks.drop_path import drop_path
 from models.grammar import Call
 
+from .fused import fast_layout, mixed_conv, norm_act, weights_of
 from .nas_rows import ACTIVATIONS, BOTTLENECK_RATIOS, NASC3Row, NASConvRow, kernel_candidates
+from .supernet import MixedLayer
 
 
 class NASConv(nn.Module):
@@ -35,7 +38,15 @@ class NASConv(nn.Module):
         self.act = LayerChoice([activation(Call(name)) for name in ACTIVATIONS], label=f"{label}_act")
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.bn(self.conv(x)))
+        if not isinstance(self.conv, MixedLayer) or not isinstance(self.act, MixedLayer):
+            return self.act(self.bn(self.conv(x)))
+        kernel, act = self.conv.chosen, self.act.chosen
+        if isinstance(kernel, int) and isinstance(act, int):
+            return self.act(self.bn(self.conv(x)))
+        y = mixed_conv(fast_layout(x), cast(Any, list(self.conv)), kernel)
+        if isinstance(act, int):
+            return norm_act(y, self.bn, [self.act[act]])
+        return norm_act(y, self.bn, [self.act[i] for i in act.paths], weights_of(act))
 
 
 class MutableBottleneck(ParametrizedModule, Bottleneck, wraps=Bottleneck):  # type: ignore[call-arg]
@@ -56,6 +67,12 @@ class MixedBottleneck(MixedOperation, Bottleneck):
     def super_init_argument(self, name: str, value_choice: Any) -> int:
         return max(traverse_all_options(value_choice))
 
+    def __post_init__(self) -> None:
+        self.widths = list(traverse_all_options(self.mutable_arguments["hidden"]))
+        # Row by width, 1 for each channel that it has.
+        channels = torch.arange(max(self.widths)) < torch.tensor(self.widths)[:, None]
+        self.register_buffer("channels", channels.float(), persistent=False)
+
     def freeze_weight(self, hidden: int, **_: Any) -> dict[str, Tensor]:
         """State dict of the bottleneck of `hidden` channels."""
         state = {f"cv1.bn.{k}": v if v.ndim == 0 else v[:hidden] for k, v in self.cv1.bn.state_dict().items()}
@@ -64,13 +81,18 @@ class MixedBottleneck(MixedOperation, Bottleneck):
         return {**state, **{f"cv2.bn.{k}": v for k, v in self.cv2.bn.state_dict().items()}}
 
     def forward_with_args(self, hidden: int | Mapping[int, Tensor], x: Tensor) -> Tensor:
-        if isinstance(hidden, int):
-            y = self._sliced(hidden, x)
-        else:
-            channels = torch.arange(self.cv1.conv.out_channels, device=x.device)
-            weights = [torch.as_tensor(p) * (channels < width) for width, p in hidden.items()]
-            y = self.cv2(self.cv1(x) * torch.stack(weights).sum(0).view(1, -1, 1, 1))
-        return x + y if self.add else y
+        y = self._sliced(hidden, x) if isinstance(hidden, int) else self._masked(hidden, x)
+        return x + drop_path(y, self.drop_prob, self.training) if self.add else y
+
+    def _masked(self, hidden: Mapping[int, Tensor], x: Tensor) -> Tensor:
+        widest = max(hidden)
+        channels = torch.arange(widest, device=x.device)
+        mask = torch.stack([torch.as_tensor(p) * (channels < width) for width, p in hidden.items()]).sum(0)
+        first, second = self.cv1, self.cv2
+        y = nn.functional.conv2d(x, first.conv.weight[:widest])
+        y = norm_act(y, cast(nn.BatchNorm2d, first.bn), [first.act], mask=mask)
+        y = nn.functional.conv2d(y, second.conv.weight[:, :widest], padding=second.conv.padding)
+        return norm_act(y, cast(nn.BatchNorm2d, second.bn), [second.act])
 
     def _sliced(self, hidden: int, x: Tensor) -> Tensor:
         conv, bn = self.cv1.conv, cast(nn.BatchNorm2d, self.cv1.bn)
@@ -109,6 +131,28 @@ class NASC3Candidate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1))
+
+
+class MixedWidths(MixedLayer):
+    """A C3's layer choice of widths in a supernet."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        chosen = self.chosen
+        if isinstance(chosen, int):
+            return super().forward(x)
+        x = fast_layout(x)
+        total: Tensor | None = None
+        for i in chosen.paths:
+            c3 = cast(NASC3Candidate, self[i])
+            y = c3.cv3.conv(torch.cat((c3.m(c3.cv1(x)), c3.cv2(x)), 1))
+            y = norm_act(y, cast(nn.BatchNorm2d, c3.cv3.bn), [c3.cv3.act], chosen.weights[i : i + 1])
+            total = y if total is None else total.add_(y)
+        return cast(Tensor, total)
+
+    @classmethod
+    def mutate(cls, module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]) -> Any:
+        widths = type(module) is LayerChoice and all(isinstance(c, NASC3Candidate) for c in module)
+        return cls(module, mutate_kwargs["active"]) if widths and "active" in mutate_kwargs else None
 
 
 def build_nas_conv(row: NASConvRow, c1: int) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,19 +13,20 @@ from torch import Tensor
 from models.errors import InputError
 
 from .cost_block import Block
-from .cost_rows import DENSE, Labels, Rows, RowTables, Table, signed_terms
+from .cost_rows import Group, Labels, Rows, RowTables, Table, largest, signed_terms
 from .space import Arch, Space
 
 _COUNTED = ("params", "flops", "activations")
-# A latency is measured, not counted: fewer combinations are worth their time.
-_DENSE_LATENCY = 9
+# Up to so many combinations of a row's own decisions are all built; beyond, it is cut into terms. To measure a latency
+# takes longer than to count.
+_DENSE, _DENSE_LATENCY = 64, 9
 
 
 class BlockLatency(Protocol):
     """What tells the latency of a block, such as `experiments.latency_table.LatencyTable`."""
 
-    def latency(self, block: Block) -> float:
-        """Milliseconds for one image."""
+    def parts(self, block: Block) -> Mapping[str, float]:
+        """Milliseconds for one image by submodule, each without those within it; their sum is the block's latency."""
 
 
 class CostModel:
@@ -42,9 +43,8 @@ class CostModel:
         Side of the images; where the YAML has a `resolution`, that is meant.
     latency
         Gives the latency of blocks. That of a network is their sum (FBNet, Wu et al. 2019, arXiv:1812.03443, section
-        3.2). Rows with more than 9 combinations of decisions are cut into terms here too, which is an approximation:
-        what a kernel, an activation or a bottleneck adds is taken to be the same beside any other that it shares no
-        operation with.
+        3.2). Of a row with more than 9 combinations of decisions not all blocks are measured: a submodule is taken to
+        last as long in any of them that it has the same operations in.
 
     Attributes
     ----------
@@ -168,19 +168,28 @@ class CostModel:
             given[label] = torch.tensor(values, dtype=torch.float64, device=device)
         return given
 
-    def least(self, name: str) -> Arch:
-        """An arch for which `name` is least of all, exactly; what makes no difference is as upstream builds it.
+    def least(self, weights: Mapping[str, float]) -> Arch:
+        """An arch of which the weighted sum of costs is least of all, exactly; what makes no difference is upstream's.
 
         By eliminating one decision after another (Dechter 1999, doi:10.1016/S0004-3702(99)00059-4).
+
+        Parameters
+        ----------
+        weights
+            Name to weight; others are left aside.
         """
-        offset = self.names.index(name)
-        tables, i = (self._kinds[0], offset) if offset < len(_COUNTED) else (self._kinds[1], 0)
-        left = [Table(t.labels, t.values[i : i + 1]) for t in tables]
+        left: list[Table] = []
+        for tables, names in zip(self._kinds, (_COUNTED, ("latency",)), strict=False):
+            w = np.array([weights.get(name, 0.0) for name in names])
+            left += [Table(t.labels, np.tensordot(w, t.values, 1)[None]) for t in tables if w.any()]
         eliminated: list[tuple[str, Labels, np.ndarray]] = []
         while open_labels := {label for t in left for label in t.labels}:
-            label = min(open_labels, key=lambda k: (self._size(self._beside(left, k)), k))
+            label = min(open_labels, key=lambda k: (math.prod(self._sizes(self._beside(left, k))), k))
             labels = self._beside(left, label)
-            (table,) = _fold([t for t in left if label in t.labels] + [_zeros(labels, self.values)], self.labels)
+            (table,) = _fold(
+                [t for t in left if label in t.labels] + [Table(labels, np.zeros((1, *self._sizes(labels))))],
+                self.labels,
+            )
             axis = 1 + labels.index(label)
             others = tuple(k for k in labels if k != label)
             eliminated.append((label, others, table.values.argmin(axis)[0]))
@@ -196,14 +205,15 @@ class CostModel:
         found = {k for t in tables if label in t.labels for k in t.labels}
         return tuple(k for k in self.labels if k in found)
 
-    def _size(self, labels: Labels) -> int:
-        return math.prod(len(self.values[k]) for k in labels)
+    def _sizes(self, labels: Labels) -> list[int]:
+        return [len(self.values[k]) for k in labels]
 
 
 def _count(rows: Rows, tables: RowTables) -> list[Table]:
     """Terms of a row's counted costs; what it gives to other rows goes into `rows`."""
     found, outputs = [], []
-    for labels, factor in signed_terms(tables.groups(Block.parts, DENSE, exact=True)).items():
+    depends = tables.dependencies(Block.parts, _DENSE, exact=True)
+    for labels, factor in signed_terms(depends.values()).items():
         table = tables.tabulate(labels, lambda b: (*tables.cost(b)[:3], tables.output(b)), np.int64)
         found.append(Table(table.labels, table.values[:3] * factor).squeeze())
         outputs.append(Table(table.labels, table.values[3:]).squeeze())
@@ -213,13 +223,17 @@ def _count(rows: Rows, tables: RowTables) -> list[Table]:
 
 
 def _measure(tables: RowTables, latency: BlockLatency) -> list[Table]:
-    """Terms of a row's latency."""
-    groups = tables.groups(Block.operations, _DENSE_LATENCY, exact=False)
-    found = []
-    for labels, factor in signed_terms(groups).items():
-        table = tables.tabulate(labels, lambda b: (latency.latency(b),), np.float64)
-        found.append(Table(table.labels, table.values * factor))
-    return found
+    """Terms of a row's latency: every submodule's is in the first group that has all that it depends on."""
+    depends = tables.dependencies(Block.operations, _DENSE_LATENCY, exact=False)
+    groups = largest(depends.values())
+
+    def home(name: str) -> Group:
+        return next(g for g in groups if depends.get(name, frozenset()) <= g)
+
+    def within(group: Group) -> Callable[[Block], list[float]]:
+        return lambda block: [sum(ms for name, ms in latency.parts(block).items() if home(name) == group)]
+
+    return [tables.tabulate(group, within(group), np.float64) for group in groups]
 
 
 def _fold(tables: Iterable[Table], order: Labels) -> list[Table]:
@@ -233,7 +247,3 @@ def _fold(tables: Iterable[Table], order: Labels) -> list[Table]:
             sizes = iter(values.shape[1:])
             folded[home] += values.reshape(len(values), *(next(sizes) if k in labels else 1 for k in home))
     return [Table(labels, values) for labels, values in folded.items()]
-
-
-def _zeros(labels: Labels, values: Mapping[str, Sequence[Any]]) -> Table:
-    return Table(labels, np.zeros((1, *(len(values[k]) for k in labels)), np.int64))

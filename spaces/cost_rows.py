@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -34,8 +34,6 @@ Group = frozenset[str]
 # Label to index of a value.
 Point = Mapping[str, int]
 
-# Up to so many combinations of a row's own decisions are all built; beyond, it is cut into terms.
-DENSE = 64
 # Combinations in one table, and blocks built for it.
 _COMBINATIONS, _BLOCKS = 5_000_000, 50_000
 # Random archs around which a cut is found, and on which it is checked.
@@ -134,11 +132,6 @@ class RowTables:
         self._frozen: dict[tuple[int, ...], Row] = {}
         self._modules: dict[str, Any] = {}
 
-    @property
-    def size(self) -> int:
-        """Combinations of the row's own decisions."""
-        return math.prod(self.rows.sizes[label] for label in self.own)
-
     def block(self, own: tuple[int, ...], fed: Sequence[int]) -> Block:
         """The block at indices of the own decisions' values, fed with `fed` (indices of `Rows.fed`)."""
         space = self.rows.space
@@ -151,7 +144,9 @@ class RowTables:
             self._frozen[own] = replace(self.row, number=number, module=module, args=tuple(values), kwargs=kwargs)
         channels, shapes, (imgsz, *_) = zip(*(self.rows.fed[i] for i in fed), strict=True)
         if lookup(self._frozen[own]).cls is Detect and (odd := [s for s in shapes if imgsz % s[-1]]):
-            raise self.row.error(f"images of {imgsz} pixels are no multiple of the stride: a level has {odd[0][-1]} cells")
+            raise self.row.error(
+                f"images of {imgsz} pixels are no multiple of the stride: a level has {odd[0][-1]} cells"
+            )
         return Block(space.config, self._frozen[own], channels, shapes, imgsz)
 
     def at(self, point: Point) -> Block:
@@ -195,22 +190,22 @@ class RowTables:
             "or equal labels"
         )
 
-    def groups(self, look: Callable[[Block], Mapping[str, Any]], dense: int, exact: bool) -> list[Group]:
-        """Sets of own decisions that interact.
+    def dependencies(self, look: Callable[[Block], Mapping[str, Any]], dense: int, exact: bool) -> dict[str, Group]:
+        """Which own decisions each submodule depends on; together they do not interact beyond those sets.
 
         Parameters
         ----------
         look
             Submodule to what shows its cost. One decision at a time is changed around the arch of all first values,
-            the one of all last values, and random ones.
+            the one of all last values, and a random one.
         dense
-            Up to so many combinations, all decisions are one group.
+            Up to so many combinations, the row is one part that depends on all decisions.
         exact
             The counted costs are checked on random archs. Where they do not follow, decisions are changed there, too.
         """
-        together = [frozenset(self.own)]
-        if self.size <= dense:
-            return together
+        all_of_them = {"": frozenset(self.own)}
+        if math.prod(self.rows.sizes[label] for label in self.own) <= dense:
+            return all_of_them
         rng = random.Random(0)
         sizes = {k: self.rows.sizes[k] for k in self.rows.ordered((*self.own, *self.given))}
 
@@ -218,35 +213,43 @@ class RowTables:
             return [{k: rng.randrange(n) for k, n in sizes.items()} for _ in range(count)]
 
         points: Sequence[Point] = [dict.fromkeys(sizes, 0), {k: n - 1 for k, n in sizes.items()}, *drawn(_AROUND)]
-        depends: dict[str, Group] = {}
-        found: list[Group] = []
+        # What the row is fed with varies in every term, and with it decisions that it shares with the row.
+        shared = frozenset(self.own) & frozenset(self.given)
+        found: dict[str, Group] = {"": shared}
         while points:
+            before = dict(found)
             for point in points:
-                self._vary(point, look, depends)
-            shared = frozenset(self.own) & frozenset(self.given)
-            before, found = found, [labels | shared for labels in depends.values()] or [shared]
+                for name, label in self._changes(point, look):
+                    found[name] = found.get(name, shared) | {label}
             if found == before:
-                return together
+                return all_of_them
             points = [p for p in drawn(_CHECKED) if not self._holds(found, p)][:1] if exact else []
         return found
 
-    def _vary(self, point: Point, look: Callable[[Block], Mapping[str, Any]], depends: dict[str, Group]) -> None:
+    def _changes(self, point: Point, look: Callable[[Block], Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+        """(submodule, own decision that changes it when it alone is changed at `point`)."""
         here = look(self.at(point))
         for label in self.own:
             for i in range(self.rows.sizes[label]):
                 there = here if i == point[label] else look(self.at({**point, label: i}))
-                for name in here.keys() | there.keys():
-                    if here.get(name) != there.get(name):
-                        depends[name] = depends.get(name, frozenset()) | {label}
+                yield from ((name, label) for name in here.keys() | there.keys() if here.get(name) != there.get(name))
 
-    def _holds(self, groups: Iterable[Group], point: Point) -> bool:
+    def _holds(self, depends: Mapping[str, Group], point: Point) -> bool:
+        """Whether the counted cost and the output at `point` follow from terms over what depends on one another."""
         total, outputs = np.zeros(3, np.int64), set()
-        for labels, factor in signed_terms(groups).items():
-            block = self.at({k: self._upstream[k] if k in self._upstream.keys() - labels else i for k, i in point.items()})
+        for labels, factor in signed_terms(depends.values()).items():
+            fixed = self._upstream.keys() - labels
+            block = self.at({k: self._upstream[k] if k in fixed else i for k, i in point.items()})
             total += factor * np.array(self.cost(block)[:3])
             outputs.add(self.output(block))
         block = self.at(point)
         return bool((total == self.cost(block)[:3]).all()) and self.output(block) in outputs
+
+
+def largest(groups: Iterable[Group]) -> list[Group]:
+    """The groups that are within no other, in an order of their own."""
+    sets = set(groups)
+    return sorted((g for g in sets if not any(g < other for other in sets)), key=sorted)
 
 
 def signed_terms(groups: Iterable[Group]) -> dict[Group, int]:
@@ -257,12 +260,11 @@ def signed_terms(groups: Iterable[Group]) -> dict[Group, int]:
     The decisions that vary in a term, to its factor: 1 for the largest groups, and what inclusion and exclusion gives
     for their intersections (the anchored decomposition of Kuo et al. 2010, Math. Comp. 79, with equal terms collected).
     """
-    sets = set(groups)
-    sets = frontier = {g for g in sets if not any(g < other for other in sets)}
+    sets = frontier = set(largest(groups))
     while frontier := {a & b for a, b in itertools.product(frontier, sets)} - sets:
         sets = sets | frontier
     factors: dict[Group, int] = {}
-    for labels in sorted(sets, key=len, reverse=True):
+    for labels in sorted(sets, key=lambda g: (-len(g), sorted(g))):
         factors[labels] = 1 - sum(f for other, f in factors.items() if labels < other)
     return {labels: f for labels, f in factors.items() if f}
 

@@ -18,24 +18,24 @@ from models.classifier import Classifier, build_classifier, classify
 from models.detector import Model
 from models.errors import InputError
 from models.grammar import Config, Row, choices_in, read_config
-from models.network import Network, build_row
+from models.heads import Detect
+from models.network import Network
 from models.registry import one_input
 
 from .active import Active
-from .blocks import BUILDERS, MixedBottleneck
+from .blocks import BUILDERS, MixedBottleneck, MixedWidths
+from .elastic import Builder, ElasticRow, ResolutionChoice
 from .space import Space, read_arch
 
 
-def _build_searchable(space: Space, config: Config, row: Row, c_in: Sequence[int]) -> tuple[nn.Module, int]:
-    if row.index in space.rows:
-        nas_row = space.rows[row.index]
-        return BUILDERS[type(nas_row)](nas_row, one_input(row, c_in)), nas_row.c2
-    for where, _ in choices_in(row):
-        raise row.error(
-            f"{where} is a choice, which supernets know in NASConv and NASC3 rows only; "
-            "spaces.freeze takes it everywhere"
-        )
-    return build_row(config, row, c_in)
+def _build_searchable(builder: Builder, config: Config, row: Row, c_in: Sequence[int]) -> tuple[nn.Module, int]:
+    nas_row = builder.space.rows.get(row.index)
+    if nas_row is None:
+        return builder.row(config, row, c_in)
+    if builder.wiring.is_fed_elastic(row):
+        raise row.error("its input has a width that is open, which NASConv and NASC3 cannot follow; Conv and C3 can")
+    builder.plain(row, nas_row.c2)
+    return BUILDERS[type(nas_row)](nas_row, one_input(row, c_in)), nas_row.c2
 
 
 class _Supernet:
@@ -54,6 +54,21 @@ class _Supernet:
     space: Space
     arch: dict[str, Any] | None = None
     active: Active
+    input: nn.Module
+
+    def _begin(self, config: Config) -> Builder:
+        self.space, self.active = Space(config), Active()
+        self.active.update(dict.fromkeys(self.space.decisions, 0))
+        return Builder(self.space, self.active)
+
+    @property
+    def resolution(self) -> int | None:
+        """Pixels a side of the images that what is active, or what NNI froze, is meant for; None if the YAML is silent."""
+        if self.arch is not None:
+            return cast("int | None", self.space.freeze_resolution(self.arch))
+        if isinstance(self.input, ResolutionChoice):
+            return self.input.side
+        return cast("int | None", self.space.config.raw.get("resolution"))
 
     def activate(self, arch: Mapping[str, Any]) -> None:
         """Set a supernet to the path of `arch`; labels that it lacks mean the block as upstream builds it."""
@@ -81,8 +96,12 @@ class NASBACKBONE(_Supernet, ModelSpace, Network):
 
     def __init__(self, cfg: str | Path | Mapping[str, Any], nc: int | None = None, ch: int | None = None) -> None:
         super().__init__()
-        self.space, self.active = Space(read_config(cfg, nc, ch)), Active()
-        build_classifier(self, self.space.config, build=lambda *row: _build_searchable(self.space, *row))
+        config = read_config(cfg, nc, ch)
+        if any(True for row in config.rows[config.num_backbone :] for _ in choices_in(row)):
+            config = config.backbone()  # what a head leaves open is no decision of the backbone's
+        builder = self._begin(config)
+        build_classifier(self, self.space.config, build=lambda *row: _build_searchable(builder, *row))
+        self.linear, self.input = builder.linear(cast(nn.Linear, self.linear)), builder.resolution()
 
     @classmethod
     def create_fixed_module(  # type: ignore[override]
@@ -92,7 +111,7 @@ class NASBACKBONE(_Supernet, ModelSpace, Network):
 
     def extra_oneshot_hooks(self, strategy: Any) -> list[Any]:
         """The supernet operations of our own blocks; NNI asks every model space for them."""
-        return [MixedBottleneck.mutate]
+        return [MixedWidths.mutate, MixedBottleneck.mutate]
 
     def forward(self, x: Tensor) -> Tensor:
         return classify(self, x)
@@ -107,8 +126,9 @@ class NASDETECTOR(_Supernet, ModelSpace, Model):
     def __init__(
         self, cfg: str | Path | Mapping[str, Any], nc: int | None = None, ch: int | None = None, anchors: Any = None
     ) -> None:
-        self.space, self.active = Space(read_config(cfg, nc, ch, anchors)), Active()
-        super().__init__(self.space.config, build=lambda *row: _build_searchable(self.space, *row))
+        builder = self._begin(read_config(cfg, nc, ch, anchors))
+        super().__init__(self.space.config, build=lambda *row: _build_searchable(builder, *row))
+        self.input = builder.resolution()
 
     @classmethod
     def create_fixed_module(  # type: ignore[override]
@@ -117,6 +137,11 @@ class NASDETECTOR(_Supernet, ModelSpace, Model):
         return Model(Space(read_config(cfg, nc, ch, anchors)).freeze(sample))
 
     extra_oneshot_hooks = NASBACKBONE.extra_oneshot_hooks
+
+    @property
+    def head(self) -> Detect:
+        last = self.model[-1]
+        return cast(Detect, last.block if isinstance(last, ElasticRow) else last)
 
 
 @contextmanager

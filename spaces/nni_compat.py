@@ -6,6 +6,7 @@ deleted the day NNI is replaced.
 
 from __future__ import annotations
 
+import time
 import warnings
 from typing import Any
 
@@ -15,8 +16,22 @@ warnings.filterwarnings("ignore", message=".*is found to be not a nn.Module.*")
 # Before anything of nni.nas.oneshot.pytorch: the other order ends in a circular import that NNI swallows, and the
 # one-shot strategies become stubs that raise when they are run.
 import nni.nas.strategy  # noqa: E402
+from nni.experiment import launcher, rest  # noqa: E402
 from nni.nas.oneshot.pytorch.base_lightning import BaseOneShotLightningModule  # noqa: E402
 from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule  # noqa: E402
+from nni.nas.oneshot.pytorch.supermodule.operation import MixedOperation  # noqa: E402
+from nni.runtime.tuner_command_channel import TunerCommandChannel  # noqa: E402
+from nni.runtime.tuner_command_channel.command_type import CommandType  # noqa: E402
+
+_PATIENCE_S = 60.0
+
+
+def _freeze_operation(self: Any, sample: Any) -> Any:
+    """A: NNI gives the frozen operation ``bias: None`` where it has no bias, which loading refuses."""
+    arguments = {**self.init_arguments, **{k: v.freeze(sample) for k, v in self.mutable_arguments.items()}}
+    operation = self.bound_type(**arguments)
+    operation.load_state_dict({k: v for k, v in self.freeze_weight(**arguments).items() if v is not None})
+    return operation
 
 
 def _ordered_arch_parameters(self: Any) -> list[Any]:
@@ -37,6 +52,40 @@ def _on_validation_epoch_end(self: Any) -> None:
     self.training_module.on_validation_epoch_end()
 
 
+def _receive_for_nas(self: Any) -> Any:
+    """G: on resume the manager sends earlier results and trials to the tuner; NNI's NAS side dies of these commands."""
+    while True:
+        command, data = _receive(self)
+        if command not in (CommandType.ImportData, CommandType.AddCustomizedTrialJob):
+            return command, data
+
+
+def _start_manager(*args: Any) -> Any:
+    global _manager
+    _manager = _start_rest_server(*args)
+    return _manager
+
+
+def _wait_for_manager(port: int, retry: int = 3, url_prefix: str | None = None) -> None:
+    """T: NNI gives its manager three seconds to start, which a busy machine does not keep."""
+    end = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            rest.get(port, "/check-status", url_prefix)
+            return
+        except OSError:  # of requests
+            if _manager is not None and _manager.poll() is not None:
+                raise RuntimeError(f"NNI's web manager ended with status {_manager.returncode}") from None
+            if time.monotonic() > end:
+                raise RuntimeError(f"NNI's web manager did not answer within {_PATIENCE_S:g} s") from None
+        time.sleep(0.1)
+
+
+_manager: Any = None
+_receive, _start_rest_server = TunerCommandChannel._receive, launcher._start_rest_server
+TunerCommandChannel._receive = _receive_for_nas
+launcher._start_rest_server, launcher._check_rest_server = _start_manager, _wait_for_manager
+MixedOperation.freeze = _freeze_operation
 DartsLightningModule.arch_parameters = _ordered_arch_parameters
 BaseOneShotLightningModule.on_validation_epoch_end = _on_validation_epoch_end
 

@@ -6,14 +6,14 @@ What a strategy decides, it writes there; no module knows of probabilities, cont
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from . import nni_compat  # isort: skip  # noqa: F401  (before anything else of nni)
 
 from nni.mutable import Categorical, MutableExpression
-from nni.nas.nn.pytorch import LayerChoice, ModelSpace, Repeat
-from nni.nas.oneshot.pytorch.strategy import no_default_hook
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableModule, Repeat
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from nni.nas.oneshot.pytorch.supermodule.operation import (
     NATIVE_MIXED_OPERATIONS,
@@ -54,9 +54,13 @@ class MixedLayer(LayerChoice, Searchable):
         super().__init__(choice.candidates, label=choice.label)
         self.active = active
 
+    @property
+    def chosen(self) -> int | Mixture:
+        """What is active of it."""
+        return self.active[self.label]
+
     def forward(self, x: Tensor) -> Tensor:
-        candidates = list(self)
-        chosen = self.active[self.label]
+        candidates, chosen = list(self), self.chosen
         return candidates[chosen](x) if isinstance(chosen, int) else weighted(chosen, lambda i: candidates[i](x))
 
     @classmethod
@@ -75,16 +79,15 @@ class MixedRepeat(Repeat, Searchable):
     def forward(self, x: Tensor) -> Tensor:
         depth = self._depth.value(self.active)
         if isinstance(depth, int):
-            for block in self.blocks[:depth]:
+            for block in itertools.islice(self.blocks, depth):
                 x = block(x)
             return x
-        weights = dict(depth)
-        total: Any = weights.get(0, 0) * x
-        for d, block in enumerate(self.blocks[: max(weights)], start=1):
+        mixed = [depth[0] * x] if 0 in depth else []
+        for d, block in enumerate(itertools.islice(self.blocks, max(depth)), start=1):
             x = block(x)
-            if d in weights:
-                total = total + weights[d] * x
-        return total
+            if d in depth:
+                mixed.append(depth[d] * x)
+        return cast(Tensor, sum(mixed))
 
     @classmethod
     def mutate(cls, module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]) -> Any:
@@ -112,11 +115,9 @@ class Expression:
         weights: dict[Any, Any] = {}
         paths = [(s,) if isinstance(s, int) else s.paths for s in settings]
         for indices in itertools.product(*paths):
-            weight: Any = 1
-            for setting, i in zip(settings, indices, strict=True):
-                weight = weight * (1 if isinstance(setting, int) else setting.weights[i])
-            value = self._values[indices]
-            weights[value] = weights.get(value, 0) + weight
+            each = [s.weights[i] for s, i in zip(settings, indices, strict=True) if not isinstance(s, int)]
+            weight, value = math.prod(each[1:], start=each[0]), self._values[indices]
+            weights[value] = weights[value] + weight if value in weights else weight
         return weights
 
 
@@ -135,12 +136,22 @@ class ActivePolicy(MixedOperationSamplingPolicy):
     def forward_argument(self, operation: MixedOperation, name: str) -> Any:
         if name in self._expressions:
             return self._expressions[name].value(self.active)
-        return operation.init_arguments[name]
+        # As the module has it now: a batch norm's momentum changes while its statistics are taken anew.
+        return getattr(operation, name, operation.init_arguments[name])
 
 
 def hooks() -> list[Any]:
     """NNI's hooks that make searchable modules of mutables; a mutable without one is refused."""
-    return [MixedLayer.mutate, MixedRepeat.mutate, *(o.mutate for o in NATIVE_MIXED_OPERATIONS), no_default_hook]
+    return [MixedLayer.mutate, MixedRepeat.mutate, *(o.mutate for o in NATIVE_MIXED_OPERATIONS), _refuse]
+
+
+def _refuse(module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]) -> bool:
+    if isinstance(module, MutableModule) and module.mutables and not isinstance(module, Searchable):
+        raise InputError(
+            f"'{name}' is a {type(module).__name__} with a choice, which supernets know of LayerChoice, Repeat, "
+            f"{', '.join(o.bound_type.__name__.removeprefix('Mutable') for o in NATIVE_MIXED_OPERATIONS)} only"
+        )
+    return True
 
 
 def decisions(space: nn.Module) -> dict[str, tuple[Any, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any, ClassVar, cast
 
 from spaces import nni_compat  # isort: skip
@@ -10,12 +11,15 @@ from spaces import nni_compat  # isort: skip
 import torch
 from nni.nas.oneshot.pytorch.base_lightning import BaseOneShotLightningModule
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
+from pytorch_lightning.strategies import ParallelStrategy
 from torch import Tensor, nn
 
+from models.errors import InputError
 from spaces.active import Active, Mixture
 from spaces.supernet import ActivePolicy, decisions, hooks
 
 from .derive import Arch, Budget, most_probable
+from .processes import average
 
 assert nni_compat.nni is not None
 
@@ -34,7 +38,13 @@ class OneShotModule(BaseOneShotLightningModule):
     budget
         Limits that an exported arch keeps; none if it is None.
     gradient_clip_val
-        Norm that the gradient of the weights is clipped to; Lightning's own does nothing under manual optimisation.
+        Norm that the gradient of the weights is clipped to. Lightning refuses its trainer's under manual optimisation.
+
+    Attributes
+    ----------
+    generator
+        Of everything that is drawn for the architecture, on the CPU. Dropout and data have no part in it, it is the
+        same in all processes of a distributed run, and checkpoints hold it.
     """
 
     def __init__(
@@ -48,14 +58,15 @@ class OneShotModule(BaseOneShotLightningModule):
         super().__init__(training_module)
         self.active, self.choices, self.budget = active, dict(choices), budget
         self.gradient_clip_val = gradient_clip_val
+        self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
 
     def probabilities(self) -> dict[str, Tensor]:
         """Label to (n,), the probability of every value."""
         raise NotImplementedError
 
-    def penalty(self) -> Tensor | float:
+    def penalty(self, probabilities: Mapping[str, Tensor]) -> Tensor | float:
         """What the budget adds to the loss of the architecture."""
-        return 0.0 if self.budget is None else self.budget.penalty(self.probabilities())
+        return 0.0 if self.budget is None else self.budget.penalty(probabilities)
 
     @torch.no_grad()
     def export(self) -> Arch:
@@ -71,6 +82,10 @@ class OneShotModule(BaseOneShotLightningModule):
     def activate(self, arch: Mapping[str, Any]) -> None:
         """Set the supernet to the path of `arch`."""
         self.active.set(arch, self.choices)
+
+    def take(self, indices: Iterable[int]) -> None:
+        """Set the supernet to a path: the index of a value for each decision, in the order of `choices`."""
+        self.active.update(zip(self.choices, indices, strict=True))
 
     def loss(self, batch: Any, batch_idx: int, log_as: str | None = "train") -> Tensor:
         """Loss of a batch of what is active.
@@ -95,6 +110,20 @@ class OneShotModule(BaseOneShotLightningModule):
         """Loss of a batch of what is active, outside of training."""
         return self.loss(self.training_module.transfer_batch_to_device(batch, self.device, 0), 0, None)
 
+    def backward_alone(self, loss: Tensor, **kwargs: Any) -> None:
+        """Backward without DDP's averaging, which wants all parameters in every backward: a path has few of them."""
+        strategy = self.trainer.strategy
+        with strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext():
+            self.manual_backward(loss, **kwargs)
+
+    def weights_optimizer(self) -> Any:
+        """The evaluator's own optimiser."""
+        given = cast(Any, self.optimizers())
+        own = [o for o in (given if isinstance(given, list) else [given]) if not hasattr(o, "is_arch_optimizer")]
+        if len(own) != 1:
+            raise InputError(f"one-shot strategies take evaluators with one optimiser, this one has {len(own)}")
+        return own[0]
+
     def step_weights(self, losses: Iterable[Tensor], batch_idx: int) -> Tensor:
         """One step of the weights' optimiser down the sum of `losses`.
 
@@ -104,23 +133,38 @@ class OneShotModule(BaseOneShotLightningModule):
         -------
         Their sum, without gradient.
         """
-        module, optimizers = cast(Any, self.training_module), self.optimizers()
-        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
-        (optimizer,) = [o for o in optimizers if not getattr(o, "is_arch_optimizer", False)]
+        module, optimizer = cast(Any, self.training_module), self.weights_optimizer()
         module.optimizer_zero_grad(self.current_epoch, batch_idx, optimizer)
         total = torch.zeros((), device=self.device)
         for loss in losses:
-            self.manual_backward(loss)
+            self.backward_alone(loss)
             total += loss.detach()
+        average(p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None)
         module.configure_gradient_clipping(optimizer, self.gradient_clip_val, "norm")
         module.optimizer_step(self.current_epoch, batch_idx, optimizer)
         self.advance_lr_schedulers(batch_idx)
         return total
 
-    def on_train_epoch_end(self) -> Any:
-        entropies = [-(p * p.clamp_min(1e-12).log()).sum() for p in self.probabilities().values()]
-        self.log("arch_entropy", torch.stack(entropies).mean().detach().cpu())
-        return super().on_train_epoch_end()
+    def watched(self) -> dict[str, Any]:
+        """What is logged of the architecture after every epoch."""
+        entropies = [torch.special.entr(p).sum() for p in self.probabilities().values()]
+        return {"arch_entropy": torch.stack(entropies).mean().detach().cpu()}
+
+    def on_train_start(self) -> None:
+        self.generator.set_state(self.trainer.strategy.broadcast(self.generator.get_state()))
+        super().on_train_start()
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        super().on_train_batch_end(*args, **kwargs)
+        # In time for what callbacks do at the end of an epoch, which is before the module's own turn.
+        if self.trainer.is_last_batch:
+            self.log_dict(self.watched(), on_step=False, on_epoch=True, batch_size=1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["arch_generator"] = self.generator.get_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.generator.set_state(checkpoint["arch_generator"].cpu())
 
 
 class Bilevel(OneShotModule):
@@ -131,7 +175,7 @@ class Bilevel(OneShotModule):
     Parameters
     ----------
     arc_learning_rate
-        Of Adam on the architecture, with the betas of DARTS' appendix A.1.
+        Of Adam on the architecture.
     warmup_epochs
         So many epochs train weights alone.
     """
@@ -143,7 +187,8 @@ class Bilevel(OneShotModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         if self.current_epoch >= self.warmup_epochs:
             self.arch_step(batch, batch_idx)
-        self.activate_for_weights()
+        with torch.no_grad():
+            self.activate_for_weights()
         return self.step_weights([self.loss(batch["train"], batch_idx)], batch_idx)
 
     def arch_step(self, batch: Any, batch_idx: int) -> None:
@@ -164,14 +209,19 @@ class Alphas(Bilevel):
         (n,) for every decision, in the order of `choices`.
     """
 
+    # Of Adam: those of DARTS, appendix A.1.1.
+    betas: ClassVar[tuple[float, float]] = (0.5, 0.999)
+    weight_decay: ClassVar[float] = 1e-3
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # As in DARTS' own code: nearly zero, but not quite, so that no two values are exactly alike.
-        self.alphas = nn.ParameterList([1e-3 * torch.randn(len(v)) for v in self.choices.values()])
+        self.alphas = nn.ParameterList(
+            [1e-3 * torch.randn(len(v), generator=self.generator) for v in self.choices.values()]
+        )
 
     def configure_architecture_optimizers(self) -> torch.optim.Optimizer:
-        # Appendix A.1.1 of DARTS.
-        return torch.optim.Adam(self.alphas, self.arc_learning_rate, betas=(0.5, 0.999), weight_decay=1e-3)
+        return torch.optim.Adam(self.alphas, self.arc_learning_rate, self.betas, weight_decay=self.weight_decay)
 
     def probabilities(self) -> dict[str, Tensor]:
         return {label: alpha.softmax(0) for label, alpha in zip(self.choices, self.alphas, strict=True)}
@@ -184,7 +234,8 @@ class Alphas(Bilevel):
         """A step down the gradient of `loss`, which is taken for the architecture alone."""
         optimizer = cast(Any, self.architecture_optimizers())
         optimizer.zero_grad()
-        self.manual_backward(loss, inputs=list(self.alphas))
+        self.backward_alone(loss, inputs=list(self.alphas))
+        average(alpha.grad for alpha in self.alphas if alpha.grad is not None)
         optimizer.step()
 
 
@@ -210,7 +261,10 @@ class OneShot(OneShotStrategy):
         return hooks()
 
     def run_hook(self, hook: Any, name: str, module: nn.Module, memo: dict[str, Any]) -> Any:
-        return hook(module, name, memo, {"active": self.active, "mixed_op_sampling": ActivePolicy})
+        try:
+            return hook(module, name, memo, {"active": self.active, "mixed_op_sampling": ActivePolicy})
+        except TypeError as e:  # what NNI raises for a choice that it has no searchable module for
+            raise InputError(f"'{name}': {e}") from e
 
     def mutate_model(self, model: Any) -> Any:
         self.choices = decisions(model)

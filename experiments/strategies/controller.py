@@ -81,14 +81,13 @@ class Controller(nn.Module):
     @torch.no_grad()
     def _decide(self, noise: Tensor) -> Tensor:
         """(B, L), a decision at a time: the argmax of logits and noise (L, B, n or 1)."""
-        lstm = self.lstm
-        weights = (lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0)
-        state = self.heads.new_zeros(2, noise.shape[1], lstm.hidden_size).unbind()
+        weights = list(self.lstm.parameters())  # input, hidden, and their biases
+        state = self.heads.new_zeros(2, noise.shape[1], self.lstm.hidden_size).unbind()
         row = torch.zeros(noise.shape[1], dtype=torch.long, device=self.heads.device)
         starts = cast(Tensor, self._starts).unbind()
         chosen = []
         for i, head in enumerate(self.heads.unbind()):
-            state = torch.lstm_cell(self.embedding(row), state, *weights)  # type: ignore[attr-defined]
+            state = torch.lstm_cell(self.embedding(row), state, *weights)
             logits = self._bounded(state[0] @ head)[:, : self.sizes[i]]
             chosen.append((logits + noise[i, :, : self.sizes[i]]).argmax(1))
             row = starts[i] + chosen[-1]
@@ -96,7 +95,7 @@ class Controller(nn.Module):
 
     def _log_probabilities(self, indices: Tensor) -> Tensor:
         """(L, B, n), of every value of every decision, given the decisions of `indices` before it."""
-        rows = (indices + self._starts).T
+        rows = (indices + cast(Tensor, self._starts)).T
         rows = torch.cat([torch.zeros_like(rows[:1]), rows[:-1]])
         logits = self._bounded(self.lstm(self.embedding(rows))[0] @ self.heads)
         return logits.masked_fill(self._padding(), -torch.inf).log_softmax(2)

@@ -11,16 +11,17 @@ import torch
 from torch import Tensor
 
 from .base import Alphas, OneShot
+from .processes import average
 
 
 class DARTSModule(Alphas):
     """First order: the architecture's gradient at the weights as they are (section 2.3, ξ = 0)."""
 
     def arch_step(self, batch: Any, batch_idx: int) -> None:
-        self.mix(self.probabilities())
-        self.step_alphas(self.loss(batch["val"], batch_idx, "arch") + self.penalty())
+        probabilities = self.probabilities()
+        self.mix(probabilities)
+        self.step_alphas(self.loss(batch["val"], batch_idx, "arch") + self.penalty(probabilities))
 
-    @torch.no_grad()
     def activate_for_weights(self) -> None:
         self.mix(self.probabilities())
 
@@ -48,6 +49,7 @@ class SecondOrderDARTSModule(DARTSModule):
         optimizer = cast(Any, self.architecture_optimizers())
         for alpha, grad in zip(self.alphas, self.unrolled_gradient(batch, batch_idx), strict=True):
             alpha.grad = grad
+        average(alpha.grad for alpha in self.alphas if alpha.grad is not None)
         optimizer.step()
 
     def unrolled_gradient(self, batch: Any, batch_idx: int) -> list[Tensor]:
@@ -56,7 +58,7 @@ class SecondOrderDARTSModule(DARTSModule):
         before = [w.detach().clone() for w in weights]
         # Statistics of batch norms move with every forward; these are trials, and leave no trace.
         buffers = [(b, b.clone()) for b in self.model.buffers()]
-        rate = self._weights_learning_rate()
+        rate = float(self.weights_optimizer().param_groups[0]["lr"])
 
         step = self._gradient(batch["train"], batch_idx, None, weights)
         self._move(weights, before, step, -rate)
@@ -76,18 +78,14 @@ class SecondOrderDARTSModule(DARTSModule):
         plus, minus = sides
         return [g - rate * (p - m) / (2 * epsilon) for g, p, m in zip(gradient, plus, minus, strict=True)]
 
-    def _weights_learning_rate(self) -> float:
-        optimizers = cast(list[Any], self.optimizers())
-        (own,) = [o for o in optimizers if not getattr(o, "is_arch_optimizer", False)]
-        return float(own.param_groups[0]["lr"])
-
     def _gradient(
         self, batch: Any, batch_idx: int, log_as: str | None, of: list[Tensor], penalised: bool = False
     ) -> list[Tensor]:
-        self.mix(self.probabilities())
+        probabilities = self.probabilities()
+        self.mix(probabilities)
         loss = self.loss(batch, batch_idx, log_as)
         if penalised:
-            loss = loss + self.penalty()
+            loss = loss + self.penalty(probabilities)
         return list(torch.autograd.grad(loss, of, allow_unused=True, materialize_grads=True))
 
     @staticmethod

@@ -11,6 +11,7 @@ from torch.nn.functional import one_hot
 from .base import Bilevel, OneShot
 from .controller import Controller, Reinforce
 from .derive import Arch, most_probable
+from .processes import average
 
 
 class ENASModule(Bilevel):
@@ -38,33 +39,27 @@ class ENASModule(Bilevel):
         self.reinforce = Reinforce(self.controller, self.arc_learning_rate, entropy_weight)
         self.register_buffer("first_loss", torch.tensor(float("nan")))
 
-    def configure_optimizers(self) -> Any:
-        return self.training_module.configure_optimizers()  # the controller's stays with `Reinforce`
+    def configure_architecture_optimizers(self) -> torch.optim.Optimizer:
+        return self.reinforce.optimizer
 
     def arch_step(self, batch: Any, batch_idx: int) -> None:
         with torch.no_grad():
-            indices = self.controller.sample(self.samples)[0]
+            indices = self.controller.sample(self.samples, self.generator)[0]
             rewards = torch.stack([self._reward(path, batch["val"], batch_idx) for path in indices])
         self.reinforce.update(indices, rewards)
 
     def _reward(self, path: Tensor, batch: Any, batch_idx: int) -> Tensor:
-        self._take(path)
+        self.take(path.tolist())
         loss = self.loss(batch, batch_idx, "arch")
+        average([loss])
         if not self.first_loss.isfinite():
             self.first_loss.copy_(loss)
-        reward = self.first_loss / loss.clamp_min(1e-6)
-        if self.budget is not None:
-            sizes = {label: len(values) for label, values in self.choices.items()}
-            certain = zip(sizes, path, sizes.values(), strict=True)
-            reward = reward - self.budget.penalty({label: one_hot(i, n).float() for label, i, n in certain})
-        return reward
+        certain = zip(self.choices.items(), path, strict=True)
+        one_arch = {label: one_hot(i, len(values)).float() for (label, values), i in certain}
+        return self.first_loss / loss.clamp_min(1e-6) - self.penalty(one_arch)
 
-    def _take(self, path: Tensor) -> None:
-        self.active.update(zip(self.choices, path.tolist(), strict=True))
-
-    @torch.no_grad()
     def activate_for_weights(self) -> None:
-        self._take(self.controller.sample()[0][0])
+        self.take(self.controller.sample(1, self.generator)[0][0].tolist())
 
     def probabilities(self) -> dict[str, Tensor]:
         """Marginals, estimated; decisions of the controller depend on one another."""
@@ -89,10 +84,12 @@ class ENASModule(Bilevel):
         return within[0] if within else most_probable(self.export_probs(), self.budget)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["reinforce"] = self.reinforce.state_dict()
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["baseline"] = self.reinforce.baseline
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.reinforce.load_state_dict(checkpoint["reinforce"])
+        super().on_load_checkpoint(checkpoint)
+        self.reinforce.baseline = checkpoint["baseline"]
 
 
 class ENAS(OneShot):

@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.errors import InputError
-
 from .derive import Arch, Budget
 
-# Crossover and mutation may bring forth nothing new in a small space, and nothing feasible in a narrow one.
-_ATTEMPTS = 100
+# In a narrow space so many draws for each arch that is wanted are enough to say that there are no more.
+_DRAWS_AN_ARCH = 100
+
+_Key = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Evolution:
-    """Numbers of the search; the defaults are SPOS' (section 4)."""
+    """Numbers of the search; the defaults are SPOS' (section 4).
+
+    Attributes
+    ----------
+    population
+        Archs in each generation: random ones in the first, later half of them crossed, half of them mutated.
+    generations
+        Populations that are rated.
+    mutation_probability
+        Of each decision of a mutated arch to be drawn anew.
+    top
+        So many of the best archs so far are parents.
+    """
 
     population: int = 50
     generations: int = 20
-    mutations: int = 25
-    crossovers: int = 25
     mutation_probability: float = 0.1
     top: int = 10
     seed: int = 0
+
+    @property
+    def mutations(self) -> int:
+        return self.population // 2
+
+    @property
+    def crossovers(self) -> int:
+        return self.population - self.mutations
 
 
 def evolve(
@@ -41,60 +60,54 @@ def evolve(
     choices
         Label to values of every decision.
     rate
-        Arch to what is to be large.
+        Arch to what is to be large; where it is NaN, the arch is the last of all.
 
     Returns
     -------
     Archs and their ratings in the order in which they were rated.
-
-    Raises
-    ------
-    InputError
-        If no arch within the limits was drawn.
     """
     e = evolution or Evolution()
     rng = random.Random(e.seed)
-    rated: dict[tuple[Any, ...], float] = {}
+    sizes = [len(values) for values in choices.values()]
+    seen: set[_Key] = set()
+    ratings: dict[_Key, float] = {}
 
-    def new(draw: Callable[[], Arch], count: int) -> Iterator[tuple[Any, ...]]:
-        found: set[tuple[Any, ...]] = set()
-        for _ in range(_ATTEMPTS * count):
-            if len(found) == count:
-                return
-            key = tuple(draw()[label] for label in choices)
-            if key in rated or key in found:
-                continue
-            if budget is None or budget.feasible([_arch(key)])[0]:
-                found.add(key)
-                yield key
+    def arch_of(key: _Key) -> Arch:
+        return {label: values[i] for (label, values), i in zip(choices.items(), key, strict=True)}
 
-    def _arch(key: tuple[Any, ...]) -> Arch:
-        return dict(zip(choices, key, strict=True))
+    def new(draw: Callable[[], _Key], count: int) -> list[_Key]:
+        """So many archs that were not seen before, fewer where there are no more."""
+        found: list[_Key] = []
+        for _ in range(_DRAWS_AN_ARCH):
+            if len(found) == count or len(seen) == math.prod(sizes):
+                break
+            keys = list(dict.fromkeys(k for _ in range(count - len(found)) if (k := draw()) not in seen))
+            seen.update(keys)
+            fits = [True] * len(keys) if budget is None else budget.feasible([arch_of(k) for k in keys])
+            found += [key for key, ok in zip(keys, fits, strict=True) if ok]
+        return found
 
-    def drawn() -> Arch:
-        return {label: rng.choice(values) for label, values in choices.items()}
+    def drawn() -> _Key:
+        return tuple(rng.randrange(n) for n in sizes)
 
-    def mutated() -> Arch:
-        return {
-            label: rng.choice(choices[label]) if rng.random() < e.mutation_probability else value
-            for label, value in _arch(rng.choice(best)).items()
-        }
+    def mutated() -> _Key:
+        parent = rng.choice(best)
+        redrawn = (rng.random() < e.mutation_probability for _ in sizes)
+        return tuple(rng.randrange(n) if r else i for i, n, r in zip(parent, sizes, redrawn, strict=True))
 
-    def crossed() -> Arch:
-        one, other = _arch(rng.choice(best)), _arch(rng.choice(best))
-        return {label: rng.choice((one[label], other[label])) for label in choices}
+    def crossed() -> _Key:
+        return tuple(map(rng.choice, zip(rng.choice(best), rng.choice(best), strict=True)))
 
-    best: list[tuple[Any, ...]] = []
-    population = list(new(drawn, e.population))
+    population = new(drawn, e.population)
     if not population and budget is not None:
-        population = [tuple(budget.cheapest()[label] for label in choices)]
-    for generation in range(e.generations + 1):
-        for key in population:
-            rated[key] = rate(_arch(key))
-        if not rated:
-            raise InputError("no arch within the limits was found")
-        best = sorted(rated, key=lambda k: -rated[k])[: e.top]
-        if generation < e.generations:
+        cheapest = budget.cheapest()
+        population = [tuple(values.index(cheapest[label]) for label, values in choices.items())]
+    for generation in range(e.generations):
+        if generation:
+            best = sorted(ratings, key=lambda k: -ratings[k])[: e.top]
             population = [*new(crossed, e.crossovers), *new(mutated, e.mutations)]
-            population += new(drawn, e.mutations + e.crossovers - len(population))
-    return [(_arch(key), rating) for key, rating in rated.items()]
+            population += new(drawn, e.population - len(population))
+        for key in population:
+            rating = rate(arch_of(key))
+            ratings[key] = -math.inf if math.isnan(rating) else rating
+    return [(arch_of(key), rating) for key, rating in ratings.items()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.nn.functional import gumbel_softmax
+from torch import Tensor
 
 from .base import Alphas, OneShot
 
@@ -16,11 +16,13 @@ class GumbelModule(Alphas):
     Parameters
     ----------
     temperature
-        At the first and at the last epoch, falling exponentially between them. By default that of section 4.1: from 5
+        In the first and in the last epoch, falling exponentially between them. By default that of section 4.1: from 5
         by exp(-0.045) an epoch, over 90 epochs.
     """
 
-    def __init__(self, *args: Any, temperature: tuple[float, float] = (5.0, 0.087), **kwargs: Any) -> None:
+    weight_decay = 5e-4  # section 4.1
+
+    def __init__(self, *args: Any, temperature: tuple[float, float] = (5.0, 0.091), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.first, self.last = temperature
 
@@ -31,21 +33,22 @@ class GumbelModule(Alphas):
         return float(self.first * (self.last / self.first) ** share)
 
     def draw(self) -> None:
-        """Activate a mixture drawn from the architecture parameters."""
+        """Activate a mixture drawn from the architecture parameters (equation 6)."""
         tau = self.temperature
-        self.mix({k: gumbel_softmax(alpha, tau, dim=0) for k, alpha in zip(self.choices, self.alphas, strict=True)})
+        self.mix({k: ((a + self._gumbel(a)) / tau).softmax(0) for k, a in zip(self.choices, self.alphas, strict=True)})
+
+    def _gumbel(self, like: Tensor) -> Tensor:
+        return -torch.empty(like.shape).exponential_(generator=self.generator).log_().to(like)
 
     def arch_step(self, batch: Any, batch_idx: int) -> None:
         self.draw()
-        self.step_alphas(self.loss(batch["val"], batch_idx, "arch") + self.penalty())
+        self.step_alphas(self.loss(batch["val"], batch_idx, "arch") + self.penalty(self.probabilities()))
 
-    @torch.no_grad()
     def activate_for_weights(self) -> None:
         self.draw()
 
-    def on_train_epoch_end(self) -> Any:
-        self.log("temperature", self.temperature)
-        return super().on_train_epoch_end()
+    def watched(self) -> dict[str, Any]:
+        return {**super().watched(), "temperature": self.temperature}
 
 
 class GumbelDARTS(OneShot):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from spaces.active import Mixture
 
 from .base import Alphas, OneShot
+from .processes import average
 
 
 class ProxylessModule(Alphas):
@@ -22,64 +24,61 @@ class ProxylessModule(Alphas):
         one path, its loss against the moving average of losses.
     """
 
+    # The authors' Adam: without momentum and decay, what was not sampled stays as it is.
+    betas = (0.0, 0.999)
+    weight_decay = 0.0
+
     def __init__(self, *args: Any, update: Literal["gradient", "reinforce"] = "gradient", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.update = update
         self.register_buffer("baseline", torch.tensor(float("nan")))
 
-    def configure_architecture_optimizers(self) -> torch.optim.Optimizer:
-        # Without momentum and decay (section 4.1's Adam has betas of 0 and 0.999 in the authors' code): what was not
-        # sampled stays as it is.
-        return torch.optim.Adam(self.alphas, self.arc_learning_rate, betas=(0.0, 0.999))
-
     def arch_step(self, batch: Any, batch_idx: int) -> None:
-        if self.update == "reinforce":
+        if self.update == "gradient":
+            self._step_pairs(batch["val"], batch_idx)
+        else:
             self._reinforce(batch["val"], batch_idx)
-            return
-        pairs = [self._two_of(alpha) for alpha in self.alphas]
+
+    def _step_pairs(self, batch: Any, batch_idx: int) -> None:
+        pairs = [self._draw(alpha.detach().softmax(0), min(2, len(alpha))) for alpha in self.alphas]
+        shares: dict[str, Tensor] = {}
         for label, alpha, pair in zip(self.choices, self.alphas, pairs, strict=True):
-            gates = self._gates(alpha, pair)
-            self.active[label] = Mixture(gates, pair)
-        mass = [alpha.detach()[list(pair)].logsumexp(0) for alpha, pair in zip(self.alphas, pairs, strict=True)]
-        self.step_alphas(self.loss(batch["val"], batch_idx, "arch") + self.penalty())
+            others = torch.tensor([i not in pair for i in range(len(alpha))], device=alpha.device)
+            p = shares[label] = alpha.masked_fill(others, -torch.inf).softmax(0)
+            gate = one_hot(torch.tensor(self._draw(p.detach())[0]), len(p)).to(p)
+            # The gate, with the gradient of the pair's softmax (equation 4).
+            self.active[label] = Mixture(p - p.detach() + gate, pair)
+        before = [alpha.detach()[list(pair)].logsumexp(0) for alpha, pair in zip(self.alphas, pairs, strict=True)]
+        # Costs too are those of the pairs, as if there were nothing else: the others' parameters do not move.
+        self.step_alphas(self.loss(batch, batch_idx, "arch") + self.penalty(shares))
         with torch.no_grad():
-            # Section 3.2: the pair is rescaled so that the values that were not sampled keep their probability.
-            for alpha, pair, before in zip(self.alphas, pairs, mass, strict=True):
-                alpha[list(pair)] += before - alpha[list(pair)].logsumexp(0)
-
-    @staticmethod
-    @torch.no_grad()
-    def _two_of(alpha: Tensor) -> tuple[int, ...]:
-        drawn = torch.multinomial(alpha.softmax(0), min(2, len(alpha)))
-        return tuple(sorted(cast(list[int], drawn.tolist())))
-
-    @staticmethod
-    def _gates(alpha: Tensor, pair: tuple[int, ...]) -> Tensor:
-        """(n,): 1 for one of the pair, 0 else; the gradient is that of the pair's softmax (equation 4)."""
-        p = alpha[list(pair)].softmax(0)
-        open_gate = torch.zeros_like(p).index_fill(0, torch.multinomial(p.detach(), 1), 1)
-        gates = open_gate + p - p.detach()
-        return torch.zeros_like(alpha).index_put((torch.tensor(pair, device=alpha.device),), gates)
+            # Section 3.2.1: what was not sampled keeps its probability.
+            for alpha, pair, mass in zip(self.alphas, pairs, before, strict=True):
+                alpha[list(pair)] += mass - alpha[list(pair)].logsumexp(0)
 
     def _reinforce(self, batch: Any, batch_idx: int) -> None:
         log_p = self._sample()
         with torch.no_grad():
             loss = self.loss(batch, batch_idx, "arch")
-            advantage = loss - self.baseline if self.baseline.isfinite() else torch.zeros_like(loss)
+            average([loss])
+            if not self.baseline.isfinite():
+                self.baseline.copy_(loss)
+            advantage = loss - self.baseline
             # As ENAS' decay of the moving average.
-            self.baseline.copy_(0.95 * self.baseline + 0.05 * loss if self.baseline.isfinite() else loss)
-        self.step_alphas(advantage * log_p + self.penalty())
+            self.baseline.lerp_(loss, 0.05)
+        self.step_alphas(advantage * log_p + self.penalty(self.probabilities()))
 
     def _sample(self) -> Tensor:
         """Activate one path; its log probability."""
-        log_p = torch.zeros((), device=self.alphas[0].device)
-        for label, alpha in zip(self.choices, self.alphas, strict=True):
-            chosen = int(torch.multinomial(alpha.detach().softmax(0), 1))
-            self.active[label] = chosen
-            log_p = log_p + alpha.log_softmax(0)[chosen]
-        return log_p
+        path = [self._draw(alpha.detach().softmax(0))[0] for alpha in self.alphas]
+        self.take(path)
+        return torch.stack([alpha.log_softmax(0)[i] for alpha, i in zip(self.alphas, path, strict=True)]).sum()
 
-    @torch.no_grad()
+    def _draw(self, p: Tensor, count: int = 1) -> tuple[int, ...]:
+        """Different indices by their probabilities, in ascending order."""
+        drawn: list[int] = torch.multinomial(p.cpu(), count, generator=self.generator).tolist()
+        return tuple(sorted(drawn))
+
     def activate_for_weights(self) -> None:
         self._sample()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from spaces import nni_compat  # isort: skip
@@ -13,8 +15,13 @@ from torch import Tensor, nn
 from .base import OneShot, OneShotModule
 from .derive import Arch
 from .evolve import Evolution, evolve
+from .journal import Journal, fingerprint
+from .processes import average
 
 assert nni_compat.nni is not None
+
+# Batches that batch norm statistics are taken from, for every arch that is rated.
+_STATISTICS_BATCHES = 20
 
 
 class SinglePathModule(OneShotModule):
@@ -25,12 +32,13 @@ class SinglePathModule(OneShotModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         return self.step_weights((self._loss_of(path, batch, batch_idx) for path in self.paths()), batch_idx)
 
-    def paths(self) -> Iterator[dict[str, int]]:
-        """The paths of a step: label to index of a value."""
-        yield {label: int(torch.randint(len(values), ())) for label, values in self.choices.items()}
+    def paths(self) -> Iterable[Iterable[int]]:
+        """The paths of a step: the index of a value for each decision."""
+        drawn = torch.rand(len(self.choices), dtype=torch.float64, generator=self.generator).tolist()
+        return [[int(share * len(values)) for share, values in zip(drawn, self.choices.values(), strict=True)]]
 
-    def _loss_of(self, path: dict[str, int], batch: Any, batch_idx: int) -> Tensor:
-        self.active.update(path)
+    def _loss_of(self, path: Iterable[int], batch: Any, batch_idx: int) -> Tensor:
+        self.take(path)
         return self.loss(batch, batch_idx)
 
     def probabilities(self) -> dict[str, Tensor]:
@@ -48,15 +56,13 @@ class FairModule(SinglePathModule):
     every other, or one more: who has one more is drawn.
     """
 
-    def paths(self) -> Iterator[dict[str, int]]:
+    def paths(self) -> Iterable[Iterable[int]]:
         passes = max(len(v) for v in self.choices.values())
-        columns = {label: self._column(len(v), passes) for label, v in self.choices.items()}
-        for i in range(passes):
-            yield {label: column[i] for label, column in columns.items()}
+        return zip(*(self._column(len(v), passes) for v in self.choices.values()), strict=True)
 
-    @staticmethod
-    def _column(size: int, passes: int) -> list[int]:
-        rounds = [torch.randperm(size) for _ in range(-(-passes // size))]
+    def _column(self, size: int, passes: int) -> list[int]:
+        """One decision's values on all paths."""
+        rounds = [torch.randperm(size, generator=self.generator) for _ in range(-(-passes // size))]
         column: list[int] = torch.cat(rounds)[:passes].tolist()
         return column
 
@@ -68,9 +74,11 @@ class SPOS(OneShot):
     ----------
     rate
         Arch to what is to be large, for the search. By default minus the loss on the validation data, after the batch
-        norms' statistics were taken anew on the path from the training data, as section 3.4 asks.
+        norms' statistics were taken anew on the path from training data, as section 3.4 asks.
     evolution
         The search's numbers.
+    ratings
+        File that keeps the ratings, so that a search that was killed goes on where it was.
     gradient_clip_val, budget
         See `base.OneShotModule`.
     """
@@ -79,39 +87,64 @@ class SPOS(OneShot):
     bilevel = False
 
     def __init__(
-        self, rate: Callable[[Arch], float] | None = None, evolution: Evolution | None = None, **settings: Any
+        self,
+        rate: Callable[[Arch], float] | None = None,
+        evolution: Evolution | None = None,
+        ratings: Path | None = None,
+        **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        self.rate, self.evolution = rate or self.minus_loss, evolution or Evolution()
+        self.rate, self.evolution, self.ratings = rate or self.minus_loss, evolution or Evolution(), ratings
         self.rated: list[tuple[Arch, float]] = []
 
     def _run(self) -> None:
         super()._run()
         module: Any = self.oneshot_module
-        self.rated = evolve(self.choices, self.rate, self.budget, self.evolution)
+        module.to(module.trainer.strategy.root_device)  # Lightning leaves it on the CPU
+        rate = self._agreed
+        if self.ratings is not None and module.trainer.world_size == 1:
+            rate = Journal(self.ratings, fingerprint(self.supernet.state_dict())).remembering(rate)
+        self.rated = evolve(self.choices, rate, self.budget, self.evolution)
         module.best = max(self.rated, key=lambda pair: pair[1])[0]
-        module.activate(module.best)
+        self.calibrate(module.best)
+
+    def _agreed(self, arch: Arch) -> float:
+        """The rating's mean over all processes."""
+        rating = torch.tensor(self.rate(arch), dtype=torch.float64, device=self.oneshot_module.device)
+        average([rating])
+        return float(rating)
+
+    @torch.no_grad()
+    def calibrate(self, arch: Arch) -> None:
+        """Activate `arch`, with the batch norms' statistics of its own: means over batches of the training data."""
+        module: Any = self.oneshot_module
+        module.activate(arch)
+        self.supernet.train()
+        norms = [m for m in self.supernet.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        momenta = [m.momentum for m in norms]
+        for i, batch in enumerate(_batches(self.loaders[0](), _STATISTICS_BATCHES)):
+            for m in norms:
+                m.momentum = 1 / (i + 1)  # the mean of all batches so far
+            module.quiet_loss(batch)
+        for m, momentum in zip(norms, momenta, strict=True):
+            m.momentum = momentum
 
     @torch.no_grad()
     def minus_loss(self, arch: Arch) -> float:
         """Minus the mean loss of `arch`, cut out of the supernet as it is, on the validation data."""
         module: Any = self.oneshot_module
-        module.set_model(self.supernet)
-        module.activate(arch)
-        norms = [m for m in self.supernet.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        momenta = [m.momentum for m in norms]
-        try:
-            self.supernet.train()
-            for i, batch in enumerate(self.loaders[0]()):
-                for m in norms:
-                    m.momentum = 1 / (i + 1)  # the mean of all batches so far
-                module.quiet_loss(batch)
-            self.supernet.eval()
-            losses = [module.quiet_loss(batch) for batch in self.loaders[1]()]
-        finally:
-            for m, momentum in zip(norms, momenta, strict=True):
-                m.momentum = momentum
-        return -float(torch.stack(losses).mean())
+        self.calibrate(arch)
+        self.supernet.eval()
+        return -float(torch.stack([module.quiet_loss(batch) for batch in _batches(self.loaders[1]())]).mean())
+
+
+def _batches(loader: Any, count: int | None = None) -> Iterator[Any]:
+    """The first batches of a loader, the same ones whenever it is asked."""
+    if hasattr(sampler := getattr(loader, "sampler", None), "set_epoch"):
+        sampler.set_epoch(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        yield from itertools.islice(loader, count)
 
 
 class FairNAS(SPOS):

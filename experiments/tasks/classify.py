@@ -12,6 +12,8 @@ from nni.nas.evaluator.pytorch.lightning import SupervisedLearningModule
 from torch import Tensor, nn, optim
 from torchmetrics.classification import MulticlassAccuracy
 
+from ..resize import resized, resolution_of
+
 assert nni_compat.nni is not None
 
 
@@ -38,13 +40,21 @@ class ClassificationModule(SupervisedLearningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Loss of a batch. Logged as means of the epoch; a one-shot strategy's architecture steps count as well."""
-        images, labels = batch
-        logits = self(images)
+        labels = batch[1]
+        logits = self(self.inputs(batch))
         loss = self.criterion(logits, labels)
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels))
         right = (logits.argmax(1) == labels).float().mean()
         self.log("train_acc", right, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels))
         return loss
+
+    def inputs(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """What the network takes of a batch: the images at its resolution."""
+        return resized(batch[0], resolution_of(self.model, batch[0].shape[-1]))
+
+    def at_side(self, batch: tuple[Tensor, Tensor], side: int) -> tuple[Tensor, Tensor]:
+        """The batch with its images at another resolution."""
+        return resized(batch[0], side), batch[1]
 
     def on_fit_end(self) -> None:
         # A run resumed after its last epoch trains nothing and has nothing new to report.

@@ -21,6 +21,7 @@ from models.postprocess import non_max_suppression
 
 from ..metrics import NMS_FOR_AP, DetectionMetrics, in_original_pixels
 from ..optimizers import build_optimizer
+from ..resize import resized, resolution_of
 
 assert nni_compat.nni is not None
 
@@ -76,9 +77,19 @@ class DetectionModule(LightningModule):
         """uint8 (N, 3, H, W) as the network takes it: 0 to 1, channels last, in which convolutions are fastest."""
         return images.float().div_(255).contiguous(memory_format=torch.channels_last)
 
+    def inputs(self, batch: Batch) -> Tensor:
+        """What the network takes of a batch: the images at its resolution."""
+        return self.network_input(resized(batch.images, resolution_of(self.model, batch.images.shape[-1])))
+
+    def at_side(self, batch: Batch, side: int) -> Batch:
+        """The batch with its images at another resolution; boxes are shares of the image."""
+        return batch._replace(images=resized(batch.images, side))
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of a batch."""
-        loss, parts = self.loss(self(self.network_input(batch.images)), batch.targets)
+        output = self(self.inputs(batch))
+        # In eval mode, in which the search after a single-path training asks for losses, it is (decoded, logits).
+        loss, parts = self.loss(output if self.model.training else output[1], batch.targets)
         self.log_losses("train", parts, len(batch.images))
         return loss
 

@@ -3,6 +3,8 @@
 from .conv import Conv, CrossConv, DWConv, DWConvTranspose2d, Focus, MixConv2d, activation, default_activation
 from .csp import C3, C3SPP, C3TR, SPP, SPPF, Bottleneck, BottleneckCSP, C3Ghost, C3x
 from .ghost import GhostBottleneck, GhostConv
+from .mobile import GlobalPool, MBConv, Pointwise
+from .residual import RegBottleneck, ResBasic, ResBottleneck
 from .shape import Concat, Contract, Expand
 from .transformer import TransformerBlock
 
@@ -26,7 +28,13 @@ __all__ = [
     "Focus",
     "GhostBottleneck",
     "GhostConv",
+    "GlobalPool",
+    "MBConv",
     "MixConv2d",
+    "Pointwise",
+    "RegBottleneck",
+    "ResBasic",
+    "ResBottleneck",
     "TransformerBlock",
     "activation",
     "default_activation",

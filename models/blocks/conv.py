@@ -141,11 +141,11 @@ class MixConv2d(nn.Module):
         super().__init__()
         n = len(k)
         if equal_ch:
-            group = torch.linspace(0, n - 1e-6, c2).floor()
+            group = torch.linspace(0, n - 1e-6, c2, device="cpu").floor()
             widths = [int((group == i).sum()) for i in range(n)]
         else:
             # widths w_i with sum w_i = c2 and w_i k_i^2 equal for all i, so w_i is proportional to 1/k_i^2
-            inverse = torch.tensor([1 / kk**2 for kk in k], dtype=torch.float64)
+            inverse = torch.tensor([1 / kk**2 for kk in k], dtype=torch.float64, device="cpu")
             widths = [int(w) for w in (inverse / inverse.sum() * c2).round()]
         if sum(widths) != c2 or min(widths) < 1:
             raise InputError(f"{c2} channels cannot be split between the kernels {list(k)}")

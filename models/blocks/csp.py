@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..registry import register
 from .conv import BatchNorm2d, Conv, CrossConv, activation
+from .drop_path import drop_path
 from .ghost import GhostBottleneck
 from .transformer import TransformerBlock
 
@@ -26,11 +27,11 @@ class Bottleneck(nn.Module):
         hidden = int(c2 * e) if hidden is None else hidden
         self.cv1 = Conv(c1, hidden, 1, 1)
         self.cv2 = Conv(hidden, c2, 3, 1, g=g)
-        self.add = shortcut and c1 == c2
+        self.add, self.drop_prob = shortcut and c1 == c2, 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.cv2(self.cv1(x))
-        return x + y if self.add else y
+        return x + drop_path(y, self.drop_prob, self.training) if self.add else y
 
 
 @register(repeats=True)

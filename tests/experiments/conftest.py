@@ -13,6 +13,8 @@ import yaml
 from data.digits_detect import CLASS_NAMES, DigitImages
 
 ROOT = Path(__file__).resolve().parents[2]
+# The helpers beside this file can be imported, in every import mode of pytest.
+sys.path.insert(0, str(Path(__file__).parent))
 
 torch.set_num_threads(1)
 

@@ -206,9 +206,9 @@ def test_slicing_needs_a_supernet_and_its_arch():
         slice_weights(net, {"nasconv_0": 3})
 
 
-def test_generic_choice_in_a_supernet_is_refused():
-    rows = [[-1, 1, "NASConv", [16]], [-1, 1, "Conv", [{"choice": [16, 32]}]]]
-    with refused("model dict: row 1 (Conv)", "0 is a choice", "NASConv and NASC3"):
+def test_searchable_row_of_open_input_width_is_refused():
+    rows = [[-1, 1, "Conv", [{"choice": [16, 32]}]], [-1, 1, "NASConv", [16]]]
+    with refused("model dict: row 1 (NASConv)", "input has a width that is open"):
         NASBACKBONE(cfg={"nc": 2, "backbone": rows})
 
 

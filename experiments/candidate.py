@@ -1,0 +1,201 @@
+"""A candidate of a multi-trial search as a trial: checked against its limits, trained a little, measured, reported."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from spaces import nni_compat  # isort: skip
+
+import nni
+import pytorch_lightning as pl
+import torch
+from nni.nas.evaluator import Evaluator
+from nni.nas.nn.pytorch import ModelSpace
+from torch import nn
+
+from models.complexity import count_flops, count_params
+from models.detector import Model
+from models.files import atomic
+from models.grammar import read_config
+from models.network import Network
+from models.registry import load_plugin
+from optimizer.match import join
+from spaces import Space
+
+from .inherit import inherited
+from .limits import Limits
+from .search_tasks import SEARCH_TASKS, SearchTask
+from .trainer import accelerator_of, quiet_lightning
+
+assert nni_compat.nni is not None
+
+WARM_UP, MEASURED = 3, 11
+
+
+@dataclass(frozen=True)
+class Training:
+    """Options of a trial; `multi_trial_nas.py --help` explains them."""
+
+    task: str
+    cfg: Any
+    data: str
+    detector: Any
+    epochs: int
+    batch: int
+    imgsz: int
+    lr: float
+    seed: int
+    device: str
+    data_root: str | None
+    plugin: list[str]
+    max_flops: float | None
+    max_params: float | None
+    max_latency: float | None
+    target_latency: float | None
+    target_weight: float
+    cost_imgsz: int
+    inherit: str | None
+    threads: int
+
+
+class Decisions(ModelSpace):
+    """The decisions of a YAML as a model space for multi-trial strategies, without any layers.
+
+    Every choice that the grammar knows is one of them, while supernets know some kinds only.
+    """
+
+    def __init__(self, cfg: Any) -> None:
+        super().__init__()
+        for label, decision in Space(cfg).decisions.items():
+            self.add_mutable(nni.choice(label, list(decision.values)))
+
+
+@nni.trace
+class Candidate(Evaluator):
+    """Trains the network of an arch as `Training` says, given as a mapping.
+
+    Reports the task's metric after every epoch, and at the end ``default`` (the metric, or the reward where there is a
+    target), the metric under its name, ``params``, ``flops`` (2 x MACs) and ``latency`` (ms) of the whole detector. A
+    candidate beyond the limits is not trained; it reports ``infeasible`` and no final result.
+    """
+
+    def __init__(self, training: dict[str, Any]) -> None:
+        self.training = Training(**training)
+
+    def _execute(self, model: Any) -> None:
+        run_trial(self.training, model.sample)
+
+
+def run_trial(training: Training, arch: Mapping[str, Any]) -> None:
+    """Train and report `arch`; its weights go to ``weights.pt`` of the trial's folder, ``NNI_OUTPUT_DIR``."""
+    quiet_lightning()
+    torch.set_num_threads(training.threads)
+    for plugin in training.plugin:
+        load_plugin(plugin)
+    space = Space(training.cfg)
+    training = replace(training, imgsz=space.freeze_resolution(space.complete(arch)) or training.imgsz)
+    accelerator = accelerator_of(training.device)
+    task: SearchTask = SEARCH_TASKS[training.task](training, space, accelerator)
+    raw = space.freeze(arch)
+    costs = costs_of(training, _detector(training, task, raw), "cuda" if accelerator == "gpu" else "cpu")
+    limits = Limits(training.max_flops, training.max_params, max_latency=training.max_latency)
+    if violated := limits.violated(costs):
+        print(f"infeasible: {violated}", flush=True)
+        nni.report_intermediate_result({"default": 0.0, "infeasible": 1, **costs})
+        return
+
+    pl.seed_everything(training.seed, verbose=False)
+    network = task.network(raw)
+    if training.inherit is not None:
+        network.load_state_dict(inherited(training.inherit, task, arch))
+    with _OwnReports() as reports:
+        metric = task.train(network, training.epochs, [_Progress(task, training.epochs, reports)])
+    nni.report_intermediate_result(metric)
+    content = {"state_dict": {k: v.detach().cpu() for k, v in network.state_dict().items()}}
+    with atomic(Path(os.environ.get("NNI_OUTPUT_DIR", ".")) / "weights.pt") as temporary:
+        torch.save(content, temporary)
+    nni.report_final_result({"default": reward(training, metric, costs), task.metric: metric, **costs})
+
+
+def reward(training: Training, metric: float, costs: Mapping[str, float]) -> float:
+    """``metric - weight * max(0, latency / target - 1)``; the metric where there is no target."""
+    if training.target_latency is None:
+        return metric
+    return metric - training.target_weight * max(0.0, costs["latency"] / training.target_latency - 1)
+
+
+def _detector(training: Training, task: SearchTask, raw: Mapping[str, Any]) -> Model:
+    """The whole detector of a frozen YAML, with fresh weights."""
+    if training.detector is not None:
+        return Model(join(task.detector.config, read_config(raw).backbone()))
+    return Model(read_config(raw, nc=task.detector.config.nc))
+
+
+def costs_of(training: Training, detector: Model, device: str) -> dict[str, float]:
+    """``params`` and ``flops`` of a detector, and where limit or target ask for it its measured ``latency``."""
+    side = training.cost_imgsz
+    costs: dict[str, float] = {
+        "params": count_params(detector),
+        "flops": count_flops(detector, side, detector.config.ch),
+    }
+    if training.max_latency is not None or training.target_latency is not None:
+        costs["latency"] = measure_latency(detector, (1, detector.config.ch, side, side), device)
+    return costs
+
+
+@torch.inference_mode()
+def measure_latency(network: nn.Module, shape: tuple[int, ...], device: str) -> float:
+    """Median milliseconds of an inference of images `shape`, after a warm-up; on as many threads as torch has."""
+    network = network.to(device).eval()
+    x = torch.rand(shape, device=device)
+    times = []
+    for _ in range(WARM_UP + MEASURED):
+        begun = time.perf_counter()
+        network(x)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append((time.perf_counter() - begun) * 1000)
+    return statistics.median(times[WARM_UP:])
+
+
+class _OwnReports:
+    """Within, evaluators take this process for no trial: they would report as results what they train and validate."""
+
+    def __enter__(self) -> _OwnReports:
+        self._parameters, nni.trial._params = nni.trial._params, None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        nni.trial._params = self._parameters
+
+    def intermediate(self, metric: float) -> None:
+        """Report, nevertheless."""
+        self.__exit__()
+        nni.report_intermediate_result(metric)
+        self.__enter__()
+
+
+class _Progress(pl.Callback):
+    """Reports the metric after every epoch but the last, whose metric the task measures itself."""
+
+    def __init__(self, task: SearchTask, epochs: int, reports: _OwnReports) -> None:
+        self.task, self.epochs, self.reports = task, epochs, reports
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.current_epoch + 1 < self.epochs:
+            network: Network = module.model  # type: ignore[assignment]
+            self.reports.intermediate(self.task.measure(network))
+            network.train()
+
+
+def training_of(options: Any) -> dict[str, Any]:
+    """What `Candidate` takes, from options that have more; files that are read here go along as what is in them."""
+    training = {name: value for name, value in asdict(options).items() if name in Training.__dataclass_fields__}
+    detector = None if options.detector is None else dict(read_config(options.detector).raw)
+    return {**training, "cfg": dict(read_config(options.cfg).raw), "detector": detector}

@@ -1,0 +1,197 @@
+"""Losses by which a subnet learns from the outputs of a teacher: the largest subnet, or a network from outside."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.errors import InputError
+from models.loss import DetectionLoss, complete_iou
+
+
+class Distillation(Protocol):
+    """Loss of a student's output against a teacher's, of which no gradient is taken.
+
+    Attributes
+    ----------
+    of_maps
+        Whether the outputs are compared place by place, so that both must have seen images of one size.
+    """
+
+    of_maps: bool
+
+    def __call__(self, student: Any, teacher: Any) -> Tensor:
+        """Scalar; outputs are those of the networks in training mode."""
+
+
+class SoftLabels:
+    """KL divergence of the student's class probabilities from the teacher's, (N, nc) logits (Hinton et al. 2015).
+
+    Parameters
+    ----------
+    temperature
+        Logits are divided by it; the loss is multiplied by its square, so that gradients keep their size.
+    """
+
+    of_maps = False
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        self.temperature = temperature
+
+    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
+        log_p, log_q = (F.log_softmax(x.float() / self.temperature, 1) for x in (teacher.detach(), student))
+        return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True) * self.temperature**2
+
+
+class AlphaDivergence:
+    """Adaptive alpha-divergence of class probabilities, (N, nc) logits (AlphaNet, Wang et al. 2021, arXiv:2102.07954).
+
+    Of the divergences with `low` and `high` the larger one, for every sample: one punishes the student where it is too
+    sure, the other where it is not sure enough. The ratio of probabilities to the power of alpha is held to `clip` in
+    value and gradient, without which a negative alpha has no bounds.
+    """
+
+    of_maps = False
+
+    def __init__(self, low: float = -1.0, high: float = 1.0, clip: float = 5.0) -> None:
+        self.low, self.high, self.clip = low, high, clip
+
+    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
+        log_p = F.log_softmax(teacher.detach().float(), 1)
+        log_q = F.log_softmax(student.float(), 1)
+        (value, surrogate), (other, other_surrogate) = (self._of(log_p, log_q, a) for a in (self.low, self.high))
+        # The loss reads as the divergence, and has the gradient of the surrogate.
+        chosen = torch.where(value > other, surrogate, other_surrogate).mean()
+        return chosen - chosen.detach() + torch.maximum(value, other).mean()
+
+    def _of(self, log_p: Tensor, log_q: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+        """(N,) divergences of p from q, and what has their gradient: -1/α E_q[(p/q)^α ∇ log q]."""
+        with torch.no_grad():
+            q, log_ratio = log_q.exp(), log_p - log_q
+            if alpha == 1:  # KL(p || q): q times the ratio is p, which has no need of a clip
+                weight, values = log_p.exp(), log_p.exp() * log_ratio
+            elif alpha == 0:  # KL(q || p)
+                held = log_ratio.clamp(-math.log(self.clip), math.log(self.clip))
+                weight, values = q * (held - 1), -q * held
+            else:
+                ratio = (alpha * log_ratio).clamp(max=math.log(self.clip)).exp()
+                weight, values = q * ratio / alpha, q * (ratio - 1) / (alpha * (alpha - 1))
+        return values.sum(1), -(weight * log_q).sum(1)
+
+
+class DetectionMimic:
+    """A detector's logits after another's, at every anchor of every cell; both have the same head and image size.
+
+    Objectness by binary cross entropy with the teacher's probability, the balance of levels being that of the
+    detection loss. Classes by binary cross entropy, and boxes by 1 - CIoU or L1 (in cells), both weighed by the
+    teacher's objectness: where it sees nothing, it has nothing to say of what and where.
+
+    Parameters
+    ----------
+    loss
+        The student's detection loss, whose gains and balance hold here too: both losses are of one size.
+    boxes
+        ``ciou`` or ``l1``.
+    """
+
+    of_maps = True
+
+    def __init__(self, loss: DetectionLoss, boxes: Literal["ciou", "l1"] = "ciou") -> None:
+        self.loss, self.boxes = loss, boxes
+
+    def __call__(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        """Of lists of (N, na, ny, nx, nc + 5) logits; a sum over images, as the detection loss."""
+        if [s.shape for s in student] != [t.shape for t in teacher]:
+            shapes = (", ".join("x".join(map(str, x.shape)) for x in out) for out in (student, teacher))
+            raise InputError(f"the student gives maps of {next(shapes)}, but its teacher of {next(shapes)}")
+        losses, head, gains = [], self.loss.head, self.loss.gains
+        for s, t, anchors, balance in zip(student, teacher, head.anchors, self.loss.balance, strict=True):
+            s, t = s.float(), t.detach().float()
+            seen = t[..., 4].sigmoid()
+            total = seen.sum().clamp_min(1e-9)
+            losses.append(gains.obj * balance * F.binary_cross_entropy_with_logits(s[..., 4], seen))
+            losses.append(gains.box * (self._boxes(s, t, anchors) * seen).sum() / total)
+            if head.nc > 1:
+                classes = F.binary_cross_entropy_with_logits(s[..., 5:], t[..., 5:].sigmoid(), reduction="none")
+                losses.append(gains.cls * (classes.mean(-1) * seen).sum() / total)
+        return torch.stack(losses).sum() * len(student[0])
+
+    def _boxes(self, student: Tensor, teacher: Tensor, anchors: Tensor) -> Tensor:
+        """(N, na, ny, nx), distances of boxes."""
+        anchors = anchors.view(1, -1, 1, 1, 2)
+        one, other = (
+            torch.cat((2 * p[..., :2] - 0.5, (2 * p[..., 2:]) ** 2 * anchors), -1)
+            for p in (student[..., :4].sigmoid(), teacher[..., :4].sigmoid())
+        )
+        if self.boxes == "l1":
+            return (one - other).abs().mean(-1)
+        return 1 - complete_iou(one.reshape(-1, 4), other.reshape(-1, 4)).view(one.shape[:-1])
+
+
+class FeatureMimic:
+    """Mean squared distance of feature maps at some rows, a narrower student's being compared with the first channels.
+
+    Parameters
+    ----------
+    rows
+        Of the network; each gives one block's output, whose narrower forms are its first channels.
+    weight
+        Of the sum over rows.
+    """
+
+    of_maps = True
+
+    def __init__(self, rows: Sequence[int], weight: float = 1.0) -> None:
+        self.rows, self.weight = tuple(rows), weight
+
+    def __call__(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        losses = []
+        for row, s, t in zip(self.rows, student, teacher, strict=True):
+            if s.shape[1] > t.shape[1] or s.shape[2:] != t.shape[2:]:
+                own, given = ("x".join(map(str, x.shape[1:])) for x in (s, t))
+                raise InputError(f"--distill-rows {row}: the student's map is {own}, the teacher's {given}")
+            losses.append(F.mse_loss(s.float(), t.detach()[:, : s.shape[1]].float()))
+        return torch.stack(losses).sum() * self.weight
+
+
+class Tap:
+    """Catches a network's output, and its feature maps at some rows, as it is run.
+
+    Attributes
+    ----------
+    output, features
+        Of the last forward, with their graph; of a detector in eval mode the logits.
+    """
+
+    def __init__(self, network: nn.Module, rows: Sequence[int] = ()) -> None:
+        layers: Any = network.get_submodule("model")
+        if far := [row for row in rows if not 0 <= row < len(layers)]:
+            raise InputError(f"--distill-rows {far[0]}: the network has the rows 0 to {len(layers) - 1}")
+        self._rows = tuple(rows)
+        self.output: Any = None
+        self._caught: dict[int, Tensor] = {}
+        self._handles = [network.register_forward_hook(self._see)]
+        self._handles += [layers[row].register_forward_hook(functools.partial(self._catch, row)) for row in rows]
+
+    @property
+    def features(self) -> list[Tensor]:
+        return [self._caught[row] for row in self._rows]
+
+    def _catch(self, row: int, _: nn.Module, __: Any, output: Tensor) -> None:
+        self._caught[row] = output
+
+    def _see(self, _: nn.Module, __: Any, output: Any) -> None:
+        self.output = output[1] if isinstance(output, tuple) else output
+
+    def __enter__(self) -> Tap:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()

@@ -1,0 +1,227 @@
+"""Multi-trial search from a space's YAML to a detector: what `multi_trial_nas.py` calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from spaces import nni_compat  # isort: skip
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from models.complexity import count_flops, count_params
+from models.errors import InputError
+from models.files import save_model_yaml
+from models.registry import load_plugin
+from optimizer import match_nas
+from spaces import CostModel, Space
+
+from . import strategies, web
+from .budget import Budget, detector_space
+from .candidate import Candidate, Decisions, Training, training_of
+from .engine import Trial
+from .experiment import RetiariiExeConfig, RetiariiExperiment, has_trials, view_experiment
+from .limits import Limits
+from .plot_trials import plot_trials
+from .run_folder import RunFolder
+from .search_tasks import SEARCH_TASKS, SearchTask
+from .trainer import accelerator_of, quiet_lightning
+from .trial_log import TrialLog, reported, status_of, value_of
+
+assert nni_compat.nni is not None
+
+Arch = dict[str, Any]
+
+# The names of `multi_trial_nas.py --strategy`.
+STRATEGIES: dict[str, Callable[..., Any]] = {
+    "random": strategies.Random,
+    "grid": strategies.GridSearch,
+    "evolution": strategies.RegularizedEvolution,
+    "tpe": strategies.TPE,
+    "rl": strategies.PolicyBasedRL,
+    "nsga3": strategies.NSGA3,
+}
+
+
+@dataclass(frozen=True)
+class Options(Training):
+    """Options of a multi-trial search; `multi_trial_nas.py --help` explains them."""
+
+    strategy: str
+    max_trials: int
+    concurrency: int
+    gpus: int
+    port: int
+    host: str
+    config: str | None
+
+
+def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, Any]:
+    """Search, and write the result into the run's folder (DESIGN §5).
+
+    Returns
+    -------
+    The content of ``results.json``.
+    """
+    quiet_lightning()
+    accelerator = accelerator_of(options.device)
+    for plugin in options.plugin:
+        load_plugin(plugin)
+    space = Space(options.cfg)
+    task: SearchTask = SEARCH_TASKS[options.task](options, space, accelerator)
+    if not space.decisions:
+        raise InputError(f"{options.cfg}: there is nothing to search, the YAML has no choices (try yolov5n_nas.yaml)")
+    in_head = [label for label, row in space.row_of.items() if row >= space.config.num_backbone]
+    if in_head and options.task == "classify":
+        raise InputError(f"{options.cfg}: '{in_head[0]}' is a choice of the head: search it with --task detect")
+    if options.inherit is not None and not (Path(options.inherit) / "last.ckpt").is_file():
+        raise InputError(f"--inherit {options.inherit}: not the folder of a one-shot run (it has no last.ckpt)")
+
+    training = training_of(options)
+    strategy = STRATEGIES[options.strategy](seed=options.seed, feasible=_feasible(options, space, task))
+    model_space, evaluator, id = Decisions(training["cfg"]), Candidate(training), _experiment_id(run) if resume else None
+    experiment = RetiariiExperiment(model_space, evaluator, [], strategy, _config(options, run), id)
+    log = TrialLog(
+        run.path,
+        task.metric,
+        list(space.decisions),
+        lambda: experiment.trials,
+        experiment.stderr_of,
+        lambda trial: experiment.output_of(trial, "weights.pt").unlink(missing_ok=True),
+    )
+    experiment.on_trial_end = log.add
+    web.check(options.port, options.host)
+    run.write_config(asdict(options))
+    run.write_json("experiment.json", {"id": experiment.id})
+    if resume and has_trials(experiment.folder):
+        experiment.resume(options.port, host=options.host)
+    else:
+        experiment.run(None, options.port, host=options.host)
+    log.write()
+    return _finish(options, run, task, space, experiment, log)
+
+
+def view(run: str, project: str, port: int, host: str) -> None:
+    """Show the experiment of a run in the web UI, until Ctrl-C."""
+    folder, _ = RunFolder.resume(run_of(run, project))
+    view_experiment((folder.path / "nni" / _experiment_id(folder)).resolve(), port, host)
+
+
+def run_of(name: str, project: str) -> str:
+    """A run's folder, given that, or the id of its experiment.
+
+    Raises
+    ------
+    InputError
+        If no run below `project` has this experiment.
+    """
+    if Path(name).is_dir():
+        return name
+    for path in Path(project).glob("*/experiment.json"):
+        if json.loads(path.read_text(encoding="utf-8"))["id"] == name:
+            return str(path.parent)
+    raise InputError(f"{name}: neither the folder of a run nor the id of an experiment below {project}")
+
+
+def _experiment_id(run: RunFolder) -> str:
+    path = run.path / "experiment.json"
+    if not path.is_file():
+        raise InputError(f"{run.path}: not the folder of a multi-trial run (it has no experiment.json)")
+    return str(json.loads(path.read_text(encoding="utf-8"))["id"])
+
+
+def _feasible(options: Options, space: Space, task: SearchTask) -> Callable[[Arch], bool] | None:
+    """What is known without a trial: parameters and FLOPs of the whole detector."""
+    limits = Limits(options.max_flops, options.max_params)
+    if not limits.any:
+        return None
+    model = CostModel(detector_space(space, task.detector, options.detector is None), options.cost_imgsz)
+    budget = Budget(model, limits)
+    return lambda arch: budget.feasible([arch])[0]
+
+
+def _config(options: Options, run: RunFolder) -> RetiariiExeConfig:
+    if options.config is not None:
+        from .remote import read_config_file
+
+        config = read_config_file(options.config)
+    else:
+        config = RetiariiExeConfig("local")
+        config.training_service.use_active_gpu = True
+    config.experiment_name = run.path.name
+    config.experiment_working_directory = str((run.path / "nni").resolve())
+    config.max_trial_number, config.trial_concurrency = options.max_trials, options.concurrency
+    config.trial_gpu_number = options.gpus or None
+    return config
+
+
+def _finish(
+    options: Options, run: RunFolder, task: SearchTask, space: Space, experiment: RetiariiExperiment, log: TrialLog
+) -> dict[str, Any]:
+    trials = experiment.trials
+    plot_trials(trials, task.metric, run.path / "trials.png")
+    counts = {s: sum(status_of(t) == s for t in trials) for s in ("done", "failed", "infeasible", "cancelled")}
+    best = log.best
+    if best is None:
+        raise InputError(f"no trial has a result ({_counted(counts)}), see {run.path / 'trials'}")
+    weights = run.path / "trials" / best.id / "weights.pt"
+    experiment.fetch(best, "weights.pt", weights)
+    raw = space.freeze(best.arch)
+    network = task.network(raw)
+    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["state_dict"])
+    run.write_json("arch.json", best.arch)
+    model = match_nas(task.detector, network, save=run.path / "detector.pt", arch=best.arch)
+    save_model_yaml(model.config.raw, run.path / "detector.yaml")
+    cost = f"flops_{options.cost_imgsz}"
+    flops = count_flops(model, options.cost_imgsz, model.config.ch)
+    results: dict[str, Any] = {
+        "task": options.task,
+        "metric": task.metric,
+        "trials": {"all": len(trials), **counts},
+        "arch": best.arch,
+        "best": {"number": best.number, "id": best.id, **_values(best)},
+        "detector": {"params": count_params(model), cost: flops},
+    }
+    if isinstance(experiment.strategy, strategies.NSGA3):
+        results["front"] = [_values_of(trials, t.arch) for t in experiment.strategy.pareto_front()]
+    run.write_json("results.json", results)
+    _report(options, run, task.metric, trials, results)
+    return results
+
+
+def _values(trial: Trial) -> dict[str, Any]:
+    return dict(trial.metric)
+
+
+def _values_of(trials: list[Trial], arch: Arch) -> dict[str, Any]:
+    trial = next(t for t in trials if t.arch == arch and status_of(t) == "done")
+    return {"number": trial.number, "id": trial.id, **_values(trial)}
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number} {status}" for status, number in counts.items() if number) or "none was run"
+
+
+def _report(options: Options, run: RunFolder, metric: str, trials: list[Trial], results: dict[str, Any]) -> None:
+    table = Table(title=f"{options.strategy} on {options.data}, best of {_counted(_statuses(results))}")
+    rewarded = options.target_latency is not None
+    shown = ["trial", *(["reward"] if rewarded else []), metric, "parameters", f"GFLOPs at {options.cost_imgsz}"]
+    for column in shown:
+        table.add_column(column, justify="right")
+    done = sorted((t for t in trials if status_of(t) == "done"), key=value_of, reverse=True)
+    for trial in done[:5]:
+        values = [f"{trial.number}", *([f"{value_of(trial):.4f}"] if rewarded else [])]
+        values += [f"{reported(trial, metric):.4f}", f"{reported(trial, 'params'):,.0f}"]
+        table.add_row(*values, f"{(reported(trial, 'flops') or 0) / 1e9:.3f}")
+    console = Console(width=None if Console().is_terminal else 100)
+    console.print(table)
+    console.print(f"results in {run.path}", highlight=False, soft_wrap=True)
+
+
+def _statuses(results: dict[str, Any]) -> dict[str, int]:
+    return {k: v for k, v in results["trials"].items() if k != "all"}

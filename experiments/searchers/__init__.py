@@ -1,0 +1,32 @@
+"""Searchers, one file each: which archs of a trained supernet to evaluate next, and the study that remembers.
+
+To add one: a file with a subclass of `Searcher`, a name in `experiments.subnet_search.SEARCHERS` (the contract test
+takes all of them), and one in `search_subnets.py`.
+"""
+
+from models.lazy import lazy_exports
+
+_EXPORTS = {
+    "GP": "optuna_searchers",
+    "NSGA2": "optuna_searchers",
+    "NSGA3": "optuna_searchers",
+    "TPE": "optuna_searchers",
+    "Asked": "search",
+    "Attentive": "attentive",
+    "CoarseToFine": "coarse_to_fine",
+    "Domain": "domain",
+    "Evolution": "evolution",
+    "Grid": "grid",
+    "History": "base",
+    "Objective": "search",
+    "Question": "base",
+    "Random": "random_search",
+    "Range": "ranges",
+    "Result": "search",
+    "Search": "search",
+    "Searcher": "base",
+    "open_storage": "storage",
+    "parse_range": "ranges",
+}
+__all__ = sorted(_EXPORTS)
+__getattr__ = lazy_exports(__name__, _EXPORTS)

@@ -1,0 +1,340 @@
+"""A search as ask and tell, over a study that several workers may share."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import json
+import math
+import os
+import random
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import optuna
+import psutil
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from models.errors import InputError
+from spaces.choices import Decision
+from spaces.space import Arch
+
+from .base import Evaluated, History, Question, Searcher
+from .domain import Domain, Indices
+
+# A trial without a worker's name for so long was left by one that was killed before it could write it.
+_NAMELESS_SECONDS = 10
+_CLAIMS = 20
+
+Screen = Callable[[History, Sequence[Indices]], Indices]
+"""Archs that might be evaluated to the one that is."""
+
+
+class Objective(NamedTuple):
+    """What is to be small or large: a cost of the domain, or what the evaluation tells under that name."""
+
+    name: str
+    maximize: bool = False
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An arch that is to be evaluated, and told by `Search.tell`.
+
+    Attributes
+    ----------
+    number
+        How many were asked before it in the study.
+    costs
+        Every cost that the domain tells.
+    """
+
+    number: int
+    indices: Indices
+    arch: Arch
+    costs: dict[str, float]
+    trial: optuna.Trial
+
+
+@dataclass(frozen=True)
+class Result:
+    """An arch whose evaluation has ended.
+
+    Attributes
+    ----------
+    values
+        Of every objective; None if it failed.
+    record
+        What it was told with, and its costs.
+    """
+
+    number: int
+    arch: Arch
+    values: dict[str, float] | None
+    costs: dict[str, float]
+    record: dict[str, Any]
+
+
+class Search:
+    """Asks for archs and hears of their values, with a searcher that decides what to ask.
+
+    No arch is asked twice, none outside of the ranges, and in all no more than `budget`; also by several workers on one
+    study. What a killed worker was at is asked anew, by number; a failed evaluation counts and is not repeated.
+
+    Parameters
+    ----------
+    objectives
+        At least one. Those that are costs of the domain need not be told.
+    storage, name
+        Of the study; in memory by default. One that is there is gone on with.
+    settings
+        What else has to agree with a study that is there.
+    screen
+        Chooses among `screened` archs in place of taking the searcher's first.
+
+    Raises
+    ------
+    InputError
+        If the study is there with other settings.
+    """
+
+    def __init__(
+        self,
+        domain: Domain,
+        objectives: Sequence[Objective],
+        searcher: Searcher,
+        *,
+        budget: int,
+        seed: int = 0,
+        storage: BaseStorage | None = None,
+        name: str = "search",
+        settings: Mapping[str, Any] | None = None,
+        screen: Screen | None = None,
+        screened: int = 1,
+    ) -> None:
+        self.domain, self.objectives, self.searcher = domain, tuple(objectives), searcher
+        self.budget, self.seed, self.screen, self.screened = budget, seed, screen, screened
+        self.distributions = {label: _distribution(d) for label, d in domain.decisions.items()}
+        self.study = optuna.create_study(
+            study_name=name,
+            storage=storage,
+            sampler=_Answers(self),
+            directions=["maximize" if o.maximize else "minimize" for o in self.objectives],
+            load_if_exists=True,
+        )
+        self._agree(name, settings or {})
+        self._worker = [socket.gethostname(), os.getpid(), psutil.Process().create_time()]
+        self._mine: set[int] = set()
+        self._read: dict[int, Evaluated] = {}
+
+    def ask(self) -> Asked | None:
+        """The next arch; None when the budget is used up, or there are no more archs."""
+        for _ in range(_CLAIMS):
+            self._clear()
+            if sum(1 for _ in self._trials()) >= self.budget:
+                return None
+            trial = self.study.ask()
+            self._mine.add(trial.number)
+            try:
+                trial.set_user_attr("worker", self._worker)
+                number = self._number(trial.number)
+                if number >= self.budget:
+                    self._drop(trial.number)
+                    return None
+                params = {label: _suggest(trial, label, d) for label, d in self.distributions.items()}
+            except _NoMoreArchsError:
+                self._drop(trial.number)
+                return None
+            except BaseException:
+                self._drop(trial.number)
+                raise
+            # Another worker may have been at the same arch at the same time. Who looks last sees the other.
+            if all(other.params != params for other in self._trials() if other.number != trial.number):
+                indices = self.domain.indices(params)
+                return Asked(number, indices, self.domain.arch(indices), self.domain.costs(indices), trial)
+            self._drop(trial.number)
+        raise InputError("the workers of this study keep asking for the same archs")
+
+    def tell(self, asked: Asked, values: Mapping[str, float] | None, record: Mapping[str, Any] | None = None) -> None:
+        """What came of an arch.
+
+        Parameters
+        ----------
+        values
+            By name, of every objective that is no cost; None if the evaluation failed.
+        record
+            Whatever else is to be kept, plain data.
+        """
+        asked.trial.set_user_attr("costs", asked.costs)
+        asked.trial.set_user_attr("record", dict(record or {}))
+        known = None if values is None else {**asked.costs, **values}
+        if known is not None and all(math.isfinite(known[o.name]) for o in self.objectives):
+            self.study.tell(asked.trial, [known[o.name] for o in self.objectives], skip_if_finished=True)
+        else:
+            self.study.tell(asked.trial, state=TrialState.FAIL, skip_if_finished=True)
+        self._mine.discard(asked.trial.number)
+
+    def abandon(self, asked: Asked) -> None:
+        """Give an arch back without a result; it will be asked anew."""
+        self._drop(asked.trial.number)
+
+    def results(self) -> list[Result]:
+        """What has been told, in the order in which it was asked."""
+        found = []
+        for number, trial in enumerate(self._trials()):
+            if trial.state.is_finished():
+                values = trial.values and dict(zip([o.name for o in self.objectives], trial.values, strict=True))
+                kept = trial.user_attrs
+                arch = self.domain.arch(self.domain.indices(trial.params))
+                found.append(Result(number, arch, values or None, kept.get("costs", {}), kept.get("record", {})))
+        return found
+
+    def losses(self, results: Sequence[Result]) -> Any:
+        """(n, m), of results that did not fail; the smaller the better."""
+        import numpy as np
+
+        signs = [-1 if o.maximize else 1 for o in self.objectives]
+        rows = [
+            [s * r.values[o.name] for s, o in zip(signs, self.objectives, strict=True)] for r in results if r.values
+        ]
+        return np.array(rows, float).reshape(len(rows), len(self.objectives))
+
+    def _agree(self, name: str, settings: Mapping[str, Any]) -> None:
+        """Write what the study is of, or compare it."""
+        own = {
+            "decisions": dict(zip(self.domain.labels, self.domain.values, strict=True)),
+            "objectives": self.objectives,
+            "ranges": [[r.name, r.low, str(r.high)] for r in self.domain.ranges],
+            "seed": self.seed,
+            "screened": self.screened,
+            **self.searcher.settings,
+            **settings,
+        }
+        there = self.study.user_attrs
+        for key, value in json.loads(json.dumps(own)).items():
+            if key not in there:
+                self.study.set_user_attr(key, value)
+            elif there[key] != value:
+                raise InputError(
+                    f"the study '{name}' is there with another setting: {key} is {there[key]!r}, not {value!r}"
+                )
+
+    def _trials(self) -> Iterator[FrozenTrial]:
+        """Trials that count, by number: all but those that were given back or left behind."""
+        trials, marks = self.study.get_trials(deepcopy=False), self.study.user_attrs
+        return (t for t in trials if _mark(t.number) not in marks)
+
+    def _number(self, trial: int) -> int:
+        return sum(t.number < trial for t in self._trials())
+
+    def _drop(self, number: int) -> None:
+        self.study.set_user_attr(_mark(number), True)
+        self.study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+        self._mine.discard(number)
+
+    def _clear(self) -> None:
+        """Give back what workers of this machine left behind when they were killed."""
+        for trial in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+            if trial.number not in self._mine and self._left(trial):
+                self._drop(trial.number)
+
+    def _left(self, trial: FrozenTrial) -> bool:
+        worker = trial.user_attrs.get("worker")
+        if worker is None:
+            age = datetime.datetime.now() - (trial.datetime_start or datetime.datetime.min)
+            return age.total_seconds() > _NAMELESS_SECONDS
+        host, pid, started = worker
+        if host != self._worker[0]:
+            return False
+        try:
+            return bool(psutil.Process(pid).create_time() != started)
+        except psutil.NoSuchProcess:
+            return True
+
+    def _history(self, number: int) -> History:
+        evaluated, seen = [], set()
+        for trial in self._trials():
+            if trial.number == number or len(trial.params) < len(self.distributions):
+                continue
+            if trial.number not in self._read:
+                one = Evaluated(self.domain.indices(trial.params), None)
+                if trial.values is not None:
+                    signs = [-1 if o.maximize else 1 for o in self.objectives]
+                    one = one._replace(losses=tuple(s * v for s, v in zip(signs, trial.values, strict=True)))
+                if not trial.state.is_finished():
+                    seen.add(one.indices)
+                    continue
+                self._read[trial.number] = one
+            evaluated.append(self._read[trial.number])
+            seen.add(evaluated[-1].indices)
+        return History(evaluated, seen, self._number(number), self.budget)
+
+    def _answer(self, trial: FrozenTrial) -> Indices:
+        history = self._history(trial.number)
+        costs = tuple(o.name if o.name in self.domain.providers else None for o in self.objectives)
+        found: list[Indices] = []
+        arch: Indices | None = None
+        for attempt in range(self.searcher.attempts * self.screened):
+            # The trial's own number is another one for each of several workers that are at the same point.
+            rng = random.Random(f"{self.seed}/{history.number}/{attempt}")
+            question = Question(self.domain, history, rng, costs, self.study, trial, self.distributions)
+            arch = self.searcher.propose(question)
+            if arch is None:
+                break
+            if arch not in history.seen and arch not in found and self.domain.feasible(arch):
+                found.append(arch)
+                if len(found) == self.screened:
+                    break
+        if not found and arch is not None:
+            arch = self.domain.settle(arch, history.seen, rng)
+            found = [] if arch is None else [arch]
+        if not found:
+            raise _NoMoreArchsError
+        return self.screen(history, found) if self.screen and len(found) > 1 else found[0]
+
+
+def _mark(number: int) -> str:
+    """Attribute of a study that says that a trial does not count."""
+    return f"abandoned {number}"
+
+
+class _NoMoreArchsError(Exception):
+    """There are no more archs."""
+
+
+class _Answers(BaseSampler):
+    """A search's answers as a sampler of Optuna."""
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+
+    def infer_relative_search_space(self, study: Any, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return dict(self._search.distributions)
+
+    def sample_relative(self, study: Any, trial: FrozenTrial, search_space: Any) -> dict[str, Any]:
+        return self._search.domain.arch(self._search._answer(trial))
+
+    def sample_independent(self, study: Any, trial: FrozenTrial, param_name: str, param_distribution: Any) -> Any:
+        raise NotImplementedError
+
+
+def _distribution(decision: Decision) -> BaseDistribution:
+    """Whole numbers in equal steps as such, so that models know what is near; names are in no order."""
+    values = decision.values
+    if len(values) > 2 and all(type(v) is int for v in values) and not decision.names:
+        steps = {b - a for a, b in itertools.pairwise(values)}
+        if len(steps) == 1 and (step := steps.pop()) > 0:
+            return IntDistribution(values[0], values[-1], step=step)
+    return CategoricalDistribution(values)
+
+
+def _suggest(trial: optuna.Trial, label: str, distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(label, distribution.low, distribution.high, step=distribution.step)
+    assert isinstance(distribution, CategoricalDistribution)
+    return trial.suggest_categorical(label, distribution.choices)

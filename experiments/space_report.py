@@ -1,0 +1,268 @@
+"""How good archs of a space are: the distribution of their errors, and the values that good ones have."""
+
+from __future__ import annotations
+
+import csv
+import html
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from models.errors import InputError
+from models.files import atomic
+
+from .limits import written
+from .run_folder import RunFolder
+from .searchers.ranges import Range, parse_range
+
+# Radosavovic et al. 2020, section 3.2: the best of a quarter of the archs, 95 % of the times.
+_BOOTSTRAP_SHARE, _INTERVAL = 0.25, (0.025, 0.975)
+_NO_METRIC = ("trial", "searcher", "seed", "front", "bn", "seconds", "error", "arch")
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Archs whose decisions have some of their values (label to values, as text)."""
+
+    name: str
+    values: Mapping[str, frozenset[str]]
+
+    @classmethod
+    def read(cls, text: str) -> Subset:
+        """``NAME:LABEL=VALUE|VALUE,LABEL=VALUE``.
+
+        Raises
+        ------
+        InputError
+            Says what it should look like.
+        """
+        name, _, rest = text.partition(":")
+        values = {}
+        for part in filter(None, rest.split(",")):
+            label, equals, given = part.partition("=")
+            if not equals or not given:
+                break
+            values[label.strip()] = frozenset(v.strip() for v in given.split("|"))
+        else:
+            if name and values:
+                return cls(name, values)
+        raise InputError(f"--subset {text!r}: right would be small:row2.0=16|24,row4.number=1")
+
+    def holds(self, arch: Mapping[str, Any]) -> bool:
+        return all(str(arch[label]) in values for label, values in self.values.items())
+
+
+def report_edf(args: Any, run: RunFolder | None = None) -> dict[str, Any]:
+    """Share of archs with an error of e or less, by subset, and the values that good archs have.
+
+    Of the files of ``--edf``, or of ``subnets.csv`` of `run`: ``edf.csv``, ``edf.html``, ``edf.png``, ``edf.json``.
+
+    Returns
+    -------
+    The content of ``edf.json``.
+    """
+    files = args.edf or ([str(run.path / "subnets.csv")] if run else [])
+    run = run or RunFolder(args.project, args.name, args.exist_ok)
+    ranges = [parse_range(text) for text in args.range]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    metric = ""
+    for given in files:
+        named, equals, file = given.partition("=")
+        path = Path(file if equals else given)
+        metric, rows = read_rows(path)
+        groups[named if equals else path.parent.name or path.stem] = _within(rows, ranges)
+    whole = [row for rows in groups.values() for row in rows]
+    if not whole:
+        raise InputError("there are no archs to report on: none was evaluated within the ranges")
+    for text in args.subset:
+        subset = Subset.read(text)
+        for label in subset.values:
+            if label not in whole[0]["arch"]:
+                raise InputError(f"--subset {subset.name}: no decision is called '{label}'")
+        groups[subset.name] = [row for row in whole if subset.holds(row["arch"])]
+    errors = {name: np.sort([row["error_rate"] for row in rows]) for name, rows in groups.items() if rows}
+    results: dict[str, Any] = {
+        "metric": metric,
+        "subsets": {
+            name: {"archs": len(e), "least": float(e[0]), "median": float(np.median(e)), "mean": float(e.mean())}
+            for name, e in errors.items()
+        },
+        "good_values": good_values(whole, args.samples, args.seed),
+    }
+    _write_edf(errors, run.path / "edf.csv")
+    run.write_json("edf.json", results)
+    _plot_edf(errors, metric, run.path / "edf.png")
+    _html_edf(errors, results, run.path / "edf.html")
+    _say_edf(results, run)
+    return results
+
+
+def read_rows(path: Path) -> tuple[str, list[dict[str, Any]]]:
+    """The metric's name and the archs of a ``subnets.csv``: ``arch``, costs, and ``error_rate``, 1 - metric.
+
+    Raises
+    ------
+    InputError
+        The file is not one.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as e:
+        raise InputError(f"--edf {path}: {e}") from None
+    names = [name for name in (rows[0] if rows else []) if name not in _NO_METRIC]
+    if not names or "arch" not in rows[0]:
+        raise InputError(f"--edf {path}: no evaluated archs in it; right would be subnets.csv of a search")
+    metric, costs = names[0], names[1:]
+    found = []
+    for row in rows:
+        if row[metric]:
+            arch = json.loads(row["arch"])
+            found.append({"arch": arch, "error_rate": 1 - float(row[metric]), **{c: float(row[c]) for c in costs}})
+    return metric, found
+
+
+def _within(rows: Sequence[dict[str, Any]], ranges: Sequence[Range]) -> list[dict[str, Any]]:
+    for r in ranges:
+        if rows and r.name not in rows[0]:
+            raise InputError(f"--range {r.name}: no such cost; there are {', '.join(list(rows[0])[2:])}")
+    return [row for row in rows if all(not r.distance(row[r.name]) for r in ranges)]
+
+
+def edf(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Errors in order, and the share of archs with that error or less (Radosavovic et al. 2019, arXiv:1905.13214)."""
+    ordered = np.sort(errors)
+    return ordered, np.arange(1, len(ordered) + 1) / len(ordered)
+
+
+def good_values(rows: Sequence[Mapping[str, Any]], samples: int, seed: int = 0) -> dict[str, dict[str, Any]]:
+    """Which values the best archs have, by dimension: every decision, and every cost.
+
+    The empirical bootstrap of Radosavovic et al. 2020 (arXiv:2003.13678, section 3.2): a quarter of the archs is drawn
+    with replacement, the value of the best one noted, and again.
+
+    Returns
+    -------
+    Dimension to ``low``, ``median``, ``high`` (95 % of the noted values) where it is a number, and always ``shares``,
+    value to how often it was noted, for decisions.
+    """
+    rng = np.random.default_rng(seed)
+    errors = np.array([row["error_rate"] for row in rows])
+    size = max(round(_BOOTSTRAP_SHARE * len(rows)), 1)
+    draws = rng.integers(len(rows), size=(max(samples, 1), size))
+    best = draws[np.arange(len(draws)), errors[draws].argmin(1)]
+    found: dict[str, dict[str, Any]] = {}
+    for label in rows[0]["arch"]:
+        values = [row["arch"][label] for row in rows]
+        found[label] = _summary([values[i] for i in best], shares=True)
+    for name in rows[0]:
+        if name not in ("arch", "error_rate"):
+            found[name] = _summary([rows[i][name] for i in best], shares=False)
+    return found
+
+
+def _summary(noted: Sequence[Any], shares: bool) -> dict[str, Any]:
+    summary: dict[str, Any] = {}
+    if all(type(v) in (int, float) for v in noted):
+        low, median, high = np.quantile(noted, [_INTERVAL[0], 0.5, _INTERVAL[1]]).tolist()
+        summary = {"low": low, "median": median, "high": high}
+    if shares:
+        values, counts = np.unique([str(v) for v in noted], return_counts=True)
+        ordered = sorted(zip(values.tolist(), (counts / len(noted)).tolist(), strict=True), key=lambda p: -p[1])
+        summary["shares"] = dict(ordered)
+    return summary
+
+
+def _write_edf(errors: Mapping[str, np.ndarray], path: Path) -> None:
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["subset", "error", "share"])
+        for name, given in errors.items():
+            writer.writerows([name, f"{e:.6g}", f"{s:.6g}"] for e, s in zip(*edf(given), strict=True))
+
+
+def _plot_edf(errors: Mapping[str, np.ndarray], metric: str, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(6, 4.2))
+    for name, given in errors.items():
+        axis.step(*edf(given), where="post", label=f"{name} ({len(given)})")
+    axis.set_xlabel(f"error, 1 - {metric}")
+    axis.set_ylabel("share of archs with this error or less")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    figure.tight_layout()
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+    plt.close(figure)
+
+
+def _html_edf(errors: Mapping[str, np.ndarray], results: Mapping[str, Any], path: Path) -> None:
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for name, given in errors.items():
+        x, y = edf(given)
+        figure.add_scatter(x=x.tolist(), y=y.tolist(), mode="lines", line={"shape": "hv"}, name=f"{name} ({len(x)})")
+    figure.update_layout(template="plotly_white", xaxis_title=f"error, 1 - {results['metric']}", yaxis_title="share")
+    picture = figure.to_html(include_plotlyjs=True, full_html=False)
+    subsets = [
+        [name, r["archs"], *(f"{r[k]:.4f}" for k in ("least", "median", "mean"))]
+        for name, r in results["subsets"].items()
+    ]
+    good = [[name, *_shown(name, summary)] for name, summary in results["good_values"].items()]
+    body = (
+        f"<h1>Errors</h1>{picture}{_html_table(['subset', 'archs', 'least', 'median', 'mean'], subsets)}"
+        "<h1>Values of good archs</h1><p>Bootstrap: the best of a quarter of the archs, drawn again and again.</p>"
+        f"{_html_table(['dimension', '95 %', 'median', 'how often the best has it'], good)}"
+    )
+    style = "body{font-family:sans-serif;max-width:70rem;margin:auto}td,th{padding:.2rem .8rem;text-align:left}"
+    head = f"<meta charset='utf-8'><title>EDF</title><style>{style}</style>"
+    page = f"<!doctype html><html><head>{head}</head><body>{body}</body></html>"
+    with atomic(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _html_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = ["".join(f"<th>{html.escape(h)}</th>" for h in head)]
+    lines += ["".join(f"<td>{html.escape(str(v))}</td>" for v in row) for row in rows]
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+
+def _shown(name: str, summary: Mapping[str, Any]) -> tuple[str, str, str]:
+    """95 %, median, shares."""
+    shares = ", ".join(f"{value}: {share:.0%}" for value, share in summary.get("shares", {}).items())
+    if "low" not in summary:
+        return "", "", shares
+    low, median, high = (_number(name, summary[k], bool(shares)) for k in ("low", "median", "high"))
+    return f"{low} … {high}", median, shares
+
+
+def _number(name: str, value: float, is_decision: bool) -> str:
+    return f"{value:g}" if is_decision else written(name, value)
+
+
+def _say_edf(results: Mapping[str, Any], run: RunFolder) -> None:
+    console = Console(width=None if Console().is_terminal else 110)
+    table = Table(title=f"error, 1 - {results['metric']}")
+    for column in ("subset", "archs", "least", "median", "mean"):
+        table.add_column(column, justify="left" if column == "subset" else "right")
+    for name, r in results["subsets"].items():
+        table.add_row(name, str(r["archs"]), *(f"{r[k]:.4f}" for k in ("least", "median", "mean")))
+    console.print(table)
+    table = Table(title="values of good archs (bootstrap)")
+    for column in ("dimension", "95 %", "median", "how often the best has it"):
+        table.add_column(column)
+    for name, summary in results["good_values"].items():
+        table.add_row(name, *_shown(name, summary))
+    console.print(table)
+    console.print(f"results in {run.path}", highlight=False, soft_wrap=True)

@@ -1,0 +1,330 @@
+"""BigNAS (Yu et al. 2020, arXiv:2003.11142): one supernet, trained so that its slices need no retraining.
+
+A step trains several subnets on one batch, the largest and the smallest among them (the sandwich rule of Yu and Huang
+2019, arXiv:1903.05134); the largest learns from labels, the others from the largest.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any, Literal, cast
+
+from spaces import nni_compat  # isort: skip
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from models.errors import InputError
+from models.loss import DetectionLoss
+from spaces import CostModel, Sizes
+from spaces.kinds import RESOLUTION
+
+from ..distillation import AlphaDivergence, DetectionMimic, Distillation, FeatureMimic, SoftLabels, Tap
+from ..optimizers import parameter_groups
+from ..regularize import Regularization, zero_last_gamma
+from ..samplers import Sampler, make_sampler
+from .base import OneShot
+from .derive import Arch
+from .processes import average
+from .spos import SPOS, SinglePathModule
+
+assert nni_compat.nni is not None
+
+SUBNETS = ("max", "random", "min")
+SANDWICH = ("max", "random", "random", "min")
+DISTILL = ("auto", "none", "kl", "alpha", "mimic")
+
+# BigNAS decays by 0.97 every 2.4 epochs, which comes to 5 % after 236 epochs; here the floor is reached after this
+# share of the training, however long that is.
+_DECAYED = 2 / 3
+_CLIPS: dict[str, Callable[..., Any]] = {"norm": nn.utils.clip_grad_norm_, "value": nn.utils.clip_grad_value_}
+
+
+class BigNASModule(SinglePathModule):
+    """Several subnets a step; see `BigNAS` for the parameters.
+
+    Parameters
+    ----------
+    sampler
+        Of the random subnets.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        sampler: Sampler,
+        subnets: Sequence[str] = SANDWICH,
+        distill: str = "auto",
+        distill_boxes: Literal["ciou", "l1"] = "ciou",
+        distill_rows: Sequence[int] = (),
+        teacher: nn.Module | None = None,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+        weight_decay: float | None = None,
+        lr_floor: float = 0.05,
+        clip: float | None = None,
+        clip_by: Literal["norm", "value"] = "norm",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.sampler, self.sizes = sampler, sampler.sizes
+        # The largest first: the others learn from its outputs.
+        self.subnets = sorted(subnets, key=SUBNETS.index)
+        self.distill, self.distill_boxes, self.distill_rows = distill, distill_boxes, tuple(distill_rows)
+        self._teacher = (teacher,)  # in a tuple it is no part of this module, nor of its checkpoints
+        self.dropout, self.drop_path, self.weight_decay = dropout, drop_path, weight_decay
+        self.lr_floor, self.clip, self.clip_by = lr_floor, clip, clip_by
+        decisions = self.sizes.cost.space.decisions
+        self._index = {label: {v: i for i, v in enumerate(d.values)} for label, d in decisions.items()}
+        self.best: Arch | None = dict(self.sizes.largest)
+
+    # Optimisation
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The evaluator's, whose weight decay is kept from batch norms and biases."""
+        optimizer = super().configure_optimizers()
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise InputError("bignas has a learning rate of its own: give it an evaluator with one optimiser alone")
+        spared = {id(p) for kind in ("bias", "norm") for p in parameter_groups(self.model)[kind]}
+        groups = []
+        for group in optimizer.param_groups:
+            for decays in (True, False):
+                own = [p for p in group["params"] if (id(p) not in spared) == decays]
+                decay = group["weight_decay"] if self.weight_decay is None else self.weight_decay
+                if own:
+                    groups.append({**group, "params": own, "weight_decay": decay if decays else 0.0})
+        for group in groups:
+            group["initial_lr"] = group["lr"]
+        optimizer.param_groups[:] = groups
+        return optimizer
+
+    def learning_rate_share(self, done: float) -> float:
+        """Share of the initial learning rate after a share of the training: exponential, then constant."""
+        return float(max(self.lr_floor, self.lr_floor ** (done / _DECAYED)))
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        super().on_before_optimizer_step(optimizer)
+        if self.clip is not None:
+            _CLIPS[self.clip_by]([p for group in optimizer.param_groups for p in group["params"]], self.clip)
+
+    # A step
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self._regularization = Regularization(self.model, self.dropout, self.drop_path)
+        self._distillation = self._distillation_of(cast(Any, self.training_module))
+        self._features = FeatureMimic(self.distill_rows) if self.distill_rows and self._distillation else None
+        if self._teacher[0] is not None:
+            self._teacher[0].to(self.device).eval()
+
+    def _distillation_of(self, module: Any) -> Distillation | None:
+        detects = isinstance(getattr(module, "loss", None), DetectionLoss)
+        kind = ("mimic" if detects else "kl") if self.distill == "auto" else self.distill
+        if kind != "none" and detects != (kind == "mimic"):
+            right = "mimic" if detects else "kl or alpha"
+            raise InputError(f"--distill {kind} is not for this task; right would be {right}, or none")
+        if kind == "none":
+            return None
+        if kind == "mimic":
+            return DetectionMimic(module.loss, self.distill_boxes)
+        return SoftLabels() if kind == "kl" else AlphaDivergence()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        total = (self.trainer.max_epochs or 1) * int(self.trainer.num_training_batches)
+        share = self.learning_rate_share(self.global_step / total)
+        for group in self.weights_optimizer().param_groups:
+            group["lr"] = group["initial_lr"] * share
+        return self.step_weights(self._losses(batch, batch_idx), batch_idx)
+
+    def set(self, arch: Arch) -> None:
+        """Set the supernet to the path of a whole arch, whose values are the space's own."""
+        self.active.update({label: self._index[label][value] for label, value in arch.items()})
+
+    def archs(self, batch: Any, batch_idx: int) -> list[Arch]:
+        """The subnets of a step."""
+        fixed = {"max": self.sizes.largest, "min": self.sizes.smallest}
+        number = self.global_step * self.subnets.count("random")
+        found = []
+        for kind in self.subnets:
+            if kind in fixed:
+                found.append(dict(fixed[kind]))
+            else:
+                found.append(self._drawn(number, batch, batch_idx))
+                number += 1
+        if RESOLUTION in self._index and self._compares_maps():
+            # As in OFA (arXiv:1908.09791), all subnets of a step see the same images: their maps are compared.
+            rng = random.Random(f"{self.sampler.seed} {RESOLUTION} {self.global_step}")
+            side = rng.choice(list(self._index[RESOLUTION]))
+            found = [{**arch, RESOLUTION: side} for arch in found]
+        return found
+
+    def _compares_maps(self) -> bool:
+        return self._features is not None or (self._distillation is not None and self._distillation.of_maps)
+
+    def _drawn(self, number: int, batch: Any, batch_idx: int) -> Arch:
+        candidates = self.sampler.candidates(number)
+        if len(candidates) == 1:
+            return candidates[0]
+        losses = torch.stack([self._loss_now(arch, batch, batch_idx) for arch in candidates])
+        average([losses])  # processes have seen different images, and are to train the same subnet
+        return candidates[self.sampler.pick(losses.tolist())]
+
+    @torch.no_grad()
+    def _loss_now(self, arch: Arch, batch: Any, batch_idx: int) -> Tensor:
+        """Label loss of a subnet, which leaves no trace in the batch norms' statistics."""
+        self.set(arch)
+        norms = [m for m in self.model.modules() if isinstance(m, _BatchNorm)]
+        momenta = [m.momentum for m in norms]
+        for m in norms:
+            m.momentum = 0.0
+        try:
+            return self.loss(self._at_side(batch, arch), batch_idx, None).double()
+        finally:
+            for m, momentum in zip(norms, momenta, strict=True):
+                m.momentum = momentum
+
+    def _at_side(self, batch: Any, arch: Arch) -> Any:
+        return cast(Any, self.training_module).at_side(batch, arch[RESOLUTION]) if RESOLUTION in arch else batch
+
+    def _losses(self, batch: Any, batch_idx: int) -> Iterator[Tensor]:
+        """Loss of each subnet, whose graph is the one in memory."""
+        taught: dict[int | None, tuple[Any, list[Tensor]]] = {}
+        largest: tuple[Any, list[Tensor]] | None = None
+        for kind, arch in zip(self.subnets, self.archs(batch, batch_idx), strict=True):
+            seen = self._at_side(batch, arch)
+            if self._teacher[0] is not None and kind != "max" and arch.get(RESOLUTION) not in taught:
+                taught[arch.get(RESOLUTION)] = self._outputs(self._teacher[0], seen)
+            lesson = taught.get(arch.get(RESOLUTION), largest)
+            self.set(arch)
+            if kind == "max" or lesson is None or self._distillation is None:
+                with (
+                    self._regularization.on() if kind == "max" else nullcontext(),
+                    Tap(self.model, self.distill_rows) as tap,
+                ):
+                    loss = self.loss(seen, batch_idx, "train" if kind == "max" else kind)
+                if kind == "max":
+                    largest = _detached(tap)
+                del tap
+                yield loss
+            else:
+                yield self._distilled(seen, lesson, kind)
+
+    def _distilled(self, batch: Any, lesson: tuple[Any, list[Tensor]], kind: str) -> Tensor:
+        """Loss of the subnet that is active against a teacher's output and features."""
+        assert self._distillation is not None
+        with Tap(self.model, self.distill_rows) as tap:
+            self.model(cast(Any, self.training_module).inputs(batch))
+        loss = self._distillation(tap.output, lesson[0])
+        if self._features is not None:
+            loss = loss + self._features(tap.features, lesson[1])
+        images = len(lesson[0][0]) if self._distillation.of_maps else 1  # a detection loss is a sum over images
+        self.log(f"distill_{kind}", loss.detach() / images, on_step=False, on_epoch=True, batch_size=1)
+        return loss
+
+    @torch.no_grad()
+    def _outputs(self, teacher: nn.Module, batch: Any) -> tuple[Any, list[Tensor]]:
+        with Tap(teacher, self.distill_rows) as tap:
+            teacher(cast(Any, self.training_module).inputs(batch))
+        return _detached(tap)
+
+
+def _detached(tap: Tap) -> tuple[Any, list[Tensor]]:
+    output = tap.output
+    kept = output.detach() if isinstance(output, Tensor) else [level.detach() for level in output]
+    return kept, [f.detach() for f in tap.features]
+
+
+class BigNAS(SPOS):
+    """Sandwich training with in-place distillation. Within hard limits the supernet is searched afterwards.
+
+    Without limits the result is the largest subnet; every other one can be cut out as well (`spaces.slice_weights`).
+
+    Parameters
+    ----------
+    subnets
+        Of a step: ``max``, ``min`` and ``random``, the last as often as wanted.
+    sampler
+        Of the random ones; see `experiments.samplers.make_sampler`.
+    distill
+        What subnets beside the largest learn from: ``kl`` or ``alpha`` of a classifier's outputs, ``mimic`` of a
+        detector's; ``auto`` is ``kl`` or ``mimic``; ``none``: labels, as the largest.
+    distill_boxes
+        Distance of boxes: ``ciou`` or ``l1``.
+    distill_rows
+        Rows whose feature maps are distilled too.
+    teacher
+        A plain network in place of the largest subnet's outputs.
+    dropout, drop_path
+        Of the largest subnet alone. BigNAS has 0.2 for both.
+    weight_decay
+        In place of the evaluator's. Batch norms and biases have none in any case.
+    lr_floor
+        The learning rate decays exponentially to that share of itself, and stays there; 1: constant.
+    clip, clip_by
+        Gradients are clipped to this ``norm`` or ``value``.
+    cost
+        Says what is large and what is small; made from the space unless given.
+    seed
+        Of the subnets drawn.
+    rate, evolution, ratings, budget
+        See `SPOS`.
+    """
+
+    module_class = BigNASModule  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        *,
+        subnets: Sequence[str] = SANDWICH,
+        sampler: str = "uniform",
+        distill: str = "auto",
+        cost: CostModel | None = None,
+        seed: int = 0,
+        clip_by: Literal["norm", "value"] = "norm",
+        distill_boxes: Literal["ciou", "l1"] = "ciou",
+        lr_floor: float = 0.05,
+        **settings: Any,
+    ) -> None:
+        if not subnets or any(s not in SUBNETS for s in subnets) or max(map(subnets.count, ("max", "min"))) > 1:
+            raise InputError(
+                f"--subnets {','.join(subnets)}: right would be max and min at most once, and random as often as "
+                "wanted, such as max,random,random,min"
+            )
+        for name, value, known in (
+            ("distill", distill, DISTILL),
+            ("clip-by", clip_by, tuple(_CLIPS)),
+            ("distill-boxes", distill_boxes, ("ciou", "l1")),
+        ):
+            if value not in known:
+                raise InputError(f"--{name} {value}: right would be one of {', '.join(known)}")
+        if not 0 < lr_floor <= 1:
+            raise InputError(f"--lr-floor {lr_floor:g}: right would be a share above 0, up to 1")
+        super().__init__(
+            subnets=tuple(subnets),
+            distill=distill,
+            clip_by=clip_by,
+            distill_boxes=distill_boxes,
+            lr_floor=lr_floor,
+            **settings,
+        )
+        self.sampler, self.cost, self.seed = sampler, cost, seed
+
+    def mutate_model(self, model: Any) -> Any:
+        cost = self.cost or CostModel(model.space, _COST_IMGSZ)
+        self.settings["sampler"] = make_sampler(self.sampler, Sizes(cost), self.seed)
+        supernet = super().mutate_model(model)
+        zero_last_gamma(supernet)
+        return supernet
+
+    def _run(self) -> None:
+        if self.budget is None:
+            OneShot._run(self)
+        else:
+            super()._run()
+
+
+# The order of sizes does not depend on the images' side, but the side must suit the strides.
+_COST_IMGSZ = 256

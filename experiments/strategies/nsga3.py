@@ -1,0 +1,35 @@
+"""NSGA-III (Deb and Jain 2014), Optuna's: a front of archs between several objectives."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, NSGAIIISampler
+
+from .optuna_base import OptunaStrategy
+
+
+class NSGA3(OptunaStrategy):
+    """NSGA-III.
+
+    Parameters
+    ----------
+    population_size
+        Archs in a generation. Optuna's 50 suits thousands of trials.
+    objectives, directions, costs, seed, dedup, feasible
+        See `OptunaStrategy`.
+    """
+
+    def __init__(
+        self, *, objectives: Sequence[str] = ("metric", "flops"), population_size: int = 10, **settings: Any
+    ) -> None:
+        super().__init__(objectives=objectives, **settings)
+        self.population_size = population_size
+
+    def sampler(self, seed: int) -> BaseSampler:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # it has been experimental since Optuna 3.2
+            return NSGAIIISampler(seed=seed, population_size=self.population_size)

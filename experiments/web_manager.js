@@ -1,0 +1,73 @@
+// Loaded into NNI's web manager before its own code, by NODE_OPTIONS (see web.py). Letters as in spaces/nni_compat.py.
+"use strict";
+
+const Module = require("module");
+const net = require("net");
+
+const host = process.env.NAS_WEB_HOST;
+const parent = process.ppid;
+delete process.env.NODE_OPTIONS; // trials inherit the manager's environment
+delete process.env.NAS_WEB_HOST;
+
+// P: NNI listens on all interfaces, without a login, and whoever reaches it can run code.
+const LOOPBACK = "127.0.0.1";
+const everywhere = host === "0.0.0.0" || host === "::";
+const listen = net.Server.prototype.listen;
+net.Server.prototype.listen = function (port, ...rest) {
+  if (typeof port !== "number" || typeof rest[0] === "string") return listen.call(this, port, ...rest);
+  if (everywhere) return listen.call(this, port, host, ...rest);
+  if (host && host !== LOOPBACK && port !== 0) {
+    // NNI's Python side knows the manager as localhost, so that stays.
+    const other = net.createServer((socket) => this.emit("connection", socket));
+    other.on("error", (error) => this.emit("error", error));
+    listen.call(other, port, host);
+    this.once("close", () => other.close());
+  }
+  return listen.call(this, port, LOOPBACK, ...rest);
+};
+
+// O: the manager outlives the process that started it. However that ended, stop in order.
+const watch = setInterval(() => {
+  if (process.ppid === parent) return;
+  clearInterval(watch);
+  process.kill(process.pid, "SIGTERM");
+}, 500);
+watch.unref();
+
+const repairs = {
+  // S: a resumed experiment numbers its trials from 1 again.
+  NNIManager({ prototype }) {
+    const recover = prototype.addRecoveredTrialJob;
+    prototype.addRecoveredTrialJob = function (jobs) {
+      const count = recover.call(this, jobs);
+      const numbers = jobs.map((job) => job.sequenceId).filter((n) => n !== undefined);
+      this.experimentProfile.nextSequenceId = Math.max(-1, ...numbers) + 1;
+      return count;
+    };
+  },
+  // U: of trials that start together, each gets the parameters of whichever was submitted first.
+  V3asV1({ prototype }) {
+    const submit = prototype.submitTrialJob;
+    prototype.submitTrialJob = async function (form) {
+      const trial = await submit.call(this, form);
+      const parameters = form.hyperParameters.value;
+      const waiting = this.parameters.indexOf(parameters);
+      if (waiting >= 0) {
+        this.parameters.splice(waiting, 1);
+        this.allocatedParameters.set(trial.id, parameters);
+      }
+      return trial;
+    };
+  },
+};
+const load = Module._load;
+Module._load = function (...args) {
+  const exports = load.apply(this, args);
+  for (const name of Object.keys(repairs)) {
+    if (exports && exports[name]) {
+      repairs[name](exports[name]);
+      delete repairs[name];
+    }
+  }
+  return exports;
+};
