@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 from experiments.cli import (
     add_budget_options,
@@ -24,10 +25,18 @@ DEFAULTS = {
 }
 
 
+def strategies(text: str) -> str:
+    """Type of ``--strategy``."""
+    for name in text.split(","):
+        if name not in STRATEGIES:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(STRATEGIES)}")
+    return text
+
+
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
-    add("--strategy", default="darts", choices=STRATEGIES, help="one-shot strategy")
+    add("--strategy", type=strategies, default="darts", help=f"{', '.join(STRATEGIES)}; several by commas with --ui")
     add("--task", default="classify", choices=["classify", "detect"], help="the classification proxy, or detection")
     add("--cfg", default="models/yolov5n_nas.yaml", help="YAML of the search space")
     add("--detector", help="YAML that gives neck, head and classes; --cfg's own head where it has one")
@@ -61,6 +70,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add("--random-archs", type=natural, default=3, metavar="R", help="random archs that are trained to compare with")
     add("--no-baseline", dest="baseline", action="store_false", help="train nothing after the search")
+    group = parser.add_argument_group("web UI")
+    add = group.add_argument
+    add("--ui", type=positive_int, metavar="PORT", help="search as trials of an NNI experiment, shown at 127.0.0.1:PORT")
+    add("--trials", type=positive_int, default=1, help="searches of each strategy there, from as many seeds")
+    add("--concurrency", type=positive_int, default=1, help="searches at a time there")
     add_run_options(parser, "runs/oneshot_nas", resumes=True)
     args = parser.parse_args(argv)
     for name, value in DEFAULTS[args.task].items():
@@ -72,7 +86,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     from experiments.oneshot import Options, search
 
-    run_or_resume(args, Options, search)
+    def work(options: Options, run: Any, resume: bool) -> None:
+        if options.ui is None and options.trials == 1 and "," not in options.strategy:
+            search(options, run, resume)
+        else:
+            from experiments import oneshot_ui
+
+            oneshot_ui.search(options, run, resume)
+
+    run_or_resume(args, Options, work)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from models.lazy import lazy_exports
 _EXPORTS = {
     "evaluator": "=evaluator",
     "strategy": "=strategies",
-    "RetiariiExeConfig": "experiment",
+    "RetiariiExeConfig": "experiment_config",
     "RetiariiExperiment": "experiment",
     # These work without NNI: what a search hands over needs none.
     "DetectionMetrics": "metrics",

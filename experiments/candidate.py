@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +15,6 @@ import pytorch_lightning as pl
 import torch
 from nni.nas.evaluator import Evaluator
 from nni.nas.nn.pytorch import ModelSpace
-from torch import nn
 
 from models.complexity import count_flops, count_params
 from models.detector import Model
@@ -28,14 +25,13 @@ from models.registry import load_plugin
 from optimizer.match import join
 from spaces import Space
 
+from .costs.timing import measure_latency
 from .inherit import inherited
 from .limits import Limits
 from .search_tasks import SEARCH_TASKS, SearchTask
 from .trainer import accelerator_of, quiet_lightning
 
 assert nni_compat.nni is not None
-
-WARM_UP, MEASURED = 3, 11
 
 
 @dataclass(frozen=True)
@@ -147,21 +143,6 @@ def costs_of(training: Training, detector: Model, device: str) -> dict[str, floa
     if training.max_latency is not None or training.target_latency is not None:
         costs["latency"] = measure_latency(detector, (1, detector.config.ch, side, side), device)
     return costs
-
-
-@torch.inference_mode()
-def measure_latency(network: nn.Module, shape: tuple[int, ...], device: str) -> float:
-    """Median milliseconds of an inference of images `shape`, after a warm-up; on as many threads as torch has."""
-    network = network.to(device).eval()
-    x = torch.rand(shape, device=device)
-    times = []
-    for _ in range(WARM_UP + MEASURED):
-        begun = time.perf_counter()
-        network(x)
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append((time.perf_counter() - begun) * 1000)
-    return statistics.median(times[WARM_UP:])
 
 
 class _OwnReports:

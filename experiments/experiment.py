@@ -1,4 +1,4 @@
-"""`RetiariiExperiment` and `RetiariiExeConfig`: the names and calls of NNI 2 over NNI 3's `NasExperiment`."""
+"""`RetiariiExperiment`: the calls of NNI 2 over NNI 3's `NasExperiment`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,8 @@ from spaces import nni_compat  # isort: skip
 
 import nni
 import requests
-import torch
 from nni.experiment import Experiment
-from nni.experiment.config import ExperimentConfig, utils
-from nni.experiment.config.base import ConfigBase
 from nni.nas.experiment import NasExperiment, NasExperimentConfig
-from nni.nas.experiment.config import SimplifiedModelFormatConfig, TrainingServiceEngineConfig
-from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
 from nni.nas.strategy.base import Strategy, StrategyStatus
 from rich.console import Console
 
@@ -32,55 +27,13 @@ from models.files import atomic
 
 from . import web
 from .engine import ArchEngine, Trial, recovered
+from .experiment_config import RetiariiExeConfig, config_for
 
 assert nni_compat.nni is not None
 
-# NNI 2's names of engines that train every candidate on its own; they differ in how a model gets there.
-_MULTI_TRIAL = ("ts", "base", "py")
 _PICKLE_LIMIT = 1 << 30
 _TIMEOUT_S = 20
 _ROOT = Path(__file__).resolve().parents[1]
-_logger = logging.getLogger(__name__)
-
-
-class RetiariiExeConfig(NasExperimentConfig):
-    """Configuration of an experiment, made from the name of a training service: ``RetiariiExeConfig("local")``.
-
-    ``execution_engine`` may be set to NNI 2's names: ``"oneshot"`` for one-shot strategies, ``"base"`` and ``"py"`` for
-    those that train every candidate on its own; unset, it follows from the strategy. ``"sequential"`` trains them one
-    after another in this process, without a web UI.
-    """
-
-    def __init__(self, training_service_platform: str | list[str] | None = "local", **kwargs: Any) -> None:
-        if any(utils.case_insensitive(name) == "trainingservice" for name in kwargs):  # as from a file
-            training_service_platform = None
-        super().__init__(training_service_platform=training_service_platform, **kwargs)
-
-    def _canonicalize(self, parents: Any) -> None:
-        if not isinstance(self.execution_engine, TrainingServiceEngineConfig):
-            super()._canonicalize(parents)
-            return
-        # NNI's own insists on its own trial command in the current folder.
-        self.search_space = {}
-        ExperimentConfig._canonicalize(self, [self, *parents])
-
-    def _validate_canonical(self) -> None:
-        if not isinstance(self.execution_engine, TrainingServiceEngineConfig):
-            super()._validate_canonical()
-            return
-        ConfigBase._validate_canonical(self)  # NNI's own asks every class but its own for a tuner
-        for name in ("trial_concurrency", "max_trial_number"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise InputError(f"{name} is {value}: right would be 1 or more")
-
-    def json(self) -> dict[str, Any]:
-        """As the manager takes it."""
-        content: dict[str, Any] = super().json()
-        service = content["trainingService"]
-        if service.get("trialGpuNumber"):
-            # R: NNI's scheduler refuses a trial all GPUs of a machine, one of one GPU among them (`>=` for `>`).
-            service["trialGpuNumber"] -= 1e-6
-        return content
 
 
 class RetiariiExperiment(NasExperiment):
@@ -127,7 +80,7 @@ class RetiariiExperiment(NasExperiment):
             )
         self.on_trial_end: Callable[[Trial], None] = lambda trial: None
         self._saving = threading.Lock()
-        super().__init__(base_model, evaluator, strategy, _config_for(strategy, config), id=id)
+        super().__init__(base_model, evaluator, strategy, config_for(strategy, config), id=id)
 
     def run(  # type: ignore[override]
         self,
@@ -151,7 +104,7 @@ class RetiariiExperiment(NasExperiment):
         KeyboardInterrupt
             On Ctrl-C or SIGTERM, once the experiment has been stopped in order; `resume` goes on with it.
         """
-        self.config = _config_for(self.strategy, config or self.config)
+        self.config = config_for(self.strategy, config or self.config)
         if not self._nni_manager_required():
             try:
                 self.start(port, debug)
@@ -178,7 +131,7 @@ class RetiariiExperiment(NasExperiment):
 
         Space, evaluator, strategy and working directory have to be those of then; ``max_trial_number`` may be larger.
         """
-        self.config = _config_for(self.strategy, self.config)
+        self.config = config_for(self.strategy, self.config)
         if not has_trials(self.folder):
             raise InputError(f"experiment {self.id}: there is none in {self.folder.parent}")
         self._action = "resume"
@@ -250,8 +203,8 @@ class RetiariiExperiment(NasExperiment):
             self.config.trial_command = "python3 -m experiments.trial space.json"
 
     def _start_manager(self, port: int, host: str, debug: bool) -> None:
-        for process in web.managers(self.id):
-            raise InputError(f"the experiment {self.id} is running already (process {process.pid})")
+        if pid := web.running_manager(self.id):
+            raise InputError(f"the experiment {self.id} is running already: end process {pid} first")
         self._start_logging(debug)
         # One line of ours in place of NNI's, which lists every address of the machine.
         _quiet(logging.WARNING)
@@ -340,48 +293,6 @@ def view_experiment(folder: Path, port: int = 8080, host: str = web.LOOPBACK) ->
             pass
         finally:
             viewed._stop_nni_manager()
-
-
-def _config_for(strategy: Strategy, given: NasExperimentConfig | None) -> Any:
-    """The whole configuration, for what the strategy is."""
-    engine = _engine_name(given)
-    one_shot = isinstance(strategy, OneShotStrategy)
-    if one_shot and engine not in (None, "oneshot", "sequential"):
-        raise InputError(f"execution_engine '{engine}' does not fit a one-shot strategy; right would be 'oneshot'")
-    if not one_shot and engine not in (None, "sequential", *_MULTI_TRIAL):
-        raise InputError(
-            f"execution_engine '{engine}' does not fit a multi-trial strategy; right would be 'base', 'py' or 'sequential'"
-        )
-    if one_shot or engine == "sequential":
-        config = NasExperimentConfig("sequential", "raw" if one_shot else "simplified", trial_concurrency=1)
-        names = ["experiment_name", "experiment_working_directory"]
-        names += [] if one_shot else ["max_trial_number", "max_trial_duration"]
-        for name in names:
-            if given is not None and getattr(given, name, None):
-                setattr(config, name, getattr(given, name))
-        if not one_shot:
-            config.execution_engine.continue_on_failure = True
-        return config
-    config = RetiariiExeConfig(None)
-    for field in utils.fields(config):
-        if given is not None:
-            setattr(config, field.name, getattr(given, field.name))
-    config.execution_engine, config.model_format = TrainingServiceEngineConfig(), SimplifiedModelFormatConfig()
-    if utils.is_missing(config.training_service):
-        config.training_service = RetiariiExeConfig("local").training_service
-    if utils.is_missing(config.trial_concurrency):
-        config.trial_concurrency = 1
-    if config.training_service.platform == "local" and config.trial_gpu_number and not torch.cuda.is_available():
-        _logger.warning("trial_gpu_number is %d, but there is no GPU: trials run on the CPU", config.trial_gpu_number)
-        config.trial_gpu_number = None
-    return config
-
-
-def _engine_name(config: NasExperimentConfig | None) -> str | None:
-    engine = None if config is None else getattr(config, "execution_engine", None)
-    if engine is None or utils.is_missing(engine):
-        return None
-    return engine if isinstance(engine, str) else engine.name
 
 
 def _python_path() -> list[str]:

@@ -25,7 +25,8 @@ from . import strategies, web
 from .budget import Budget, detector_space
 from .candidate import Candidate, Decisions, Training, training_of
 from .engine import Trial
-from .experiment import RetiariiExeConfig, RetiariiExperiment, has_trials, view_experiment
+from .experiment import RetiariiExperiment, has_trials, view_experiment
+from .experiment_config import RetiariiExeConfig
 from .limits import Limits
 from .plot_trials import plot_trials
 from .run_folder import RunFolder
@@ -84,7 +85,11 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
 
     training = training_of(options)
     strategy = STRATEGIES[options.strategy](seed=options.seed, feasible=_feasible(options, space, task))
-    model_space, evaluator, id = Decisions(training["cfg"]), Candidate(training), _experiment_id(run) if resume else None
+    model_space, evaluator, id = (
+        Decisions(training["cfg"]),
+        Candidate(training),
+        _experiment_id(run) if resume else None,
+    )
     experiment = RetiariiExperiment(model_space, evaluator, [], strategy, _config(options, run), id)
     log = TrialLog(
         run.path,

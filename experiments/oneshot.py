@@ -73,6 +73,9 @@ class Options:
     baseline: bool
     retrain: str
     random_archs: int
+    ui: int | None
+    trials: int
+    concurrency: int
 
 
 def _bilevel(strategy: Any) -> Any:
@@ -132,6 +135,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     for sign in collapse(space, costs, arch):
         print(f"warning: the search may have collapsed: {sign}", flush=True)
 
+    pl.seed_everything(options.seed, verbose=False)  # a resumed search has drawn other numbers, or none
     model = match_nas(task.detector, supernet, save=run.path / "detector.pt", arch=arch)
     save_model_yaml(model.config.raw, run.path / "detector.yaml")
     raw, state = slice_weights(supernet, arch)
@@ -214,8 +218,10 @@ def _run_strategy(
         fit_kwargs=fit_kwargs,
     )
     space = task.space()
-    rating = Rating(lambda: strategy.supernet, task, options.population * (options.generations + 1))
+    rating = Rating(lambda: strategy.supernet, task, options.population * options.generations)
     strategy = STRATEGIES[options.strategy](options, budget, rating)
+    if isinstance(strategy, strategies.SPOS):
+        strategy.ratings = run.path / "ratings.txt"
     experiment = RetiariiExperiment(space, evaluator, [], strategy)
     config = RetiariiExeConfig("local")
     config.experiment_name = run.path.name
@@ -249,6 +255,12 @@ def _report(options: Options, run: RunFolder, results: dict[str, Any]) -> None:
     cost = f"{d['params']:,} parameters, {d[flops] / 1e9:.2f} GFLOPs at {options.cost_imgsz}"
     console.print(f"detector: {cost}", highlight=False)
     console.print(f"results in {run.path}", highlight=False, soft_wrap=True)
+
+
+def metric_of(results: dict[str, Any]) -> float:
+    """What a search is worth beside others: its result trained from scratch, where it was, or as it is."""
+    derived = results["derived"]
+    return float(derived.get("from_scratch", derived.get("from_inherited", derived["inherited"])))
 
 
 def verdict(results: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from nni.experiment.config.training_services import RemoteConfig
 from models.errors import InputError
 from models.files import atomic
 
-from .experiment import RetiariiExeConfig
+from .experiment_config import RetiariiExeConfig
 
 assert nni_compat.nni is not None
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from models.errors import InputError
 
 LOOPBACK = "127.0.0.1"
+_PATIENCE_S = 15
 _SCRIPT = Path(__file__).with_name("web_manager.js")
 
 
@@ -73,14 +74,15 @@ def _check_port(port: int, host: str) -> None:
                 raise InputError(f"--port {port} is taken{_holder(port)}; choose another") from None
 
 
-def managers(experiment: str) -> list[psutil.Process]:
-    """Processes that manage an experiment, by its id."""
+def running_manager(experiment: str) -> int | None:
+    """Process that manages an experiment, by its id; one whose experiment was killed is given the time to end."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
         command = process.info["cmdline"] or []
         if any(part.endswith("main.js") for part in command) and _experiment_of(command) == experiment:
             found.append(process)
-    return found
+    _, alive = psutil.wait_procs(found, timeout=_PATIENCE_S)
+    return alive[0].pid if alive else None
 
 
 @contextmanager

@@ -67,12 +67,6 @@ class MixedBottleneck(MixedOperation, Bottleneck):
     def super_init_argument(self, name: str, value_choice: Any) -> int:
         return max(traverse_all_options(value_choice))
 
-    def __post_init__(self) -> None:
-        self.widths = list(traverse_all_options(self.mutable_arguments["hidden"]))
-        # Row by width, 1 for each channel that it has.
-        channels = torch.arange(max(self.widths)) < torch.tensor(self.widths)[:, None]
-        self.register_buffer("channels", channels.float(), persistent=False)
-
     def freeze_weight(self, hidden: int, **_: Any) -> dict[str, Tensor]:
         """State dict of the bottleneck of `hidden` channels."""
         state = {f"cv1.bn.{k}": v if v.ndim == 0 else v[:hidden] for k, v in self.cv1.bn.state_dict().items()}
@@ -151,8 +145,10 @@ class MixedWidths(MixedLayer):
 
     @classmethod
     def mutate(cls, module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]) -> Any:
-        widths = type(module) is LayerChoice and all(isinstance(c, NASC3Candidate) for c in module)
-        return cls(module, mutate_kwargs["active"]) if widths and "active" in mutate_kwargs else None
+        ours = "active" in mutate_kwargs and type(module) is LayerChoice
+        if ours and all(isinstance(c, NASC3Candidate) for c in cast(LayerChoice, module)):
+            return cls(cast(LayerChoice, module), mutate_kwargs["active"])
+        return None
 
 
 def build_nas_conv(row: NASConvRow, c1: int) -> nn.Module:

@@ -54,9 +54,9 @@ def _randomize(net: nn.Module) -> None:
 
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            for tensor, low in ((module.weight, 0.5), (module.bias, -0.5), (module.running_mean, -0.5)):
+            for name, low in (("weight", 0.5), ("bias", -0.5), ("running_mean", -0.5), ("running_var", 0.5)):
+                tensor = getattr(module, name)
                 tensor.data = low + torch.rand_like(tensor)
-            module.running_var = 0.5 + torch.rand_like(module.weight.data)
 
 
 def _problems(net: Any, arch: Mapping[str, Any], x: Tensor) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from models.blocks import default_activation
@@ -135,6 +136,17 @@ class Block:
             self.run(module)
         return {name: tuple(operations) for name, operations in counter.operations.items()}
 
+    @torch.no_grad()
+    def work(self) -> dict[str, list[tuple[int, int]]]:
+        """FLOPs of each operation and the elements that it reads and writes, by submodule; without its neutral parts.
+
+        Batch norms and activations count as fused into the layer before them; views move nothing.
+        """
+        module = _lean(self.build_meta())
+        with _Counter(record=True) as counter, _named(module, counter):
+            self.run(module)
+        return counter.work
+
 
 class _Counter(TorchDispatchMode):
     """Counts as `torch.utils.flop_counter` does, by the submodule that is running.
@@ -151,6 +163,7 @@ class _Counter(TorchDispatchMode):
         self.running = [""]
         self.costs: dict[str, tuple[int, int]] = {}
         self.operations: dict[str, list[Any]] = {}
+        self.work: dict[str, list[tuple[int, int]]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -171,6 +184,8 @@ class _Counter(TorchDispatchMode):
             self.costs[name] = before[0] + flops, before[1] + activations
         if self.record:
             self.operations.setdefault(name, []).append(key)
+            moved = 0 if _is_view(func) else sum(map(_elements, tree_leaves((args, kwargs, out))))
+            self.work.setdefault(name, []).append((flops, moved))
         return out
 
 
@@ -178,6 +193,15 @@ class _Counter(TorchDispatchMode):
 def _is_pure(func: Any) -> bool:
     """Whether an operation changes nothing, and gives nothing that shares memory with what it was given."""
     return not func._schema.is_mutable and all(r.alias_info is None for r in func._schema.returns)
+
+
+@functools.cache
+def _is_view(func: Any) -> bool:
+    return not func._schema.is_mutable and any(r.alias_info is not None for r in func._schema.returns)
+
+
+def _elements(value: Any) -> int:
+    return value.numel() if isinstance(value, Tensor) else 0
 
 
 @contextmanager

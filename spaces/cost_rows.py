@@ -216,15 +216,17 @@ class RowTables:
         # What the row is fed with varies in every term, and with it decisions that it shares with the row.
         shared = frozenset(self.own) & frozenset(self.given)
         found: dict[str, Group] = {"": shared}
-        while points:
+        while True:
             before = dict(found)
             for point in points:
                 for name, label in self._changes(point, look):
                     found[name] = found.get(name, shared) | {label}
+            wrong = [p for p in drawn(_CHECKED) if not self._holds(found, p)] if exact else []
+            if not wrong:
+                return found
             if found == before:
                 return all_of_them
-            points = [p for p in drawn(_CHECKED) if not self._holds(found, p)][:1] if exact else []
-        return found
+            points = wrong[:1]
 
     def _changes(self, point: Point, look: Callable[[Block], Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
         """(submodule, own decision that changes it when it alone is changed at `point`)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -45,11 +45,14 @@ class Cut:
         self._start = self._first[0].start if self.is_view else 0
 
     def __call__(self, whole: Tensor) -> Tensor:
-        if self.is_view:
-            return whole.narrow(0, self._start, self.shape[0])
-        if whole.requires_grad and torch.is_grad_enabled():
-            return _CutOut.apply(whole, self)  # type: ignore[no-any-return]
-        return self.copy(whole)
+        if torch.is_grad_enabled():
+            if self.is_view:
+                return whole.narrow(0, self._start, self.shape[0])
+            if whole.requires_grad:
+                return _CutOut.apply(whole, self)  # type: ignore[no-any-return]
+        part = whole.narrow(0, self._start, self.shape[0]) if self.is_view else self.copy(whole)
+        # As the plain network's parameters do: PyTorch's matmul chooses its way by it, even where nothing is recorded.
+        return part.requires_grad_(whole.requires_grad)
 
     def copy(self, whole: Tensor) -> Tensor:
         if len(self.blocks) == 1:
@@ -126,6 +129,9 @@ def cuts(
             _along(part_trace.inputs.get(name, ()), whole_trace.inputs.get(names[name], ())),
             _along(part_trace.outputs.get(name, ()), whole_trace.outputs.get(names[name], ())),
         )
+        parent = part.get_submodule(name.rpartition(".")[0])
+        if isinstance(parent, nn.MultiheadAttention) and isinstance(layer, nn.Linear):
+            runs.inputs = _equal_runs(parent.num_heads, layer.in_features, cast(nn.Linear, other).in_features)
         for kind in (layer._parameters, layer._buffers):
             for key, tensor in kind.items():
                 if tensor is None:
@@ -141,6 +147,10 @@ def cuts(
 
 def _text(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) or "one number"
+
+
+def _equal_runs(count: int, mine: int, all_of: int) -> list[Segment] | None:
+    return _along((mine // count,) * count, (all_of // count,) * count)
 
 
 class _Runs:
@@ -188,10 +198,9 @@ def _blocks(
             out_dim = 1 if layer.transposed else 0
             set_dim(out_dim, runs.outputs)
             set_dim(1 - out_dim, runs.inputs)
-    elif isinstance(layer, nn.MultiheadAttention):
-        heads = layer.num_heads
-        if key == "in_proj_weight" or key == "in_proj_bias":
-            set_dim(0, _along((mine[0] // (3 * heads),) * 3 * heads, (all_of[0] // (3 * heads),) * 3 * heads))
+    elif isinstance(layer, nn.MultiheadAttention) and key.startswith("in_proj"):
+        # Queries, keys and values, each of so many heads.
+        set_dim(0, _equal_runs(3 * layer.num_heads, mine[0], all_of[0]))
         if key == "in_proj_weight":
             set_dim(1, runs.inputs)
     elif isinstance(layer, nn.Linear):
@@ -214,7 +223,9 @@ def _product(dims: Sequence[Sequence[Segment]]) -> Iterator[tuple[Index, Index]]
 def _grouped(part: Any, whole: Any, runs: _Runs) -> Iterator[tuple[list[Segment], list[Segment]]]:
     """Dimensions 0 and 1 of the weights of a grouped convolution."""
     side = (part.in_channels, part.out_channels) if part.transposed else (part.out_channels, part.in_channels)
-    whole_side = (whole.in_channels, whole.out_channels) if whole.transposed else (whole.out_channels, whole.in_channels)
+    whole_side = (
+        (whole.in_channels, whole.out_channels) if whole.transposed else (whole.out_channels, whole.in_channels)
+    )
     # Channels a group, along dimension 0 and dimension 1.
     a, b = side[0] // part.groups, side[1] // part.groups
     whole_a, whole_b = whole_side[0] // whole.groups, whole_side[1] // whole.groups

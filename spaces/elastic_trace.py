@@ -84,15 +84,8 @@ def _width(layer: nn.Module) -> int | None:
 
 
 def layers(block: nn.Module) -> dict[str, nn.Module]:
-    """The modules of a block that have parameters or buffers of their own; attention is one with its parts."""
-    inside = {
-        id(part) for m in block.modules() if isinstance(m, nn.MultiheadAttention) for part in m.modules() if part is not m
-    }
-    return {
-        name: m
-        for name, m in block.named_modules()
-        if (m._parameters or m._buffers) and id(m) not in inside
-    }
+    """The modules of a block that have parameters or buffers of their own."""
+    return {name: m for name, m in block.named_modules() if m._parameters or m._buffers}
 
 
 def signature(block: nn.Module) -> Hashable:
@@ -145,7 +138,12 @@ class _Tracer:
         self.given: dict[str, Tensor] = {}
         # First number to where it was made, and how many there are.
         self.origins: dict[int, tuple[Origin, int]] = {}
-        self.layers = {n: m for n, m in layers(block).items() if not any(m.children()) or isinstance(m, _LAST)}
+        inner = {id(p) for m in block.modules() if isinstance(m, nn.MultiheadAttention) for p in m.children()}
+        self.layers = {
+            name: m
+            for name, m in layers(block).items()
+            if id(m) not in inner and (not any(m.children()) or isinstance(m, _LAST))
+        }
 
     def fresh(self, shape: Sequence[int], dim: int, origin: Origin) -> Tensor:
         """A tensor of channels that come from nowhere else."""
@@ -161,7 +159,7 @@ class _Tracer:
             dim = x.ndim - 1 if isinstance(layer, _LAST) else min(1, x.ndim - 1)
             self.mode.paused = True
             try:
-                meta = next((t for t in (*layer._parameters.values(), *layer._buffers.values()) if t is not None)).is_meta
+                meta = next(t for t in (*layer._parameters.values(), *layer._buffers.values()) if t is not None).is_meta
                 given = tree_map_only(Tensor, lambda t: t.to("meta"), (args, kwargs)) if meta else (args, kwargs)
                 out = forward(*given[0], **given[1])
                 first = out[0] if isinstance(out, tuple) else out

@@ -6,7 +6,8 @@ after it keep nothing but their input for the backward pass, which computes the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -29,6 +30,19 @@ def fast_layout(x: Tensor) -> Tensor:
         return x
     channels_last = x.shape[2] * x.shape[3] > _FEW_PIXELS
     return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+@contextmanager
+def frozen(net: nn.Module) -> Iterator[None]:
+    """What is computed inside has no gradient for the parameters of `net`, which saves time and memory."""
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    for p in parameters:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in parameters:
+            p.requires_grad_(True)
 
 
 def weights_of(mixture: Mixture) -> Tensor:
@@ -65,7 +79,11 @@ class _MixedConv(torch.autograd.Function):
         for w, kernel in zip(weights[1:], kernels[1:], strict=True):
             _centre(mixed, kernel).addcmul_(kernel, w)
         y = nn.functional.conv2d(x, mixed, None, stride, padding)
-        ctx.wants = ctx.needs_input_grad[0], any(ctx.needs_input_grad[3 : 3 + num]), any(ctx.needs_input_grad[3 + num :])
+        ctx.wants = (
+            ctx.needs_input_grad[0],
+            any(ctx.needs_input_grad[3 : 3 + num]),
+            any(ctx.needs_input_grad[3 + num :]),
+        )
         ctx.num, ctx.stride, ctx.padding = num, stride, padding
         ctx.save_for_backward(x, mixed, y if ctx.wants == (ctx.wants[0], True, False) else None, *mixture)
         return y
@@ -133,6 +151,7 @@ def norm_act(
     state = [cast(Tensor, s) for s in (bn.weight, bn.bias, bn.running_mean, bn.running_var)]
     if x.shape[1] < bn.num_features:
         state = [s[: x.shape[1]] for s in state]
+    mask = None if mask is None else mask.to(x.dtype)
     acts = list(acts)
     kinds = [type(act) for act in acts]
     if all(kind in _KINDS for kind in kinds):
@@ -227,7 +246,10 @@ def _activation_backward(
         if wants_weights:
             # relu(z) grad = z relu'(z) grad
             dots.append(_dot(grad, nn.functional.silu(z)) if kind is nn.SiLU else _dot(part, z))
-        total = part * weights[i] if total is None else total.addcmul_(part, weights[i])
+        if total is None:
+            total = part * weights[i] if part is grad else part.mul_(weights[i])
+        else:
+            total.addcmul_(part, weights[i])
     return torch.stack(dots) if wants_weights else None, cast(Tensor, total)
 
 

@@ -63,7 +63,7 @@ class _Supernet:
 
     @property
     def resolution(self) -> int | None:
-        """Pixels a side of the images that what is active, or what NNI froze, is meant for; None if the YAML is silent."""
+        """Pixels a side of the images that what is active, or was frozen, is meant for; None if the YAML is silent."""
         if self.arch is not None:
             return cast("int | None", self.space.freeze_resolution(self.arch))
         if isinstance(self.input, ResolutionChoice):
@@ -101,7 +101,8 @@ class NASBACKBONE(_Supernet, ModelSpace, Network):
             config = config.backbone()  # what a head leaves open is no decision of the backbone's
         builder = self._begin(config)
         build_classifier(self, self.space.config, build=lambda *row: _build_searchable(builder, *row))
-        self.linear, self.input = builder.linear(cast(nn.Linear, self.linear)), builder.resolution()
+        self.linear: nn.Module = builder.linear(cast(nn.Linear, self.get_submodule("linear")))
+        self.input = builder.resolution()
 
     @classmethod
     def create_fixed_module(  # type: ignore[override]

@@ -166,7 +166,7 @@ def decisions(space: nn.Module) -> dict[str, tuple[Any, ...]]:
     for label, mutable in cast(ModelSpace, space).simplify().items():
         if not isinstance(mutable, Categorical):
             raise InputError(f"'{label}' is a {type(mutable).__name__}; one-shot strategies take choices of one value")
-        found[label] = tuple(mutable.values)
+        found[str(label)] = tuple(mutable.values)
     return found
 
 

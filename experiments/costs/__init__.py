@@ -4,10 +4,20 @@ from models.lazy import lazy_exports
 
 _EXPORTS = {
     "COUNTED": "counted",
+    "Cached": "cache",
     "PROVIDERS": "catalog",
     "CostProvider": "base",
     "Counted": "counted",
+    "Hardware": "roofline",
+    "Latency": "latency",
+    "Remote": "remote",
+    "Roofline": "roofline",
+    "TableLatency": "table",
+    "Trust": "remote",
+    "make_provider": "make",
+    "measure_latency": "timing",
     "providers_of": "catalog",
+    "read_costs": "config",
 }
 __all__ = sorted(_EXPORTS)
 __getattr__ = lazy_exports(__name__, _EXPORTS)

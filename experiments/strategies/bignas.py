@@ -6,6 +6,7 @@ A step trains several subnets on one batch, the largest and the smallest among t
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -247,7 +248,7 @@ class BigNAS(SPOS):
     subnets
         Of a step: ``max``, ``min`` and ``random``, the last as often as wanted.
     sampler
-        Of the random ones; see `experiments.samplers.make_sampler`.
+        Of the random ones: see `experiments.samplers.make_sampler`, or what makes one of (sizes, seed).
     distill
         What subnets beside the largest learn from: ``kl`` or ``alpha`` of a classifier's outputs, ``mimic`` of a
         detector's; ``auto`` is ``kl`` or ``mimic``; ``none``: labels, as the largest.
@@ -279,7 +280,7 @@ class BigNAS(SPOS):
         self,
         *,
         subnets: Sequence[str] = SANDWICH,
-        sampler: str = "uniform",
+        sampler: str | Callable[[Sizes, int], Sampler] = "uniform",
         distill: str = "auto",
         cost: CostModel | None = None,
         seed: int = 0,
@@ -314,7 +315,8 @@ class BigNAS(SPOS):
 
     def mutate_model(self, model: Any) -> Any:
         cost = self.cost or CostModel(model.space, _COST_IMGSZ)
-        self.settings["sampler"] = make_sampler(self.sampler, Sizes(cost), self.seed)
+        make = functools.partial(make_sampler, self.sampler) if isinstance(self.sampler, str) else self.sampler
+        self.settings["sampler"] = make(Sizes(cost), self.seed)
         supernet = super().mutate_model(model)
         zero_last_gamma(supernet)
         return supernet

@@ -10,6 +10,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from spaces.fused import frozen
+
 from .base import Alphas, OneShot
 from .processes import average
 
@@ -20,7 +22,9 @@ class DARTSModule(Alphas):
     def arch_step(self, batch: Any, batch_idx: int) -> None:
         probabilities = self.probabilities()
         self.mix(probabilities)
-        self.step_alphas(self.loss(batch["val"], batch_idx, "arch") + self.penalty(probabilities))
+        with frozen(self.model):
+            loss = self.loss(batch["val"], batch_idx, "arch")
+        self.step_alphas(loss + self.penalty(probabilities))
 
     def activate_for_weights(self) -> None:
         self.mix(self.probabilities())
@@ -49,7 +53,6 @@ class SecondOrderDARTSModule(DARTSModule):
         optimizer = cast(Any, self.architecture_optimizers())
         for alpha, grad in zip(self.alphas, self.unrolled_gradient(batch, batch_idx), strict=True):
             alpha.grad = grad
-        average(alpha.grad for alpha in self.alphas if alpha.grad is not None)
         optimizer.step()
 
     def unrolled_gradient(self, batch: Any, batch_idx: int) -> list[Tensor]:
@@ -86,7 +89,9 @@ class SecondOrderDARTSModule(DARTSModule):
         loss = self.loss(batch, batch_idx, log_as)
         if penalised:
             loss = loss + self.penalty(probabilities)
-        return list(torch.autograd.grad(loss, of, allow_unused=True, materialize_grads=True))
+        gradients = list(torch.autograd.grad(loss, of, allow_unused=True, materialize_grads=True))
+        average(gradients)
+        return gradients
 
     @staticmethod
     @torch.no_grad()

@@ -57,7 +57,8 @@ def _by_probability(
     steps = [[b - a for a, b in itertools.pairwise(loss[label])] for label in labels]
     first = {label: values[0] for label, values in ranked.items()}
     yield first
-    heap = [(steps[0][0], ((0, 1),))] if labels else []  # loss and (decision, rank), those of rank 0 left out
+    # Loss, and (decision, rank) for each decision that is not at its best.
+    heap: list[tuple[float, tuple[tuple[int, int], ...]]] = [(steps[0][0], ((0, 1),))] if labels else []
     while heap:
         total, raised = heapq.heappop(heap)
         yield first | {labels[i]: ranked[labels[i]][rank] for i, rank in raised}

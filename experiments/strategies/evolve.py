@@ -102,6 +102,7 @@ def evolve(
     if not population and budget is not None:
         cheapest = budget.cheapest()
         population = [tuple(values.index(cheapest[label]) for label, values in choices.items())]
+        seen.update(population)
     for generation in range(e.generations):
         if generation:
             best = sorted(ratings, key=lambda k: -ratings[k])[: e.top]

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spaces.fused import frozen
+
 from .base import Alphas, OneShot
 
 
@@ -42,7 +44,9 @@ class GumbelModule(Alphas):
 
     def arch_step(self, batch: Any, batch_idx: int) -> None:
         self.draw()
-        self.step_alphas(self.loss(batch["val"], batch_idx, "arch") + self.penalty(self.probabilities()))
+        with frozen(self.model):
+            loss = self.loss(batch["val"], batch_idx, "arch")
+        self.step_alphas(loss + self.penalty(self.probabilities()))
 
     def activate_for_weights(self) -> None:
         self.draw()

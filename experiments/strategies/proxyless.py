@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from spaces.active import Mixture
+from spaces.fused import frozen
 
 from .base import Alphas, OneShot
 from .processes import average
@@ -50,7 +51,9 @@ class ProxylessModule(Alphas):
             self.active[label] = Mixture(p - p.detach() + gate, pair)
         before = [alpha.detach()[list(pair)].logsumexp(0) for alpha, pair in zip(self.alphas, pairs, strict=True)]
         # Costs too are those of the pairs, as if there were nothing else: the others' parameters do not move.
-        self.step_alphas(self.loss(batch, batch_idx, "arch") + self.penalty(shares))
+        with frozen(self.model):
+            loss = self.loss(batch, batch_idx, "arch")
+        self.step_alphas(loss + self.penalty(shares))
         with torch.no_grad():
             # Section 3.2.1: what was not sampled keeps its probability.
             for alpha, pair, mass in zip(self.alphas, pairs, before, strict=True):

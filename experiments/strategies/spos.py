@@ -101,7 +101,7 @@ class SPOS(OneShot):
         super()._run()
         module: Any = self.oneshot_module
         module.to(module.trainer.strategy.root_device)  # Lightning leaves it on the CPU
-        rate = self._agreed
+        rate: Callable[[Arch], float] = self._agreed
         if self.ratings is not None and module.trainer.world_size == 1:
             rate = Journal(self.ratings, fingerprint(self.supernet.state_dict())).remembering(rate)
         self.rated = evolve(self.choices, rate, self.budget, self.evolution)
@@ -140,7 +140,8 @@ class SPOS(OneShot):
 
 def _batches(loader: Any, count: int | None = None) -> Iterator[Any]:
     """The first batches of a loader, the same ones whenever it is asked."""
-    if hasattr(sampler := getattr(loader, "sampler", None), "set_epoch"):
+    sampler: Any = getattr(loader, "sampler", None)
+    if hasattr(sampler, "set_epoch"):
         sampler.set_epoch(0)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)

@@ -22,6 +22,12 @@ def each(value: Any, n: int, name: str) -> list[Any]:
     return values[:n]
 
 
+def rounded(channels: float) -> int:
+    """The nearest multiple of 8 that is no less than nine tenths of `channels`, as in the authors' own MobileNets."""
+    nearest = max(8, int(channels + 4) // 8 * 8)
+    return nearest if nearest >= 0.9 * channels else nearest + 8
+
+
 class SqueezeExcite(nn.Module):
     """Channels weighed by what is seen of all of them (Hu et al. 2018, arXiv:1709.01507), as in MobileNetV3."""
 
@@ -50,7 +56,15 @@ class InvertedResidual(nn.Module):
     """
 
     def __init__(
-        self, c1: int, c2: int, k: int = 3, s: int = 1, e: float = 6, se: float = 0, act: Any = True, shortcut: bool = True
+        self,
+        c1: int,
+        c2: int,
+        k: int = 3,
+        s: int = 1,
+        e: float = 6,
+        se: float = 0,
+        act: Any = True,
+        shortcut: bool = True,
     ) -> None:
         super().__init__()
         self.add, self.drop_prob = shortcut and s == 1 and c1 == c2, 0.0
@@ -62,8 +76,7 @@ class InvertedResidual(nn.Module):
             self.expand = Conv(c1, hidden, 1, act=act)
         self.depthwise = Conv(hidden, hidden, k, s, g=hidden, act=act)
         if se:
-            # To a multiple of 8, as in MobileNetV3's own code.
-            self.se = SqueezeExcite(hidden, max(8, int(hidden * se + 4) // 8 * 8))
+            self.se = SqueezeExcite(hidden, rounded(hidden * se))
         self.project = Conv(hidden, c2, 1, act=False)
 
     def forward(self, x: Tensor) -> Tensor:

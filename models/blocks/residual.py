@@ -155,7 +155,9 @@ class RegBottleneck(nn.Sequential):
     ) -> None:
         super().__init__(
             *(
-                RegNetResidual(c1 if i == 0 else c2, c2, kk, s if i == 0 else 1, group_width, se, act, project and i == 0)
+                RegNetResidual(
+                    c1 if i == 0 else c2, c2, kk, s if i == 0 else 1, group_width, se, act, project and i == 0
+                )
                 for i, kk in enumerate(each(k, n, "k"))
             )
         )

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import socket
+import sys
 import traceback
 from pathlib import Path
 
@@ -19,6 +20,7 @@ def _quietly(log, function, args):
     with Path(log).open("w", buffering=1) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+        sys.stdout = sys.stderr = file  # pytest's are others
         try:
             status = function(*args) or 0
         except BaseException:

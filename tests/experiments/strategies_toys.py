@@ -51,7 +51,8 @@ class Planted(ModelSpace):
         self.classifier = nn.Linear(8, 2)
 
     def forward(self, x):
-        return self.classifier(torch.cat([half(part) for half, part in zip(self.halves, x.chunk(2, 1), strict=True)], 1))
+        halves = zip(self.halves, x.chunk(2, 1), strict=True)
+        return self.classifier(torch.cat([half(part) for half, part in halves], 1))
 
 
 class Elastic(ModelSpace):
@@ -155,17 +156,14 @@ def run(strategy, space, evaluator):
     return strategy
 
 
-def search(
-    name, path=None, epochs=1, seed=0, space=Elastic, data=None, callbacks=(), batch=4, checkpoint=None, sgd=None, **settings
-):
+def search(name, path=None, epochs=1, seed=0, space=Elastic, data=None, callbacks=(), training=None, **settings):
     """Search with a strategy.
 
-    path: where the last checkpoint goes. checkpoint: what to go on from. sgd: learning rate, in place of Adam's.
+    path: where the last checkpoint goes. training: arguments of `evaluator`. settings: of the strategy.
     """
     pl.seed_everything(seed, verbose=False)
     saves = [LastCheckpoint(path)] if path else []
-    optimizer = {} if sgd is None else {"optimizer": torch.optim.SGD, "learning_rate": sgd}
-    made = evaluator(data or images(), trainer(epochs, [*callbacks, *saves]), batch, checkpoint, **optimizer)
+    made = evaluator(data or images(), trainer(epochs, [*callbacks, *saves]), **(training or {}))
     return run(STRATEGIES[name](**settings), space(), made)
 
 
@@ -179,4 +177,4 @@ def differences(a, b, at=""):
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         same = a.dtype == b.dtype and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
         return [] if same else [at]
-    return [] if type(a) is type(b) and (a == b or a != a and b != b) else [at]
+    return [] if type(a) is type(b) and (a == b or (a != a and b != b)) else [at]

@@ -1,6 +1,7 @@
 """Sandwich training: what is trained, by which loss, with which settings; on classifiers and detectors."""
 
 import copy
+import itertools
 import math
 import subprocess
 import sys
@@ -34,12 +35,15 @@ DETECTOR = {
     "backbone": [*BACKBONE, [-1, 1, "Conv", [{"choice": [16, 24]}, 3, 2]]],
     "head": [[-1, 1, "Conv", [16, 1]], [[-1], 1, "Detect", ["nc", "anchors"]]],
 }
-BIG, SMALL = {"row0.0": 16, "row0.1": 5, "row1.number": 2, "row1.e": 1.0}, {
-    "row0.0": 8,
-    "row0.1": 3,
-    "row1.number": 1,
-    "row1.e": 0.5,
-}
+BIG, SMALL = (
+    {"row0.0": 16, "row0.1": 5, "row1.number": 2, "row1.e": 1.0},
+    {
+        "row0.0": 8,
+        "row0.1": 3,
+        "row1.number": 1,
+        "row1.e": 0.5,
+    },
+)
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +85,7 @@ def classification(epochs=1, num=8, callbacks=(), checkpoint=None, sgd=None, pro
 def detection(epochs=1, callbacks=(), **_):
     loaders = [DataLoader(boxes(), batch_size=4, collate_fn=collate) for _ in range(2)]
     names = ["a", "b", "c"]
-    return Detection(
-        names, 16, train_dataloaders=loaders[0], val_dataloaders=loaders[1], **trainer(epochs, callbacks)
-    )
+    return Detection(names, 16, train_dataloaders=loaders[0], val_dataloaders=loaders[1], **trainer(epochs, callbacks))
 
 
 @pytest.fixture
@@ -300,7 +302,7 @@ def test_learning_rate_decays_to_a_floor_and_stays(train, monkeypatch):
     train(evaluator={"epochs": 6, "sgd": 0.1, "num": 4})
     assert rates[0] == pytest.approx(0.1)
     assert rates[4:] == pytest.approx([0.005, 0.005])
-    ratios = [b / a for a, b in zip(rates[:4], rates[1:5], strict=True)]
+    ratios = [b / a for a, b in itertools.pairwise(rates[:5])]
     assert ratios == pytest.approx([0.05 ** (1 / 4)] * 4), "exponential until then"
 
 

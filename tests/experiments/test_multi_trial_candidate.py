@@ -1,4 +1,4 @@
-"""A trial of a multi-trial search, in this process: what it reports, what it refuses to train, where weights come from."""
+"""A trial of a multi-trial search, in this process: what it reports and refuses to train, and its first weights."""
 
 from dataclasses import replace
 
@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from experiments import candidate
-from experiments.candidate import Decisions, Training, measure_latency, reward, run_trial
+from experiments.candidate import Decisions, Training, reward, run_trial
+from experiments.costs import timing
+from experiments.costs.timing import measure_latency
 from experiments.inherit import inherited
 from experiments.search_tasks import SEARCH_TASKS, ClassifyTask
 from experiments.strategies import SPOS
@@ -116,13 +118,13 @@ def test_latency_is_that_of_an_inference(monkeypatch):
             assert torch.is_inference_mode_enabled()
             assert x.shape == (1, 3, 8, 8)
             Slow.calls += 1
-            clock[0] += 0.5 if Slow.calls <= candidate.WARM_UP else 0.002
+            clock[0] += 0.5 if Slow.calls <= timing.WARM_UP[0] else 0.002
             return x
 
     clock = [0.0]
-    monkeypatch.setattr(candidate.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
     assert measure_latency(Slow(), (1, 3, 8, 8), "cpu") == pytest.approx(2.0)
-    assert Slow.calls == candidate.WARM_UP + candidate.MEASURED
+    assert Slow.calls == timing.WARM_UP[0] + 50  # 0.1 s of them
 
 
 @pytest.fixture(scope="module")

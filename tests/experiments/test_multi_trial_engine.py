@@ -45,7 +45,9 @@ def make(monkeypatch, space, tmp_path):
 
     def build(max_trials=None, trials=(), heard=()):
         process = SimpleNamespace(poll=lambda: None, returncode=None)
-        binding = SimpleNamespace(tuner_command_channel="", _proc=process, folder=tmp_path, get_status=lambda: "RUNNING")
+        binding = SimpleNamespace(
+            tuner_command_channel="", _proc=process, folder=tmp_path, get_status=lambda: "RUNNING"
+        )
         told = []
         engine = ArchEngine(binding, max_trials, lambda trial: told.append((trial.number, trial.status)), trials, heard)
         engine._workers = 10
@@ -154,7 +156,7 @@ def test_an_error_in_the_channels_thread_reaches_the_strategy(make, space):
 def test_a_manager_that_has_ended_is_noticed(make):
     engine, _ = make()
     engine.nodejs_binding._proc = SimpleNamespace(poll=lambda: 1, returncode=1)
-    with pytest.raises(RuntimeError, match="web manager ended with status 1; its log is .*nnimanager.log"):
+    with pytest.raises(RuntimeError, match=r"web manager ended with status 1; its log is .*nnimanager.log"):
         engine.budget_available()
 
 

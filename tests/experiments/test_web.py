@@ -131,7 +131,9 @@ def test_a_taken_port_names_who_holds_it():
         s.bind((web.LOOPBACK, 0))
         s.listen()
         port = s.getsockname()[1]
-        with pytest.raises(InputError, match=rf"--port {port} is taken by .* \(process {os.getpid()}\); choose another"):
+        with pytest.raises(
+            InputError, match=rf"--port {port} is taken by .* \(process {os.getpid()}\); choose another"
+        ):
             web.check(port)
 
 
@@ -151,7 +153,7 @@ def test_bad_addresses(case):
 
 def test_a_missing_node_binary_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setattr(nni_node, "__path__", [str(tmp_path)])
-    with pytest.raises(InputError, match="web manager is missing .* pip install"):
+    with pytest.raises(InputError, match=r"web manager is missing .* pip install"):
         web.check(free_port())
 
 

@@ -57,6 +57,12 @@ ROWS = {
     "nn.ConvTranspose2d": ([-1, 1, "nn.ConvTranspose2d", [24, 2, 2]], 24, 32),
     "DWConvTranspose2d": ([-1, 1, "DWConvTranspose2d", [24, 4, 2, 1]], 24, 32),
     "nn.BatchNorm2d": ([-1, 1, "nn.BatchNorm2d", []], 16, 16),
+    "MBConv": ([-1, 2, "MBConv", [24, 5, 2, 4, 0.25]], 24, 8),
+    "GlobalPool": ([-1, 1, "GlobalPool", []], 16, 1),
+    "Pointwise": ([-1, 1, "Pointwise", [24]], 24, 16),
+    "ResBasic": ([-1, 2, "ResBasic", [24, 3, 2]], 24, 8),
+    "ResBottleneck": ([-1, 2, "ResBottleneck", [24, 3, 2]], 24, 8),
+    "RegBottleneck": ([-1, 2, "RegBottleneck", [24, 8, 3, 2, 0.25]], 24, 8),
     "Detect": ([[0, -1], 1, "Detect", ["nc", "anchors"]], 3 * 7, None),
 }
 # What upstream's constructors take after c1, in their order (v7.0); positional rows rely on it.

@@ -1,4 +1,4 @@
-"""Supernets for tests: made, set to an arch, and with batch norms that do something."""
+"""Supernets for tests: made, set to an arch or a mixture, and with batch norms that do something."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from random_state import randomized
 # spaces before nni: its repairs come first.
 from spaces import NASBACKBONE, NASDETECTOR, Space, read_arch  # noqa: F401  # isort: skip
 import torch
-from nni.nas.oneshot.pytorch.strategy import DARTS, RandomOneShot
-from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
+from nni.nas.oneshot.pytorch.strategy import DARTS, OneShotStrategy
 from torch import nn
 
-from spaces.blocks import MixedBottleneck
+from spaces.active import Mixture
+from spaces.supernet import ActivePolicy, decisions, hooks
 
 # Small, with every kind of searchable row: a stem with three kernels, C3 of two bottlenecks with and without shortcut.
 SMALL = {
@@ -36,37 +36,46 @@ SMALL = {
 }
 
 
+class Shared(OneShotStrategy):
+    """The supernet of our strategies, without a strategy."""
+
+    def default_mutation_hooks(self):
+        return hooks()
+
+    def run_hook(self, hook, name, module, memo):
+        return hook(module, name, memo, {"active": self.active, "mixed_op_sampling": ActivePolicy})
+
+    def mutate_model(self, space):
+        self.active = space.active
+        self.active.update(dict.fromkeys(decisions(space), 0))
+        return super().mutate_model(space)
+
+
 def supernet(space: nn.Module, seed: int = 0) -> nn.Module:
-    """`space` with shared weights, one path at a time, in eval mode."""
-    return randomized(RandomOneShot().mutate_model(space), seed)
+    """`space` with shared weights, set to the first value of everything, in eval mode."""
+    return randomized(Shared().mutate_model(space), seed)
 
 
 def activate(net: nn.Module, arch: dict) -> nn.Module:
     """`net` with the path of `arch` active; labels that `arch` lacks mean the block as upstream builds it."""
-    full = net.space.complete(arch)
-    for module in net.modules():
-        if isinstance(module, BaseSuperNetModule):
-            module.resample(memo=dict(full))
+    net.activate(arch)
     return net
 
 
-def darts(space: nn.Module, seed: int = 0) -> nn.Module:
-    """`space` with architecture parameters, in eval mode."""
-    return randomized(DARTS().mutate_model(space), seed)
+def mix(net: nn.Module, weights: dict[str, torch.Tensor], paths: dict[str, tuple[int, ...]] | None = None) -> nn.Module:
+    """`net` with a mixture of all values of every decision, or of `paths`, active."""
+    for label, w in weights.items():
+        net.active[label] = Mixture(w, (paths or {}).get(label, tuple(range(len(w)))))
+    return net
 
 
 def decide(net: nn.Module, arch: dict) -> nn.Module:
-    """`net` (of `darts`) with its mind made up: logits of 200 for `arch`, of -200 for everything else."""
+    """`net` with a mixture active in which everything but `arch` weighs nothing."""
     full = net.space.complete(arch)
+    values = {label: torch.tensor([v == full[label] for v in d.values]) for label, d in net.space.decisions.items()}
+    return mix(net, {label: chosen.float() for label, chosen in values.items()})
 
-    def one_hot(alpha: torch.Tensor, label: str) -> None:
-        values = net.space.decisions[label].values
-        alpha.data = torch.where(torch.tensor([v == full[label] for v in values]), 200.0, -200.0)
 
-    for module in net.modules():
-        if isinstance(module, MixedBottleneck):
-            for label, alpha in module._arch_alpha.items():
-                one_hot(alpha, label)
-        elif hasattr(module, "_arch_alpha"):
-            one_hot(module._arch_alpha, module.label)
-    return net
+def darts(space: nn.Module, seed: int = 0) -> nn.Module:
+    """`space` with NNI's own architecture parameters, in eval mode."""
+    return randomized(DARTS().mutate_model(space), seed)

@@ -216,7 +216,7 @@ def test_interactions_that_hide_are_found(modules):
 
         def __init__(self, c1, c2, a, b, d, e):
             super().__init__()
-            kernels = (3 if (a, b) == (1, 2) else 1), (3 if (d, e) == (2, 1) else 1)
+            kernels = (3 if (a, b) == (1, 1) else 1), (3 if (d, e) == (1, 1) else 1)
             self.m = nn.Sequential(
                 *(nn.Conv2d(c1, c1, k, padding=k // 2, groups=g) for k, g in zip(kernels, (1, 2), strict=True))
             )
@@ -227,7 +227,7 @@ def test_interactions_that_hide_are_found(modules):
     space = Space({"backbone": [[-1, 1, "Conv", [8]], [-1, 1, "Rare", [8, *[choice(0, 1, 2)] * 4]]]})
     model = CostModel(space, 8)
     for arch in archs_of(space):
-        wide = [(arch["row1.1"], arch["row1.2"]) == (1, 2), (arch["row1.3"], arch["row1.4"]) == (2, 1)]
+        wide = [(arch["row1.1"], arch["row1.2"]) == (1, 1), (arch["row1.3"], arch["row1.4"]) == (1, 1)]
         params = sum(8 * 8 // g * (9 if w else 1) + 8 for w, g in zip(wide, (1, 2), strict=True))
         assert model.of(arch)["params"] == 3 * 8 + 16 + params
 

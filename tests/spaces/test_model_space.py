@@ -6,7 +6,7 @@ import pytest
 import torch
 from random_state import randomized
 from refusal import refused
-from supernets import SMALL, activate, darts, decide, supernet
+from supernets import SMALL, activate, decide, mix, supernet
 
 from models import Classifier, Detect, Model, read_config
 from spaces import NASBACKBONE, NASDETECTOR, Space, fixed_arch, slice_weights
@@ -116,9 +116,9 @@ def test_entry_kernels_are_one_decision_over_the_widths():
 
 @torch.no_grad()
 @pytest.mark.parametrize("cfg", [SMALL, "models/yolov5nb_nas.yaml"], ids=["small", "n"])
-def test_decided_darts_supernet_is_the_sliced_network(cfg):
+def test_decided_mixture_is_the_sliced_network(cfg):
     torch.manual_seed(0)
-    net = darts(NASBACKBONE(cfg=cfg, nc=3))
+    net = supernet(NASBACKBONE(cfg=cfg, nc=3))
     for arch in _archs(net.space, 3):
         raw, state = slice_weights(net, arch)
         plain = Classifier(raw)
@@ -127,11 +127,11 @@ def test_decided_darts_supernet_is_the_sliced_network(cfg):
 
 
 def test_undecided_widths_get_a_gradient():
-    net = darts(NASBACKBONE(cfg=SMALL)).train()
-    net(X).square().sum().backward()
-    alphas = {n: p for n, p in net.named_parameters() if "_arch_alpha" in n}
-    assert any("c3_2_m0" in name for name in alphas)
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in alphas.values())
+    net = supernet(NASBACKBONE(cfg=SMALL)).train()
+    weights = {k: torch.full((len(d.values),), 1 / len(d.values)) for k, d in net.space.decisions.items()}
+    mix(net, {label: w.requires_grad_() for label, w in weights.items()})(X).square().sum().backward()
+    assert any("c3_2_m0" in label for label in weights)
+    assert all(w.grad is not None and w.grad.abs().sum() > 0 for w in weights.values())
 
 
 def test_slicing_copies():

@@ -6,10 +6,13 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import requests
+from nni.experiment import launcher, rest
+from nni.runtime.tuner_command_channel import TunerCommandChannel
 from supernets import SMALL, darts
 
 from models.grammar import MODELS
-from spaces import NASBACKBONE
+from spaces import NASBACKBONE, nni_compat
 from spaces.nni_compat import BaseOneShotLightningModule, DartsLightningModule
 
 ORDER = """
@@ -81,3 +84,31 @@ def test_import_prints_nothing_and_leaves_no_stubs(statement):
     out, err = process.communicate(timeout=120)
     assert err == ""
     assert out.split() == ["nni.nas.oneshot.pytorch.strategy"] * 2
+
+
+def test_g_what_a_resumed_manager_tells_a_tuner_is_passed_over():
+    commands = iter([("FD", '[{"parameter": {}}]'), ("AD", "[]"), ("GE", "2")])
+    channel = TunerCommandChannel("ws://127.0.0.1:1/tuner")
+    channel._channel = SimpleNamespace(receive=lambda: dict(zip(("type", "content"), next(commands), strict=True)))
+    assert channel.receive().count == 2
+
+
+def test_t_a_slow_manager_is_waited_for_and_a_dead_one_is_not(monkeypatch):
+    answers = iter([requests.ConnectionError()] * 20 + ["INITIALIZED"])
+
+    def get(*_):
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(rest, "get", get)
+    monkeypatch.setattr(nni_compat.time, "sleep", lambda _: None)
+    monkeypatch.setattr(nni_compat, "_manager", SimpleNamespace(poll=lambda: None))
+    launcher._check_rest_server(8080)
+    assert next(answers, None) is None
+
+    answers = iter([requests.ConnectionError()] * 2)
+    monkeypatch.setattr(nni_compat, "_manager", SimpleNamespace(poll=lambda: 3, returncode=3))
+    with pytest.raises(RuntimeError, match="ended with status 3"):
+        launcher._check_rest_server(8080)

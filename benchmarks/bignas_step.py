@@ -1,0 +1,238 @@
+"""What a sandwich step costs, beside the same subnets as plain networks: ``python -m benchmarks.bignas_step``.
+
+After every step of the supernet the same subnets are cut out of it, and each makes a step of its own on the same batch:
+forward, detection loss, backward, AdamW. Memory is the peak of a process that only trains the one or the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+WARMUP = 2
+SUBNETS = ("max", "random", "random", "min")
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--cfg", default="models/yolov5n_bignas.yaml", help="space of detectors")
+    parser.add_argument("--imgsz", type=int, default=320, help="side of the images")
+    parser.add_argument("--batch", type=int, default=8, help="images a batch")
+    parser.add_argument("--steps", type=int, default=12, help="steps that are measured")
+    parser.add_argument("--threads", type=int, default=2, help="of PyTorch")
+    parser.add_argument("--only", choices=["supernet", "max"], help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def batches(args: argparse.Namespace, count: int) -> list[Any]:
+    """Random images with 8 random boxes each."""
+    import torch
+
+    from data import Batch
+
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for _ in range(count):
+        shape = (args.batch, 3, args.imgsz, args.imgsz)
+        images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+        boxes = torch.rand(8 * args.batch, 4, generator=generator) * 0.4 + torch.tensor([0.3, 0.3, 0.05, 0.05])
+        index = torch.arange(args.batch).repeat_interleave(8)[:, None]
+        labels = torch.randint(0, 80, (len(index), 1), generator=generator)
+        found.append(Batch(images, torch.cat((index, labels, boxes), 1).float(), ()))
+    return found
+
+
+def evaluator(args: argparse.Namespace, steps: int, epochs: int, callbacks: Sequence[Any] = ()) -> Any:
+    from nni.nas.evaluator.pytorch import DataLoader
+
+    from experiments.evaluator import Detection
+
+    loader = DataLoader(batches(args, steps), batch_size=None)
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    return Detection(
+        [str(i) for i in range(80)],
+        args.imgsz,
+        train_dataloaders=loader,
+        val_dataloaders=loader,
+        max_epochs=epochs,
+        accelerator="cpu",
+        callbacks=[*callbacks],
+        **dict.fromkeys(quiet, False),
+    )
+
+
+def train(args: argparse.Namespace, distill: str, steps: int, epochs: int, callbacks: Sequence[Any] = ()) -> None:
+    """Train a supernet by the strategy itself, on the same subnets in every epoch."""
+    from spaces import NASDETECTOR  # isort: skip
+
+    import torch
+    from nni.nas.execution import SequentialExecutionEngine
+    from nni.nas.space import RawFormatModelSpace
+
+    from experiments.samplers import Uniform
+    from experiments.strategies import BigNAS
+
+    class Again(Uniform):
+        def __call__(self, number: int) -> Any:
+            return super().__call__(number % (steps * SUBNETS.count("random")))
+
+    torch.manual_seed(0)
+    strategy = BigNAS(subnets=SUBNETS, distill=distill, sampler=Again)
+    given = RawFormatModelSpace(NASDETECTOR(args.cfg), evaluator(args, steps, epochs, callbacks))
+    strategy(given, SequentialExecutionEngine())
+
+
+def plain_step(network: Any, optimizer: Any, module: Any, batch: Any) -> float:
+    """Seconds of a step of a plain network."""
+    start = time.perf_counter()
+    loss, _ = module.loss(network(module.network_input(batch.images)), batch.targets)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return time.perf_counter() - start
+
+
+def plain(args: argparse.Namespace, raw: Any) -> tuple[Any, Any, Any]:
+    from experiments.tasks.detect import DetectionModule
+    from models import Model
+
+    network = Model(raw).train()
+    module = DetectionModule([str(i) for i in range(80)], args.imgsz)
+    module.set_model(network)
+    return network, module.configure_optimizers(), module
+
+
+def measure_steps(args: argparse.Namespace, distill: str) -> list[tuple[float, float, float]]:
+    """Of an epoch with new subnets and of one with the same: medians of the sandwich step, of the sum of plain steps,
+    and of their ratio step by step.
+    """
+    from spaces import slice_weights  # isort: skip
+
+    import pytorch_lightning as pl
+
+    times: list[list[tuple[float, float]]] = [[], []]
+
+    class Beside(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+            self.archs = module.archs(batch, batch_idx)
+            self.start = time.perf_counter()
+
+        def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            took, together = time.perf_counter() - self.start, 0.0
+            for arch in self.archs:
+                network, optimizer, own = plain(args, slice_weights(module.model, arch)[0])
+                together += plain_step(network, optimizer, own, batch)
+            if batch_idx >= WARMUP:
+                times[trainer.current_epoch].append((took, together))
+
+    train(args, distill, WARMUP + args.steps, 2, [Beside()])
+    median = statistics.median
+    return [(median(a for a, _ in t), median(b for _, b in t), median(a / b for a, b in t)) for t in times]
+
+
+def measure_setting(args: argparse.Namespace, count: int = 2000) -> dict[str, float]:
+    """Milliseconds of drawing a subnet, and of setting the supernet to it."""
+    from spaces import NASDETECTOR, CostModel, Sizes, Space  # isort: skip
+
+    from experiments.samplers import make_sampler
+    from experiments.strategies import BigNAS
+    from experiments.strategies.bignas import BigNASModule
+
+    cost = CostModel(Space(args.cfg), args.imgsz)
+    supernet = BigNAS(cost=cost).mutate_model(NASDETECTOR(args.cfg))
+    found = {}
+    for name in ("uniform", "stage_wise", "compofa", "fair", "flops_bin"):
+        sampler = make_sampler(name, Sizes(cost))
+        module = BigNASModule(_Nothing(), supernet.active, {}, sampler=sampler)
+        times = []
+        for number in range(count):
+            start = time.perf_counter()
+            module.set(sampler(number))
+            times.append(time.perf_counter() - start)
+        found[name] = 1000 * statistics.median(times)
+    return found
+
+
+def _Nothing() -> Any:  # noqa: N802
+    import pytorch_lightning as pl
+
+    return pl.LightningModule()
+
+
+def peak(args: argparse.Namespace) -> int:
+    """Bytes that training adds to a process that has everything imported."""
+    from spaces import CostModel, Sizes, Space  # isort: skip
+
+    import nni.nas.execution  # noqa: F401
+    import pytorch_lightning as pl
+    import torch
+
+    import experiments.strategies.bignas  # noqa: F401
+    from experiments.trainer import quiet_lightning
+
+    quiet_lightning()
+    torch.set_num_threads(args.threads)
+    made = evaluator(args, 3, 1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if args.only == "supernet":
+        train(args, "auto", 3, 1)
+    else:
+        space = Space(args.cfg)
+        _, _, module = plain(args, space.freeze(Sizes(CostModel(space, args.imgsz)).largest))
+        trainer: pl.Trainer = made.trainer
+        trainer.fit(module, made.train_dataloaders)
+    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+
+
+def in_a_process(args: argparse.Namespace, only: str) -> int:
+    options = [f"--{k}={getattr(args, k)}" for k in ("cfg", "imgsz", "batch", "threads")]
+    command = [sys.executable, "-m", "benchmarks.bignas_step", f"--only={only}", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(json.loads(done.stdout.splitlines()[-1]))
+
+
+def main(args: argparse.Namespace) -> None:
+    if args.only:
+        print(json.dumps(peak(args)))
+        return
+    import torch
+
+    from experiments.trainer import quiet_lightning
+
+    torch.set_num_threads(args.threads)
+    memory = {only: in_a_process(args, only) for only in ("max", "supernet")}
+    quiet_lightning()
+    steps = {distill: measure_steps(args, distill) for distill in ("none", "mimic")}
+    setting = measure_setting(args)
+    print("# The cost of a sandwich step\n")
+    print(f"`python -m benchmarks.bignas_step {' '.join(sys.argv[1:])}`, {time.strftime('%Y-%m-%d')}; ", end="")
+    print(f"{platform.processor() or platform.machine()}, {args.threads} threads, torch {version('torch')}.\n")
+    print(
+        f"{args.cfg}, {args.batch} images of {args.imgsz}, subnets {', '.join(SUBNETS)}; medians of {args.steps} steps,"
+    )
+    print("the same subnets as plain networks taking turns with the supernet, on the same batches.\n")
+    print("| | sandwich step | sum of plain steps | ratio |\n|---|---|---|---|")
+    for distill, epochs in steps.items():
+        said = "labels for all" if distill == "none" else "labels and distillation"
+        for when, (sandwich, together, share) in zip(("new subnets", "known subnets"), epochs, strict=True):
+            print(f"| {said}, {when} | {sandwich:.3f} s | {together:.3f} s | {share:.3f} |")
+    ratio = memory["supernet"] / memory["max"]
+    print("\nPeak memory of training, beyond what the imports take:\n")
+    print("| largest network alone | supernet | ratio |\n|---|---|---|")
+    print(f"| {memory['max'] / 2**20:.0f} MiB | {memory['supernet'] / 2**20:.0f} MiB | {ratio:.3f} |")
+    print("\nDrawing a subnet and setting the supernet to it:\n\n| sampler | ms |\n|---|---|")
+    for name, ms in setting.items():
+        print(f"| {name} | {ms:.3f} |")
+
+
+if __name__ == "__main__":
+    main(parse())

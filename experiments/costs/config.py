@@ -1,0 +1,75 @@
+"""A YAML that says where costs come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from models.errors import InputError
+from models.grammar import load_yaml
+from spaces import CostModel
+
+from .base import CostProvider
+from .make import make_provider
+
+_LOCAL = {"provider", "hw_config"}
+_REMOTE = {"servers", "hw_config", "timeout", "connect_timeout", "batch", "tls", "max_message_mb"}
+_TLS = {"ca", "cert", "key"}
+
+
+def read_costs(path: str | Path) -> dict[str, Callable[[CostModel], CostProvider]]:
+    """Name of a cost to what makes its provider, as `PROVIDERS` has them.
+
+    Under ``costs`` stands by name what is told here (``provider``, a name that `make_provider` takes) or by a pool
+    (``servers``, and the options of `Remote`); ``cache`` names a file that keeps what was told.
+
+    Raises
+    ------
+    InputError
+        Names file and cost.
+    """
+    content = load_yaml(Path(path))
+    costs = content.get("costs") if isinstance(content, Mapping) else None
+    if not isinstance(content, Mapping) or not content.keys() <= {"costs", "cache"} or not isinstance(costs, Mapping):
+        raise InputError(f"{path}: right would be the keys costs, a mapping of names, and cache")
+    for name, entry in costs.items():
+        _check(f"{path}: {name}", entry)
+
+    def maker(name: str, entry: Mapping[str, Any]) -> Callable[[CostModel], CostProvider]:
+        def make(model: CostModel) -> CostProvider:
+            try:
+                provider = _provider(entry, model)
+            except InputError as e:
+                raise InputError(f"{path}: {name}: {e}") from None
+            if cache := content.get("cache"):
+                from .cache import Cached
+
+                provider = Cached(provider, cache)
+            provider.name = name
+            return provider
+
+        return make
+
+    return {str(name): maker(str(name), entry) for name, entry in costs.items()}
+
+
+def _check(where: str, entry: Any) -> None:
+    keys = entry.keys() if isinstance(entry, Mapping) else set()
+    if ("provider" in keys) == ("servers" in keys):
+        raise InputError(f"{where}: right would be either provider or servers")
+    known = _LOCAL if "provider" in keys else _REMOTE
+    if unknown := sorted(map(str, keys - known)):
+        raise InputError(f"{where}: unknown key '{unknown[0]}'; there are {', '.join(sorted(known))}")
+    if "tls" in keys and not (isinstance(entry["tls"], Mapping) and {"ca"} <= entry["tls"].keys() <= _TLS):
+        raise InputError(f"{where}: tls: right would be a mapping of ca, and cert and key if the servers ask for them")
+
+
+def _provider(entry: Mapping[str, Any], model: CostModel) -> CostProvider:
+    if "provider" in entry:
+        return make_provider(entry["provider"], model.space, model.imgsz, entry.get("hw_config"))
+    from .remote import Remote, Trust
+
+    options = {k: v for k, v in entry.items() if k not in ("servers", "tls")}
+    tls = Trust(**entry["tls"]) if "tls" in entry else None
+    return Remote(entry["servers"], model.space, model.imgsz, tls=tls, **options)

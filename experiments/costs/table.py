@@ -1,0 +1,58 @@
+"""Latency by a look-up table of blocks, composed for every arch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.device import device_of
+from experiments.latency_table import LatencyTable
+from models.errors import InputError
+from spaces import CostModel, Space
+from spaces.space import Arch
+
+
+class TableLatency:
+    """Milliseconds of an arch as the sum of its blocks', which `experiments.latency_table` measured.
+
+    Parameters
+    ----------
+    path
+        JSON of the table. A table of another device serves as long as it has all blocks of the space; what one of this
+        device lacks is measured first, and written.
+    device, threads
+        Of this machine, for what has to be measured.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or if blocks are missing in a table of another device.
+    """
+
+    name, unit = "latency", "ms"
+
+    def __init__(self, space: Space, imgsz: int, path: str, device: str = "cpu", threads: int | None = None) -> None:
+        if not Path(path).is_file():
+            raise InputError(
+                f"{path}: no such table of latencies; right would be: python -m experiments.latency_table --out {path}"
+            )
+        table = LatencyTable(path, device_of(device), threads)
+        try:
+            self.model = CostModel(space, imgsz, table)
+        finally:
+            table.save()
+        content = json.dumps(table.milliseconds, sort_keys=True).encode()
+        self.settings: dict[str, Any] = {
+            "space": space.config.raw,
+            "imgsz": imgsz,
+            **table.made_on,
+            "table": hashlib.sha256(content).hexdigest(),
+        }
+
+    def __call__(self, archs: Sequence[Arch]) -> list[float]:
+        """Milliseconds of each arch."""
+        costs: list[float] = self.model.batch(self.model.indices(archs))["latency"].tolist()
+        return costs

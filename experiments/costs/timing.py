@@ -1,0 +1,79 @@
+"""The one way in which an inference is timed: warmed up, then the median of many runs."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# At least so many runs, and so many seconds of them: first to warm up, then to take the median of.
+WARM_UP = (3, 0.03)
+REPEATS = (15, 0.1)
+
+
+def median_ms(run: Callable[[], Any], warm_up: tuple[int, float] = WARM_UP, repeats: tuple[int, float] = REPEATS) -> float:
+    """Median milliseconds of a run.
+
+    Parameters
+    ----------
+    run
+        Comes back when all is done, also on a device that works on its own.
+    warm_up, repeats
+        At least so many runs, and at least so many seconds of them.
+    """
+
+    def timed() -> float:
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
+
+    _repeated(timed, *warm_up)
+    return 1e3 * statistics.median(_repeated(timed, *repeats))
+
+
+def measure_latency(network: nn.Module, shape: tuple[int, ...], device: str) -> float:
+    """Median milliseconds of an inference of random images `shape`; on as many threads as torch has."""
+    import torch
+
+    with torch.inference_mode():
+        network, x = network.to(device).eval(), torch.rand(shape, device=device)
+        return median_ms(synchronized(lambda: network(x), device))
+
+
+def synchronized(run: Callable[[], Any], device: str) -> Callable[[], Any]:
+    """`run`, waiting for the device."""
+    import torch
+
+    if not device.startswith("cuda"):
+        return run
+
+    def waiting() -> None:
+        run()
+        torch.cuda.synchronize(device)
+
+    return waiting
+
+
+@contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    """Within, PyTorch computes on so many threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _repeated(timed: Callable[[], float], times: int, seconds: float) -> list[float]:
+    found = [timed()]
+    while len(found) < times or sum(found) < seconds:
+        found.append(timed())
+    return found
