@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +76,10 @@ class Decisions(ModelSpace):
 class Candidate(Evaluator):
     """Trains the network of an arch as `Training` says, given as a mapping.
 
-    Reports the task's metric after every epoch, and at the end ``default`` (the metric, or the reward where there is a
-    target), the metric under its name, ``params``, ``flops`` (2 x MACs) and ``latency`` (ms) of the whole detector. A
-    candidate beyond the limits is not trained; it reports ``infeasible`` and no final result.
+    Reports the task's metric on the data of the architecture after every epoch, and at the end ``default`` (that, or
+    the reward where there is a target), the metric under its name, ``unseen`` (the metric on the validation data, which
+    the search does not go by), ``params``, ``flops`` (2 x MACs) and ``latency`` (ms) of the whole detector. A candidate
+    beyond the limits is not trained; it reports ``infeasible`` and no final result.
     """
 
     def __init__(self, training: dict[str, Any]) -> None:
@@ -95,7 +96,6 @@ def run_trial(training: Training, arch: Mapping[str, Any]) -> None:
     for plugin in training.plugin:
         load_plugin(plugin)
     space = Space(training.cfg)
-    training = replace(training, imgsz=space.freeze_resolution(space.complete(arch)) or training.imgsz)
     accelerator = accelerator_of(training.device)
     task: SearchTask = SEARCH_TASKS[training.task](training, space, accelerator)
     raw = space.freeze(arch)
@@ -111,12 +111,13 @@ def run_trial(training: Training, arch: Mapping[str, Any]) -> None:
     if training.inherit is not None:
         network.load_state_dict(inherited(training.inherit, task, arch))
     with _OwnReports() as reports:
-        metric = task.train(network, training.epochs, [_Progress(task, training.epochs, reports)])
-    nni.report_intermediate_result(metric)
-    content = {"state_dict": {k: v.detach().cpu() for k, v in network.state_dict().items()}}
+        unseen = task.train(network, training.epochs, [_Progress(task, reports)])
+        content = {"state_dict": {k: v.cpu() for k, v in task.calibrated(network).state_dict().items()}}
     with atomic(Path(os.environ.get("NNI_OUTPUT_DIR", ".")) / "weights.pt") as temporary:
         torch.save(content, temporary)
-    nni.report_final_result({"default": reward(training, metric, costs), task.metric: metric, **costs})
+    metric = reports.last
+    final = {"default": reward(training, metric, costs), task.metric: metric, "unseen": unseen}
+    nni.report_final_result({**final, **costs})
 
 
 def reward(training: Training, metric: float, costs: Mapping[str, float]) -> float:
@@ -146,7 +147,15 @@ def costs_of(training: Training, detector: Model, device: str) -> dict[str, floa
 
 
 class _OwnReports:
-    """Within, evaluators take this process for no trial: they would report as results what they train and validate."""
+    """Within, evaluators take this process for no trial: they would report as results what they train and validate.
+
+    Attributes
+    ----------
+    last
+        What was reported last.
+    """
+
+    last: float
 
     def __enter__(self) -> _OwnReports:
         self._parameters, nni.trial._params = nni.trial._params, None
@@ -157,22 +166,21 @@ class _OwnReports:
 
     def intermediate(self, metric: float) -> None:
         """Report, nevertheless."""
+        self.last = metric
         self.__exit__()
         nni.report_intermediate_result(metric)
         self.__enter__()
 
 
 class _Progress(pl.Callback):
-    """Reports the metric after every epoch but the last, whose metric the task measures itself."""
+    """Reports the metric after every epoch."""
 
-    def __init__(self, task: SearchTask, epochs: int, reports: _OwnReports) -> None:
-        self.task, self.epochs, self.reports = task, epochs, reports
+    def __init__(self, task: SearchTask, reports: _OwnReports) -> None:
+        self.task, self.reports = task, reports
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if trainer.current_epoch + 1 < self.epochs:
-            network: Network = module.model  # type: ignore[assignment]
-            self.reports.intermediate(self.task.measure(network))
-            network.train()
+        network: Network = module.model  # type: ignore[assignment]
+        self.reports.intermediate(self.task.rate(network))
 
 
 def training_of(options: Any) -> dict[str, Any]:

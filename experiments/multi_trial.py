@@ -215,13 +215,21 @@ def _counted(counts: dict[str, int]) -> str:
 def _report(options: Options, run: RunFolder, metric: str, trials: list[Trial], results: dict[str, Any]) -> None:
     table = Table(title=f"{options.strategy} on {options.data}, best of {_counted(_statuses(results))}")
     rewarded = options.target_latency is not None
-    shown = ["trial", *(["reward"] if rewarded else []), metric, "parameters", f"GFLOPs at {options.cost_imgsz}"]
+    shown = [
+        "trial",
+        *(["reward"] if rewarded else []),
+        metric,
+        "unseen",
+        "parameters",
+        f"GFLOPs at {options.cost_imgsz}",
+    ]
     for column in shown:
         table.add_column(column, justify="right")
     done = sorted((t for t in trials if status_of(t) == "done"), key=value_of, reverse=True)
     for trial in done[:5]:
         values = [f"{trial.number}", *([f"{value_of(trial):.4f}"] if rewarded else [])]
-        values += [f"{reported(trial, metric):.4f}", f"{reported(trial, 'params'):,.0f}"]
+        values += [f"{reported(trial, name):.4f}" for name in (metric, "unseen")]
+        values += [f"{reported(trial, 'params'):,.0f}"]
         table.add_row(*values, f"{(reported(trial, 'flops') or 0) / 1e9:.3f}")
     console = Console(width=None if Console().is_terminal else 100)
     console.print(table)

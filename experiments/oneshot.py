@@ -35,6 +35,7 @@ from .retrain import Retraining, random_archs
 from .run_folder import RunFolder
 from .search_tasks import SEARCH_TASKS, SearchTask
 from .strategies.evolve import Evolution
+from .subnets import SUPERNET, save_supernet
 from .trainer import accelerator_of, interruptible, quiet_lightning
 
 assert nni_compat.nni is not None
@@ -131,6 +132,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     history = History(run.path / "metrics.csv")
     supernet, arch = _run_strategy(options, run, task, budget, accelerator, history, resume)
     run.write_json("arch.json", arch)
+    save_supernet(supernet, run.path / SUPERNET)
     plot_probabilities(history.probabilities, run.path / "alphas.png", space)
     for sign in collapse(space, costs, arch):
         print(f"warning: the search may have collapsed: {sign}", flush=True)

@@ -18,8 +18,9 @@ _SHORTCUTS = ("shortcut", "downsample")
 
 
 def residual_blocks(network: nn.Module) -> list[nn.Module]:
-    """Blocks with a shortcut, in the order of the network: those that know drop-path, and have it at their width."""
-    return [m for m in network.modules() if "drop_prob" in vars(m) and getattr(m, "add", True)]
+    """Blocks that know drop-path and have a shortcut, an identity or a layer, in the order of the network."""
+    known = (m for m in network.modules() if "drop_prob" in vars(m))
+    return [m for m in known if getattr(m, "add", False) or any(name in m._modules for name in _SHORTCUTS)]
 
 
 @torch.no_grad()

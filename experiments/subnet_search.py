@@ -19,13 +19,12 @@ from spaces import CostModel, Sizes
 from spaces.kinds import kind_of
 from spaces.space import Arch
 
-from . import searchers
 from .budget import detector_space
 from .costs import providers_of
 from .predictor import CANDIDATES, Predictor
 from .rating import Rating
 from .run_folder import RunFolder
-from .searchers import Domain, Objective, Random, Search, Searcher, open_storage, parse_range
+from .searchers import SEARCHERS, Domain, Objective, Random, Search, open_storage, parse_range
 from .subnet_report import Pick, report, write_pick
 from .subnets import open_supernet
 from .trainer import accelerator_of, quiet_lightning
@@ -58,20 +57,6 @@ class Options:
     cost_imgsz: int | None
 
 
-# The names of `search_subnets.py --searcher`.
-SEARCHERS: dict[str, Callable[[Options], Searcher]] = {
-    "nsga3": lambda options: searchers.NSGA3(options.population),
-    "nsga2": lambda options: searchers.NSGA2(options.population),
-    "tpe": lambda options: searchers.TPE(),
-    "gp": lambda options: searchers.GP(),
-    "random": lambda options: searchers.Random(),
-    "grid": lambda options: searchers.Grid(options.stride),
-    "evolution": lambda options: searchers.Evolution(options.population or 50),
-    "attentive": lambda options: searchers.Attentive(options.population or 50),
-    "coarse-to-fine": lambda options: searchers.CoarseToFine(),
-}
-
-
 class SubnetSearch:
     """A supernet, its domain, and the studies of a run: the search, and random search beside it.
 
@@ -96,7 +81,7 @@ class SubnetSearch:
         storage = open_storage(options.storage or f"sqlite:///{run.path / STUDY_FILE}")
         settings = {"supernet": self.folder.name, "cost_imgsz": self.imgsz}
         shared: dict[str, Any] = {"budget": options.trials, "seed": options.seed, "storage": storage}
-        own_searcher = SEARCHERS[options.searcher](options)
+        own_searcher = SEARCHERS[options.searcher](options.population, options.stride)
         screen: Any = {}
         if options.predictor != "none":
             costs = [o.name for o in self.objectives[1:]]

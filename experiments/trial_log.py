@@ -15,7 +15,7 @@ from models.files import atomic
 
 from .engine import Trial
 
-_COSTS = ("params", "flops", "latency")
+_NUMBERS = ("unseen", "params", "flops", "latency")
 
 
 def status_of(trial: Trial) -> str:
@@ -107,7 +107,7 @@ class TrialLog:
             self._write()
 
     def _write(self) -> None:
-        fields = ["number", "id", "status", "default", self.metric, *_COSTS, "epochs", "seconds", *self.labels]
+        fields = ["number", "id", "status", "default", self.metric, *_NUMBERS, "epochs", "seconds", *self.labels]
         with atomic(self.path / "trials.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fields)
             writer.writeheader()
@@ -115,13 +115,16 @@ class TrialLog:
 
     def _row(self, trial: Trial) -> dict[str, Any]:
         status = status_of(trial)
-        named = {name: reported(trial, name) for name in (self.metric, *_COSTS)}
+        named = {name: reported(trial, name) for name in (self.metric, *_NUMBERS)}
         return {
             "number": trial.number,
             "id": trial.id,
             "status": status,
             "default": value_of(trial) if status == "done" else None,
-            **{k: v if v is None or not v.is_integer() or k == self.metric else int(v) for k, v in named.items()},
+            **{
+                k: v if v is None or not v.is_integer() or k in (self.metric, "unseen") else int(v)
+                for k, v in named.items()
+            },
             "epochs": 0 if status == "infeasible" else len(trial.intermediates),
             "seconds": f"{trial.seconds:.1f}" if trial.ended else None,
             **trial.arch,

@@ -140,7 +140,7 @@ class Block:
     def work(self) -> dict[str, list[tuple[int, int]]]:
         """FLOPs of each operation and the elements that it reads and writes, by submodule; without its neutral parts.
 
-        Batch norms and activations count as fused into the layer before them; views move nothing.
+        Batch norms and activations count as fused into the layer before them; views and constants move nothing.
         """
         module = _lean(self.build_meta())
         with _Counter(record=True) as counter, _named(module, counter):
@@ -184,7 +184,8 @@ class _Counter(TorchDispatchMode):
             self.costs[name] = before[0] + flops, before[1] + activations
         if self.record:
             self.operations.setdefault(name, []).append(key)
-            moved = 0 if _is_view(func) else sum(map(_elements, tree_leaves((args, kwargs, out))))
+            read = sum(map(_elements, tree_leaves((args, kwargs))))
+            moved = 0 if _is_view(func) or not read else read + sum(map(_elements, tree_leaves(out)))
             self.work.setdefault(name, []).append((flops, moved))
         return out
 

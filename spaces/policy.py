@@ -135,11 +135,13 @@ def _tied(config: Config) -> set[int]:
     tied = set()
     for row in config.rows:
         c_in = [config.ch if j < 0 else channels[j] for j in row.sources]
-        channels.append(lookup(row).channels(config, row, c_in)[1])
-        if c_in == [channels[-1]] and row.args and row.args[0] is not None:
+        entry = lookup(row)
+        channels.append(entry.channels(config, row, c_in)[1])
+        if c_in == [channels[-1]]:
             with torch.device("meta"):
                 block = build_row(config, row, c_in)[0]
-            if any(vars(m).get("add") is True for name, m in block.named_modules() if name in ("", "0")):
+            adds = any(vars(m).get("add") is True for name, m in block.named_modules() if name in ("", "0"))
+            if adds or (config.depth(row) > 1 and not entry.repeats):
                 tied.add(row.index)
     return tied
 

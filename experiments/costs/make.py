@@ -44,7 +44,9 @@ def _table(space: Space, imgsz: int, path: str, device: str = "cpu", threads: in
     return TableLatency(space, imgsz, path, device, threads)
 
 
-def _roofline(space: Space, imgsz: int, *, peak: float, bandwidth: float, cost: str = "latency", **hardware: Any) -> Any:
+def _roofline(
+    space: Space, imgsz: int, *, peak: float, bandwidth: float, cost: str = "latency", **hardware: Any
+) -> Any:
     from .roofline import Roofline
 
     told = {"peak": peak, "bandwidth": bandwidth, **hardware}

@@ -205,7 +205,6 @@ class _Server:
         try:
             ready.result(self.connect_timeout)
         except grpc.FutureTimeoutError:
-            ready.cancel()
             raise _LostError("cannot be reached", final=True) from None
         if not self.agreed:
             work.pool.agree(self, self._ask(work, DESCRIBE, self.asked))
@@ -237,7 +236,9 @@ class _Server:
             case grpc.StatusCode.INVALID_ARGUMENT:
                 return InputError(f"estimator {self.address}: {details}")
             case grpc.StatusCode.RESOURCE_EXHAUSTED:
-                return InputError(f"estimator {self.address}: {details}; a smaller batch or a higher limit would be right")
+                return InputError(
+                    f"estimator {self.address}: {details}; a smaller batch or a higher limit would be right"
+                )
             case grpc.StatusCode.DEADLINE_EXCEEDED:
                 return _LostError(f"no answer within {self.timeout:g} s", final=True)
             case grpc.StatusCode.UNIMPLEMENTED:
@@ -343,7 +344,8 @@ class _Work:
     def _end(self, error: BaseException | None = None) -> None:
         with self._changed:
             self._error, self._ended = self._error or error, True
-            futures = list(self._futures)
+            # Once each: gRPC's future of a channel cannot be cancelled twice.
+            futures, self._futures = self._futures, []
             self._changed.notify_all()
         for future in futures:
             future.cancel()

@@ -16,7 +16,9 @@ WARM_UP = (3, 0.03)
 REPEATS = (15, 0.1)
 
 
-def median_ms(run: Callable[[], Any], warm_up: tuple[int, float] = WARM_UP, repeats: tuple[int, float] = REPEATS) -> float:
+def median_ms(
+    run: Callable[[], Any], warm_up: tuple[int, float] = WARM_UP, repeats: tuple[int, float] = REPEATS
+) -> float:
     """Median milliseconds of a run.
 
     Parameters

@@ -71,20 +71,20 @@ def main(args: argparse.Namespace) -> None:
         _serve(args, args.port[0])
         return
     context = multiprocessing.get_context("spawn")
-    processes = {port: context.Process(target=_process, args=(args, port)) for port in args.port}
-    for process in processes.values():
+    processes = [(port, context.Process(target=_process, args=(args, port))) for port in args.port]
+    for _, process in processes:
         process.start()
     try:
         while processes:
-            wait([p.sentinel for p in processes.values()])
-            for port, process in list(processes.items()):
+            wait([process.sentinel for _, process in processes])
+            for port, process in processes:
                 if not process.is_alive():
                     print(f"port {port}: its process ended ({process.exitcode})", file=sys.stderr, flush=True)
-                    del processes[port]
+            processes = [(port, process) for port, process in processes if process.is_alive()]
     finally:
-        for process in processes.values():
+        for _, process in processes:
             process.terminate()
-        for process in processes.values():
+        for _, process in processes:
             process.join()
     raise InputError("no port is served any more")
 

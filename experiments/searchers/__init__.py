@@ -1,12 +1,13 @@
 """Searchers, one file each: which archs of a trained supernet to evaluate next, and the study that remembers.
 
-To add one: a file with a subclass of `Searcher`, a name in `experiments.subnet_search.SEARCHERS` (the contract test
+To add one: a file with a subclass of `Searcher`, a name in `SEARCHERS` (the contract test
 takes all of them), and one in `search_subnets.py`.
 """
 
 from models.lazy import lazy_exports
 
 _EXPORTS = {
+    "SEARCHERS": "catalog",
     "GP": "optuna_searchers",
     "NSGA2": "optuna_searchers",
     "NSGA3": "optuna_searchers",

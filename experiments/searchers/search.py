@@ -10,12 +10,14 @@ import os
 import random
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import optuna
 import psutil
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -174,10 +176,9 @@ class Search:
         asked.trial.set_user_attr("record", dict(record or {}))
         known = None if values is None else {**asked.costs, **values}
         if known is not None and all(math.isfinite(known[o.name]) for o in self.objectives):
-            self.study.tell(asked.trial, [known[o.name] for o in self.objectives], skip_if_finished=True)
+            self._end(asked.trial.number, [known[o.name] for o in self.objectives])
         else:
-            self.study.tell(asked.trial, state=TrialState.FAIL, skip_if_finished=True)
-        self._mine.discard(asked.trial.number)
+            self._end(asked.trial.number, None)
 
     def abandon(self, asked: Asked) -> None:
         """Give an arch back without a result; it will be asked anew."""
@@ -234,7 +235,13 @@ class Search:
 
     def _drop(self, number: int) -> None:
         self.study.set_user_attr(_mark(number), True)
-        self.study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+        self._end(number, None)
+
+    def _end(self, number: int, values: Sequence[float] | None) -> None:
+        state = TrialState.FAIL if values is None else TrialState.COMPLETE
+        # Another worker may end it between Optuna's look and its writing, which skip_if_finished does not cover.
+        with suppress(UpdateFinishedTrialError):
+            self.study.tell(number, values, state=state, skip_if_finished=True)
         self._mine.discard(number)
 
     def _clear(self) -> None:

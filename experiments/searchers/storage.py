@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
+import random
+import time
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from models.errors import InputError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # it reports every study and trial on its own
 
 _WAIT_SECONDS = 120
+_ATTEMPTS = 5
 
 
 def open_storage(url: str | None) -> BaseStorage:
@@ -42,15 +45,26 @@ def open_storage(url: str | None) -> BaseStorage:
         if scheme == "sqlite" and rest.startswith("///"):
             Path(rest.removeprefix("///")).parent.mkdir(parents=True, exist_ok=True)
             # Workers wait for one another.
-            options: dict[str, Any] = {"connect_args": {"timeout": _WAIT_SECONDS}}
-            return RDBStorage(url, engine_kwargs=options)
+            return _database(url, {"connect_args": {"timeout": _WAIT_SECONDS}})
         if scheme.partition("+")[0] in ("postgresql", "mysql"):
-            return RDBStorage(_with_driver(url), engine_kwargs={"pool_pre_ping": True})
+            return _database(_with_driver(url), {"pool_pre_ping": True})
     except (ImportError, OSError, SQLAlchemyError) as e:
         raise InputError(f"--storage {_shown(url)}: {(str(e).splitlines() or [type(e).__name__])[0]}") from e
     raise InputError(
         f"--storage {_shown(url)}: right would be sqlite:///study.db, journal:study.log or postgresql://user@host/database"
     )
+
+
+def _database(url: str, options: dict[str, Any]) -> RDBStorage:
+    """A database, whose tables other workers may be making at the same time: they fail where another one was faster."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return RDBStorage(url, engine_kwargs=options)
+        except SQLAlchemyError as e:
+            if not isinstance(e, IntegrityError) and "exists" not in str(e):
+                raise
+            time.sleep(random.uniform(0.1, 0.5))
+    return RDBStorage(url, engine_kwargs=options)
 
 
 def _with_driver(url: str) -> str:

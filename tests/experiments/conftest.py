@@ -14,7 +14,7 @@ from data.digits_detect import CLASS_NAMES, DigitImages
 
 ROOT = Path(__file__).resolve().parents[2]
 # The helpers beside this file can be imported, in every import mode of pytest.
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parents[1] / room) for room in ("experiments", "models")]
 
 torch.set_num_threads(1)
 

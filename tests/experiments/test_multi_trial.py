@@ -102,6 +102,8 @@ def test_a_trial_has_real_decimals_costs_and_a_reward(run):
             assert len(row["accuracy"]) > 8
             assert float(row["latency"]) > 0.01
             assert float(row["default"]) == pytest.approx(metric - 1e-6 * (float(row["latency"]) / 0.001 - 1))
+            assert 0 < float(row["unseen"]) < 1
+            assert row["unseen"] != row["accuracy"]
             assert row["epochs"] == "2"
 
 

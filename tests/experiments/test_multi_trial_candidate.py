@@ -63,6 +63,7 @@ def test_reports_every_epoch_and_the_end_and_leaves_its_weights(reports, tmp_pat
         {
             "default": intermediate[-1],
             "accuracy": intermediate[-1],
+            "unseen": final[0]["unseen"],
             "params": count_params(detector),
             "flops": count_flops(detector, 64, 3),
         }
@@ -70,7 +71,7 @@ def test_reports_every_epoch_and_the_end_and_leaves_its_weights(reports, tmp_pat
     network = Classifier(freeze(TINY, ARCH), 10)
     network.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True)["state_dict"])
     task = ClassifyTask(TRAINING, Space(TINY), "cpu")
-    assert task.measure(network) == intermediate[-1]
+    assert task.measure(network, calibrated=False) == final[0]["unseen"] != intermediate[-1]
 
 
 def test_the_evaluators_own_reports_are_kept_out(reports, digits):
@@ -148,10 +149,17 @@ def test_weights_are_inherited_from_a_supernet(supernet, reports, monkeypatch):
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[k], expected[k]) for k in found)
 
-    started = []
-    monkeypatch.setattr(ClassifyTask, "train", lambda _, network, *__: started.append(network.state_dict()) or 0.5)
-    run_trial(replace(TRAINING, inherit=str(folder)), Space(TINY).complete(ARCH))
-    assert all(torch.equal(started[0][k], expected[k]) for k in expected)
+    class StartedError(Exception):
+        pass
+
+    def train(_, network, *__):
+        raise StartedError(network.state_dict())
+
+    monkeypatch.setattr(ClassifyTask, "train", train)
+    with pytest.raises(StartedError) as started:
+        run_trial(replace(TRAINING, inherit=str(folder)), Space(TINY).complete(ARCH))
+    first = started.value.args[0]
+    assert all(torch.equal(first[k], expected[k]) for k in expected)
 
 
 def test_a_supernet_of_another_space_is_refused(supernet, tmp_path):

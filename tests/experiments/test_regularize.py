@@ -57,6 +57,19 @@ def test_residual_blocks_begin_as_the_identity():
     )
 
 
+def test_residual_blocks_of_every_kind():
+    """Those of a stage but for the first, where that changes the shape without a shortcut."""
+    rows = [[-1, 2, "MBConv", [8, 3, 2]], [-1, 2, "ResBasic", [16, 3, 2]], [-1, 2, "RegBottleneck", [16, 8]]]
+    network = Classifier({"nc": 3, "activation": "nn.ReLU()", "backbone": [[-1, 1, "Conv", [8, 3]], *rows]})
+    assert zero_last_gamma(network) == len(residual_blocks(network)) == 1 + 2 + 2
+    zeroed = [n for n, m in network.named_modules() if isinstance(m, nn.BatchNorm2d) and (m.weight == 0).all()]
+    assert zeroed == [
+        f"model.{n}.bn" for n in ("1.1.project", "2.0.branch.1", "2.1.branch.1", "3.0.branch.2", "3.1.branch.2")
+    ]
+    network.train()(torch.rand(2, 3, 16, 16)).sum().backward()
+    assert all(p.grad.abs().sum() > 0 for n, p in network.named_parameters() if n.replace("weight", "") in zeroed)
+
+
 def test_branches_that_could_never_learn_are_left_alone():
     assert zero_last_gamma(Classifier({**CFG, "activation": "nn.ReLU()"})) == 0
     assert zero_last_gamma(Classifier({**CFG, "activation": "nn.LeakyReLU(0.1)"})) == 4

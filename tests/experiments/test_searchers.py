@@ -1,83 +1,40 @@
 """One contract for every searcher, on a space of 81 archs whose front is known."""
 
 import itertools
-import os
 import random
-import shutil
-import signal
-import subprocess
-import sys
-import time
+import socket
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from experiments.costs import Counted
-from experiments.pareto import front, hypervolume, reference_point
-from experiments.searchers import Domain, Objective, Range, Search, open_storage, parse_range
+from experiments.pareto import front
+from experiments.searchers import SEARCHERS, Domain, Objective, Range, Search, open_storage, parse_range
 from experiments.searchers.attentive import best_of_bins
 from experiments.searchers.coarse_to_fine import skeletons
 from experiments.searchers.grid import arch_of, coprime, number_of
-from experiments.subnet_search import SEARCHERS, domain_of
+from experiments.subnet_search import domain_of
 from models import InputError
 from spaces import CostModel, Decision, Space
+from tests.experiments import searchers_toys
+from tests.experiments.searchers_toys import (
+    ALL,
+    ALL_LARGER,
+    BOTH,
+    BUDGET,
+    DECISIONS,
+    Flops,
+    accuracy,
+    domain,
+    flops,
+    found_share,
+    random_share,
+    run,
+    search,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
-OPTIONS = SimpleNamespace(population=8, stride=None)
-BUDGET = 30
-
-
-class Flops:
-    """A cost that counts how often it is asked."""
-
-    name, unit = "flops", ""
-
-    def __init__(self):
-        self.settings, self.asked = {}, []
-
-    def __call__(self, archs):
-        self.asked += [tuple(a.values()) for a in archs]
-        return [flops(a) for a in archs]
-
-
-def flops(arch):
-    return 10.0 + 7 * arch["depth"] + arch["width"] + (5 if arch["act"] == "silu" else 0) + arch["k"]
-
-
-def accuracy(arch):
-    """Between few of the archs and their cost there is a real choice to make."""
-    right = 0.3 * arch["depth"] + 0.01 * arch["width"] + (0.25 if arch["act"] == "silu" else 0)
-    return right - 0.02 * abs(arch["k"] - 5) - (0.2 if arch["act"] == "relu" and arch["depth"] == 3 else 0)
-
-
-DECISIONS = {
-    "depth": Decision("depth", (1, 2, 3)),
-    "width": Decision("width", (8, 16, 24)),
-    "act": Decision("act", ("relu", "silu", "none")),
-    "k": Decision("k", (3, 5, 7)),
-}
-BOTH = (Objective("accuracy", True), Objective("flops"))
-ALL = [dict(zip(DECISIONS, v, strict=True)) for v in itertools.product(*(d.values for d in DECISIONS.values()))]
-ALL_LOSSES = np.array([[-accuracy(a), flops(a)] for a in ALL])
-
-
-def domain(*ranges):
-    return Domain(DECISIONS, [Flops()], [parse_range(r) for r in ranges])
-
-
-def search(searcher, *ranges, objectives=BOTH, budget=BUDGET, **kwargs):
-    return Search(domain(*ranges), objectives, SEARCHERS[searcher](OPTIONS), budget=budget, **kwargs)
-
-
-def run(found, most=10**9, fails=lambda arch: False):
-    """Ask and tell so many times; the archs."""
-    archs = []
-    while len(archs) < most and (asked := found.ask()) is not None:
-        archs.append(asked.arch)
-        found.tell(asked, None if fails(asked.arch) else {"accuracy": accuracy(asked.arch)})
-    return archs
 
 
 @pytest.mark.parametrize("name", SEARCHERS)
@@ -148,43 +105,12 @@ class TestContract:
         if name in ("random", "grid"):
             pytest.skip("is what the others are compared with")
         seeds = range(2 if name == "gp" else 4)
-        assert np.mean([found_share(name, seed) for seed in seeds]) > RANDOM_SHARE + 0.02
-
-
-# A space of 729 archs, to be searched with 60.
-LARGER = {f"d{i}": Decision(f"d{i}", (0, 1, 2)) for i in range(6)}
-
-
-class LargerFlops(Flops):
-    def __call__(self, archs):
-        return [larger_losses(a)[1] for a in archs]
-
-
-def larger_losses(arch):
-    """What each value of a decision brings differs, and so does what it costs."""
-    values = list(arch.values())
-    right = sum((0.05 + 0.03 * i) * v for i, v in enumerate(values)) + 0.1 * (values[0] == values[5])
-    return -right, 1.0 + sum((1 + (i * 5) % 7) * v for i, v in enumerate(values))
-
-
-ALL_LARGER = np.array([larger_losses(dict(zip(LARGER, v, strict=True))) for v in itertools.product(range(3), repeat=6)])
-
-
-def found_share(name, seed):
-    """Of the hypervolume of the whole space."""
-    found = Search(Domain(LARGER, [LargerFlops()]), BOTH, SEARCHERS[name](OPTIONS), budget=60, seed=seed)
-    while (asked := found.ask()) is not None:
-        found.tell(asked, {"accuracy": -larger_losses(asked.arch)[0]})
-    reference = reference_point(ALL_LARGER)
-    return hypervolume(found.losses(found.results()), reference) / hypervolume(ALL_LARGER, reference)
-
-
-RANDOM_SHARE = np.mean([found_share("random", seed) for seed in range(8)])
+        assert np.mean([found_share(name, seed) for seed in seeds]) > random_share() + 0.02
 
 
 def test_the_front_of_the_larger_space_is_worth_a_search():
     assert 8 < front(ALL_LARGER).sum() < 60
-    assert RANDOM_SHARE < 0.95
+    assert random_share() < 0.95
 
 
 def test_a_minimized_objective_is_minimized():
@@ -192,7 +118,9 @@ def test_a_minimized_objective_is_minimized():
     run(found)
     reversed_ = search("tpe", budget=40)
     run(reversed_)
-    assert np.mean([r.costs["flops"] for r in found.results()]) > np.mean([r.costs["flops"] for r in reversed_.results()])
+    assert np.mean([r.costs["flops"] for r in found.results()]) > np.mean(
+        [r.costs["flops"] for r in reversed_.results()]
+    )
 
 
 class TestStudy:
@@ -212,7 +140,7 @@ class TestStudy:
         first = "evolution" if other == "population" else "tpe"
         search(first, storage=open_storage(url), settings={"supernet": "a"})
         search(first, storage=open_storage(url), settings={"supernet": "a"})
-        monkeypatch.setattr(OPTIONS, "population", 9)
+        monkeypatch.setattr(searchers_toys, "POPULATION", 9)
         # With one objective Optuna itself refuses the other directions.
         with pytest.raises((InputError, ValueError), match=rf"another setting: {other}|directions"):
             search(*arguments, storage=open_storage(url), **{"settings": {"supernet": "a"}, **settings})
@@ -283,137 +211,6 @@ class TestStudy:
         assert len(run(one, 3)) == 3
 
 
-WORKER = """
-import sys, time
-sys.path[:0] = [{root!r}, {tests!r}]
-import test_searchers as t
-found = t.search("evolution", budget=40, storage=t.open_storage(sys.argv[1]))
-print("ready", flush=True)
-sys.stdin.readline()
-number = 0
-while (asked := found.ask()) is not None:
-    number += 1
-    if len(sys.argv) > 2 and number == int(sys.argv[2]):
-        print("stuck", asked.number, flush=True)
-        time.sleep(600)
-    found.tell(asked, {{"accuracy": t.accuracy(asked.arch)}})
-print("asked", number, flush=True)
-"""
-
-
-def start_worker(url, *args):
-    code = WORKER.format(root=str(ROOT), tests=str(Path(__file__).parent))
-    command = [sys.executable, "-c", code, url, *map(str, args)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def check_workers(url):
-    """Three processes on one study, one of which is killed in the middle of its second arch."""
-    workers = [start_worker(url, 2), start_worker(url), start_worker(url)]
-    try:
-        for w in workers:
-            assert w.stdout.readline() == "ready\n"
-        workers[0].stdin.write("go\n")
-        workers[0].stdin.flush()
-        stuck = workers[0].stdout.readline()
-        assert stuck.startswith("stuck")
-        for w in workers[1:]:
-            w.stdin.write("go\n")
-            w.stdin.flush()
-        workers[0].send_signal(signal.SIGKILL)
-        workers[0].wait(60)
-        asked = [int(w.communicate(timeout=120)[0].split()[1]) for w in workers[1:]]
-    finally:
-        for w in workers:
-            w.kill()
-            w.wait()
-    assert all(asked), "both of the others worked"
-    results = search("evolution", budget=40, storage=open_storage(url)).results()
-    assert [r.number for r in results] == list(range(40))
-    assert len({tuple(r.arch.values()) for r in results}) == 40
-    assert all(r.values for r in results)
-    assert sum(asked) == 39, "the arch of the killed worker is asked again, its earlier one is not"
-
-
-class TestWorkers:
-    def test_sqlite(self, tmp_path):
-        check_workers(f"sqlite:///{tmp_path / 'study.db'}")
-
-    def test_journal(self, tmp_path):
-        check_workers(f"journal:{tmp_path / 'study.log'}")
-
-    def test_postgresql(self, postgresql):
-        check_workers(postgresql)
-
-    def test_a_live_workers_arch_is_left_to_it(self, tmp_path):
-        url = f"journal:{tmp_path / 'study.log'}"
-        one, other = (search("random", budget=2, storage=open_storage(url)) for _ in "ab")
-        asked = one.ask()
-        assert len(run(other)) == 1
-        one.tell(asked, {"accuracy": 0.0})
-        assert len(one.results()) == 2
-
-
-@pytest.fixture(scope="module")
-def postgresql(tmp_path_factory):
-    """A server of its own, on a Unix socket and a free port of 127.0.0.1."""
-    pytest.importorskip("psycopg")
-    binaries = [shutil.which("initdb"), *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")))]
-    found = next((Path(b).resolve().parent for b in reversed(binaries) if b), None)
-    if found is None:
-        pytest.skip("PostgreSQL is not installed")
-    folder = tmp_path_factory.mktemp("pg")
-    user = {}
-    if os.getuid() == 0:  # it refuses to run as root
-        import pwd
-
-        try:
-            account = pwd.getpwnam("postgres")
-        except KeyError:
-            pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
-        os.chown(folder, account.pw_uid, account.pw_gid)
-        for parent in folder.parents:
-            if not os.access(parent, os.X_OK) or parent.stat().st_mode & 0o001 == 0:
-                folder = Path(subprocess.check_output(["mktemp", "-d", "/tmp/pgtest.XXXXXX"], text=True).strip())
-                os.chown(folder, account.pw_uid, account.pw_gid)
-                break
-        user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-    data = folder / "data"
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/", **user}
-    subprocess.run([found / "initdb", "-D", data, "-U", "search", "-A", "trust"], check=True, **quiet)
-    port = free_port()
-    command = [found / "postgres", "-D", data, "-k", folder, "-h", "127.0.0.1", "-p", str(port), "-F"]
-    server = subprocess.Popen(command, **quiet)
-    try:
-        wait_for(port, server)
-        yield f"postgresql://search@127.0.0.1:{port}/postgres"
-    finally:
-        server.send_signal(signal.SIGQUIT)
-        server.wait(60)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def free_port():
-    import socket
-
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def wait_for(port, server):
-    import psycopg
-
-    for _ in range(300):
-        assert server.poll() is None
-        try:
-            psycopg.connect(f"postgresql://search@127.0.0.1:{port}/postgres", connect_timeout=2).close()
-            return
-        except psycopg.OperationalError:
-            time.sleep(0.1)
-    raise AssertionError("PostgreSQL does not answer")
-
-
 class TestStorage:
     def test_what_it_cannot_be_is_refused_without_the_password(self):
         with pytest.raises(InputError, match="right would be sqlite") as e:
@@ -422,9 +219,18 @@ class TestStorage:
 
     def test_a_server_that_does_not_answer(self):
         pytest.importorskip("psycopg")
-        with pytest.raises(InputError, match="--storage postgresql") as e:
-            open_storage(f"postgresql://me:secret@127.0.0.1:{free_port()}/x")
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))  # taken, and nobody listens
+            with pytest.raises(InputError, match="--storage postgresql") as e:
+                open_storage(f"postgresql://me:secret@127.0.0.1:{s.getsockname()[1]}/x")
         assert "secret" not in str(e.value)
+
+
+class Ones(Flops):
+    name = "ones"
+
+    def __call__(self, archs):
+        return [float(sum(a.values())) for a in archs]
 
 
 class TestDomain:
@@ -448,7 +254,9 @@ class TestDomain:
         d, rng = domain(), random.Random(0)
         for probability in (None, 0.0, 0.5, 1.0):
             for _ in range(50):
-                changed = sum(a != b for a, b in zip((0, 1, 2, 0), d.mutate((0, 1, 2, 0), rng, probability), strict=True))
+                changed = sum(
+                    a != b for a, b in zip((0, 1, 2, 0), d.mutate((0, 1, 2, 0), rng, probability), strict=True)
+                )
                 assert changed == {None: 1, 0.0: 1, 1.0: 4}.get(probability, changed)
                 assert changed >= 1
 
@@ -464,10 +272,7 @@ class TestDomain:
     def test_settles_in_a_range_that_no_draw_hits(self):
         """60 decisions: of the uniform draws none has fewer than 10 values of 1."""
         decisions = {f"d{i}": Decision(f"d{i}", (0, 1)) for i in range(60)}
-        ones = SimpleNamespace(name="ones", unit="", settings={})
-        provider = type("P", (), {"name": "ones", "unit": "", "settings": {}, "__call__": lambda s, a: [float(sum(x.values())) for x in a]})()
-        assert ones.name == provider.name
-        d, rng = Domain(decisions, [provider], [Range("ones", 3, 4)]), random.Random(0)
+        d, rng = Domain(decisions, [Ones()], [Range("ones", 3, 4)]), random.Random(0)
         found = {d.draw(rng) for _ in range(5)}
         assert len(found) == 5
         assert all(3 <= sum(a) <= 4 for a in found)
@@ -520,8 +325,7 @@ class TestGrid:
         assert [number_of(a, sizes) for a in archs] == list(range(24))
 
     def test_a_stride_of_one_is_the_order(self):
-        options = SimpleNamespace(population=None, stride=1)
-        found = Search(domain(), BOTH, SEARCHERS["grid"](options), budget=10)
+        found = Search(domain(), BOTH, SEARCHERS["grid"](None, 1), budget=10)
         assert run(found) == ALL[:10]
 
     def test_by_default_it_covers_the_space(self):

@@ -22,7 +22,7 @@ from torch.optim.swa_utils import update_bn
 
 from data import detection
 from experiments import strategies
-from experiments.evaluator import ClassificationModule, Detection
+from experiments.evaluator import Classification, ClassificationModule, DataLoader, Detection
 from experiments.strategies.base import OneShotModule
 from experiments.strategies.journal import Journal, fingerprint
 from experiments.strategies.proxyless import ProxylessModule
@@ -537,6 +537,22 @@ class TestSinglePaths:
         assert Journal(path, fingerprint(state)).remembering(lambda _: 2.0)(arch) == 1.0
         other = fingerprint({"w": torch.ones(2)})
         assert Journal(path, other).remembering(lambda _: 3.0)(arch) == 3.0
+
+
+class Module(pl.LightningDataModule):
+    def train_dataloader(self):
+        return DataLoader(separable(16), batch_size=8)
+
+    val_dataloader = train_dataloader
+
+
+@pytest.mark.parametrize("name", ["darts", "enas", "spos"])
+def test_takes_a_datamodule(name):
+    # Fault B of NNI: its ENAS trains no weights then, and does not say so.
+    witness = Witness()
+    evaluator = Classification(datamodule=Module(), **toys.trainer(1, [witness]))
+    toys.run(STRATEGIES[name](), Planted((0, 2)), evaluator)
+    assert any(key.endswith("classifier.weight") for key in witness.moved)
 
 
 class Refused(ModelSpace):

@@ -18,8 +18,9 @@ from experiments.run_folder import RunFolder
 from experiments.search_tasks import SEARCH_TASKS
 from experiments.strategies import SPOS
 from experiments.subnets import SUPERNET, open_supernet, save_supernet
+from experiments.teacher import read_teacher
 from experiments.weights import read_weights
-from models import load_detector
+from models import InputError, Model, load_detector, save_detector
 
 DETECTOR = {
     "nc": 80,
@@ -193,3 +194,33 @@ def test_train_takes_one_beginning(detector_run, call, tmp_path):
     code, _, err = call(train, "--supernet", detector_run[0], "--cfg", "yolov5n.yaml")
     assert code == 2
     assert "leave --cfg and --weights out" in err
+
+
+def test_a_teacher_is_a_runs_arch_or_a_detector(detector_run, tmp_path):
+    folder, supernet, _ = detector_run
+    _, task = open_supernet(folder)
+    arch = Sizes(CostModel(supernet.space, 64)).largest
+    (folder / "arch.json").write_text(json.dumps(arch))
+    network = read_teacher(folder, task)
+    assert isinstance(network, Model)
+    assert not network.training
+    _, state = slice_weights(supernet, arch)
+    assert torch.equal(network.model[0].conv.weight, state["model.0.conv.weight"])
+    assert not torch.equal(network.model[0].bn.running_mean, state["model.0.bn.running_mean"]), "calibrated"
+    save_detector(network, tmp_path / "teacher.pt")
+    again = read_teacher(tmp_path / "teacher.pt", task)
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in network.state_dict().items())
+
+    save_detector(Model(network.config, nc=3), tmp_path / "three.pt")
+    with pytest.raises(InputError, match="knows 3 classes, the data has 10"):
+        read_teacher(tmp_path / "three.pt", task)
+    save_detector(Model({**network.config.raw, "anchors": [[9, 9, 12, 16]]}), tmp_path / "other.pt")
+    with pytest.raises(InputError, match="other anchors or strides"):
+        read_teacher(tmp_path / "other.pt", task)
+    classify = tmp_path / "search" / "exp"
+    run_of(classify, CLASSIFIER, "classify", "digits", 64)
+    (classify / "arch.json").write_text(json.dumps(arch))
+    with pytest.raises(InputError, match="another task than this; right would be a detector"):
+        read_teacher(classify, task)
+    with pytest.raises(InputError, match="the folder of a run of --task classify"):
+        read_teacher(tmp_path / "teacher.pt", open_supernet(classify)[1])

@@ -1,0 +1,97 @@
+"""Two small spaces whose fronts are known, for the tests of searchers. Loads no torch: workers are started with it."""
+
+import functools
+import itertools
+
+import numpy as np
+
+from experiments.pareto import hypervolume, reference_point
+from experiments.searchers import SEARCHERS, Domain, Objective, Search, parse_range
+from spaces.choices import Decision
+
+POPULATION = 8
+BUDGET = 30
+
+
+class Flops:
+    """A cost that counts how often it is asked."""
+
+    name, unit = "flops", ""
+
+    def __init__(self):
+        self.settings, self.asked = {}, []
+
+    def __call__(self, archs):
+        self.asked += [tuple(a.values()) for a in archs]
+        return [flops(a) for a in archs]
+
+
+def flops(arch):
+    return 10.0 + 7 * arch["depth"] + arch["width"] + (5 if arch["act"] == "silu" else 0) + arch["k"]
+
+
+def accuracy(arch):
+    """Between few of the archs and their cost there is a real choice to make."""
+    right = 0.3 * arch["depth"] + 0.01 * arch["width"] + (0.25 if arch["act"] == "silu" else 0)
+    return right - 0.02 * abs(arch["k"] - 5) - (0.2 if arch["act"] == "relu" and arch["depth"] == 3 else 0)
+
+
+DECISIONS = {
+    "depth": Decision("depth", (1, 2, 3)),
+    "width": Decision("width", (8, 16, 24)),
+    "act": Decision("act", ("relu", "silu", "none")),
+    "k": Decision("k", (3, 5, 7)),
+}
+BOTH = (Objective("accuracy", True), Objective("flops"))
+ALL = [dict(zip(DECISIONS, v, strict=True)) for v in itertools.product(*(d.values for d in DECISIONS.values()))]
+ALL_LOSSES = np.array([[-accuracy(a), flops(a)] for a in ALL])
+
+
+def domain(*ranges):
+    return Domain(DECISIONS, [Flops()], [parse_range(r) for r in ranges])
+
+
+def search(searcher, *ranges, objectives=BOTH, budget=BUDGET, **kwargs):
+    return Search(domain(*ranges), objectives, SEARCHERS[searcher](POPULATION, None), budget=budget, **kwargs)
+
+
+def run(found, most=10**9, fails=lambda arch: False):
+    """Ask and tell so many times; the archs."""
+    archs = []
+    while len(archs) < most and (asked := found.ask()) is not None:
+        archs.append(asked.arch)
+        found.tell(asked, None if fails(asked.arch) else {"accuracy": accuracy(asked.arch)})
+    return archs
+
+
+# A space of 729 archs, to be searched with 60.
+LARGER = {f"d{i}": Decision(f"d{i}", (0, 1, 2)) for i in range(6)}
+
+
+class LargerFlops(Flops):
+    def __call__(self, archs):
+        return [larger_losses(a)[1] for a in archs]
+
+
+def larger_losses(arch):
+    """What each value of a decision brings differs, and so does what it costs."""
+    values = list(arch.values())
+    right = sum((0.05 + 0.03 * i) * v for i, v in enumerate(values)) + 0.1 * (values[0] == values[5])
+    return -right, 1.0 + sum((1 + (i * 5) % 7) * v for i, v in enumerate(values))
+
+
+ALL_LARGER = np.array([larger_losses(dict(zip(LARGER, v, strict=True))) for v in itertools.product(range(3), repeat=6)])
+
+
+def found_share(name, seed):
+    """Of the hypervolume of the whole space."""
+    found = Search(Domain(LARGER, [LargerFlops()]), BOTH, SEARCHERS[name](POPULATION, None), budget=60, seed=seed)
+    while (asked := found.ask()) is not None:
+        found.tell(asked, {"accuracy": -larger_losses(asked.arch)[0]})
+    reference = reference_point(ALL_LARGER)
+    return hypervolume(found.losses(found.results()), reference) / hypervolume(ALL_LARGER, reference)
+
+
+@functools.cache
+def random_share():
+    return np.mean([found_share("random", seed) for seed in range(8)])
