@@ -17,7 +17,7 @@ from experiments.cli import (
     run_script,
 )
 
-STRATEGIES = ["darts", "darts-2nd", "gumbel", "proxyless", "enas", "spos", "fairnas"]
+STRATEGIES = ["darts", "darts-2nd", "gumbel", "proxyless", "enas", "spos", "fairnas", "bignas"]
 
 DEFAULTS = {
     "classify": {"data": "digits", "imgsz": 64, "batch": 64},
@@ -39,6 +39,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--strategy", type=strategies, default="darts", help=f"{', '.join(STRATEGIES)}; several by commas with --ui")
     add("--task", default="classify", choices=["classify", "detect"], help="the classification proxy, or detection")
     add("--cfg", default="models/yolov5n_nas.yaml", help="YAML of the search space")
+    add("--space", metavar="POLICY", help="lay choices over a plain --cfg: elastic, or a policy's YAML")
     add("--detector", help="YAML that gives neck, head and classes; --cfg's own head where it has one")
     add(
         "--data",
@@ -58,7 +59,17 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add = group.add_argument
     add("--arch-update", default="gradient", choices=["gradient", "reinforce"], help="of proxyless")
     add("--population", type=positive_int, default=50, help="archs a generation, of the search of spos and fairnas")
-    add("--generations", type=positive_int, default=20, help="generations of that search after the first")
+    add("--generations", type=positive_int, default=20, help="generations of that search")
+    group = parser.add_argument_group("bignas")
+    add = group.add_argument
+    add("--subnets", default="max,random,random,min", help="subnets of a step")
+    add("--sampler", default="uniform", help="of the random ones, see docs/elastic.md")
+    add("--distill", default="auto", help="what the others learn from the largest: kl, alpha, mimic or none")
+    add("--distill-rows", type=int, nargs="*", default=[], metavar="ROW", help="rows whose features are distilled too")
+    add("--teacher", metavar="FILE", help="a detector.pt, or a run's folder, to learn from in place of the largest")
+    add("--dropout", type=float, default=0.0, help="of the largest subnet")
+    add("--drop-path", type=float, default=0.0, help="of the largest subnet")
+    add("--clip", type=positive_float, help="norm that gradients are clipped to")
     add_budget_options(parser)
     group = parser.add_argument_group("training afterwards")
     add = group.add_argument
@@ -72,7 +83,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--no-baseline", dest="baseline", action="store_false", help="train nothing after the search")
     group = parser.add_argument_group("web UI")
     add = group.add_argument
-    add("--ui", type=positive_int, metavar="PORT", help="search as trials of an NNI experiment, shown at 127.0.0.1:PORT")
+    add("--ui", type=positive_int, metavar="PORT", help="search as trials of an NNI experiment, at 127.0.0.1:PORT")
     add("--trials", type=positive_int, default=1, help="searches of each strategy there, from as many seeds")
     add("--concurrency", type=positive_int, default=1, help="searches at a time there")
     add_run_options(parser, "runs/oneshot_nas", resumes=True)

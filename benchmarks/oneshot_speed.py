@@ -267,7 +267,7 @@ def main(args: argparse.Namespace) -> None:
         "```",
         "",
         f"Space: `{args.cfg}`. A step of DARTS is one of the architecture and one of the weights. Each peer is a",
-        f"process of its own, and they make their steps by turns, in {args.steps} rounds. Memory is the peak of a process's",
+        f"process of its own, and they make their steps by turns, in {args.steps} rounds. Memory is the peak of its",
         "resident set beyond what it was before its network was built.",
         "",
         *table(args),

@@ -17,7 +17,6 @@ from rich.table import Table
 from models.complexity import count_flops, count_params
 from models.errors import InputError
 from models.files import save_model_yaml
-from models.registry import load_plugin
 from optimizer import match_nas
 from spaces import CostModel, Space
 
@@ -30,8 +29,7 @@ from .experiment_config import RetiariiExeConfig
 from .limits import Limits
 from .plot_trials import plot_trials
 from .run_folder import RunFolder
-from .search_tasks import SEARCH_TASKS, SearchTask
-from .trainer import accelerator_of, quiet_lightning
+from .search_tasks import SearchTask, open_task
 from .trial_log import TrialLog, reported, status_of, value_of
 
 assert nni_compat.nni is not None
@@ -69,17 +67,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     -------
     The content of ``results.json``.
     """
-    quiet_lightning()
-    accelerator = accelerator_of(options.device)
-    for plugin in options.plugin:
-        load_plugin(plugin)
-    space = Space(options.cfg)
-    task: SearchTask = SEARCH_TASKS[options.task](options, space, accelerator)
-    if not space.decisions:
-        raise InputError(f"{options.cfg}: there is nothing to search, the YAML has no choices (try yolov5n_nas.yaml)")
-    in_head = [label for label, row in space.row_of.items() if row >= space.config.num_backbone]
-    if in_head and options.task == "classify":
-        raise InputError(f"{options.cfg}: '{in_head[0]}' is a choice of the head: search it with --task detect")
+    space, task, _ = open_task(options)
     if options.inherit is not None and not (Path(options.inherit) / "last.ckpt").is_file():
         raise InputError(f"--inherit {options.inherit}: not the folder of a one-shot run (it has no last.ckpt)")
 

@@ -15,10 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from models.complexity import count_flops, count_params
-from models.errors import InputError
 from models.files import save_model_yaml
 from models.network import Network
-from models.registry import load_plugin
 from optimizer import match_nas
 from spaces import NASBACKBONE, NASDETECTOR, CostModel, Space, slice_weights
 
@@ -33,10 +31,11 @@ from .plots import plot_probabilities
 from .rating import Rating
 from .retrain import Retraining, random_archs
 from .run_folder import RunFolder
-from .search_tasks import SEARCH_TASKS, SearchTask
+from .search_tasks import SearchTask, open_task
 from .strategies.evolve import Evolution
 from .subnets import SUPERNET, save_supernet
-from .trainer import accelerator_of, interruptible, quiet_lightning
+from .teacher import read_teacher
+from .trainer import interruptible
 
 assert nni_compat.nni is not None
 
@@ -48,6 +47,7 @@ class Options:
     strategy: str
     task: str
     cfg: str
+    space: str | None
     data: str
     detector: str | None
     epochs: int
@@ -62,6 +62,14 @@ class Options:
     arch_update: str
     population: int
     generations: int
+    subnets: str
+    sampler: str
+    distill: str
+    distill_rows: list[int]
+    teacher: str | None
+    dropout: float
+    drop_path: float
+    clip: float | None
     max_flops: float | None
     max_params: float | None
     max_latency: float | None
@@ -79,29 +87,52 @@ class Options:
     concurrency: int
 
 
+Rate = Callable[[dict[str, Any]], float]
+
+
 def _bilevel(strategy: Any) -> Any:
-    return lambda options, budget, _: strategy(budget=budget, arc_learning_rate=options.arch_lr)
+    return lambda options, task, budget, rate: strategy(budget=budget, arc_learning_rate=options.arch_lr)
 
 
 def _single_path(strategy: Any) -> Any:
-    def make(options: Options, budget: Budget | None, rate: Any) -> Any:
-        evolution = Evolution(options.population, options.generations, seed=options.seed)
-        return strategy(rate=rate, evolution=evolution, budget=budget)
-
-    return make
+    return lambda options, task, budget, rate: strategy(rate=rate, evolution=_evolution(options), budget=budget)
 
 
-# The names of `oneshot_nas.py --strategy`: (options, budget, rating of an arch) -> strategy.
-STRATEGIES: dict[str, Callable[[Options, Budget | None, Callable[[dict[str, Any]], float]], Any]] = {
+def _proxyless(options: Options, task: SearchTask, budget: Budget | None, rate: Rate) -> Any:
+    return strategies.Proxyless(update=options.arch_update, budget=budget, arc_learning_rate=options.arch_lr)
+
+
+def _bignas(options: Options, task: SearchTask, budget: Budget | None, rate: Rate) -> Any:
+    return strategies.BigNAS(
+        subnets=options.subnets.split(","),
+        sampler=options.sampler,
+        distill=options.distill,
+        distill_rows=tuple(options.distill_rows),
+        teacher=None if options.teacher is None else read_teacher(options.teacher, task),
+        dropout=options.dropout,
+        drop_path=options.drop_path,
+        clip=options.clip,
+        seed=options.seed,
+        rate=rate,
+        evolution=_evolution(options),
+        budget=budget,
+    )
+
+
+def _evolution(options: Options) -> Evolution:
+    return Evolution(options.population, options.generations, seed=options.seed)
+
+
+# The names of `oneshot_nas.py --strategy`: (options, task, budget, rating of an arch) -> strategy.
+STRATEGIES: dict[str, Callable[[Options, SearchTask, Budget | None, Rate], Any]] = {
     "darts": _bilevel(strategies.DARTS),
     "darts-2nd": _bilevel(strategies.SecondOrderDARTS),
     "gumbel": _bilevel(strategies.GumbelDARTS),
-    "proxyless": lambda options, budget, _: strategies.Proxyless(
-        update=options.arch_update, budget=budget, arc_learning_rate=options.arch_lr
-    ),
+    "proxyless": _proxyless,
     "enas": _bilevel(strategies.ENAS),
     "spos": _single_path(strategies.SPOS),
     "fairnas": _single_path(strategies.FairNAS),
+    "bignas": _bignas,
 }
 
 
@@ -112,17 +143,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     -------
     The content of ``results.json``: arch, and what the derived network and the plain one reach and cost.
     """
-    quiet_lightning()
-    accelerator = accelerator_of(options.device)
-    for plugin in options.plugin:
-        load_plugin(plugin)
-    space = Space(options.cfg)
-    task: SearchTask = SEARCH_TASKS[options.task](options, space, accelerator)
-    if not space.decisions:
-        raise InputError(f"{options.cfg}: there is nothing to search, the YAML has no choices (try yolov5n_nas.yaml)")
-    in_head = [label for label, row in space.row_of.items() if row >= space.config.num_backbone]
-    if in_head and options.task == "classify":
-        raise InputError(f"{options.cfg}: '{in_head[0]}' is a choice of the head: search it with --task detect")
+    space, task, accelerator = open_task(options)
     whole = detector_space(space, task.detector, options.detector is None)
     costs = cost_model(whole, options.cost_imgsz, options.latency_table, options.device)
     budget = read_budget(options, costs)
@@ -221,7 +242,7 @@ def _run_strategy(
     )
     space = task.space()
     rating = Rating(lambda: strategy.supernet, task, options.population * options.generations)
-    strategy = STRATEGIES[options.strategy](options, budget, rating)
+    strategy = STRATEGIES[options.strategy](options, task, budget, rating)
     if isinstance(strategy, strategies.SPOS):
         strategy.ratings = run.path / "ratings.txt"
     experiment = RetiariiExperiment(space, evaluator, [], strategy)

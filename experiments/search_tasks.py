@@ -22,14 +22,15 @@ from models.detector import Model, check_imgsz
 from models.errors import InputError
 from models.grammar import read_config
 from models.network import Network
+from models.registry import load_plugin
 from optimizer import calibrate_bn
-from spaces import NASBACKBONE, NASDETECTOR, Space
+from spaces import NASBACKBONE, NASDETECTOR, Space, apply_policy
 
 from .callbacks import OrderlyInterrupt
 from .evaluator import Classification, ClassificationModule, DataLoader, Detection, DetectionModule
 from .resize import resized, resolution_of
 from .tasks.detect import Part, halves, search_loaders
-from .trainer import interruptible
+from .trainer import accelerator_of, interruptible, quiet_lightning
 
 assert nni_compat.nni is not None
 
@@ -112,7 +113,7 @@ class ClassifyTask:
     metric = "accuracy"
 
     def __init__(self, options: Any, space: Space, accelerator: str) -> None:
-        self.options, self.accelerator = options, accelerator
+        self.options, self.accelerator, self._config = options, accelerator, space.config
         self.detector = _head_of(space, options.detector)
         plain = Classifier(space.freeze(space.upstream()), 2)
         check_imgsz(options.imgsz, round(max(plain.reductions())))
@@ -130,7 +131,7 @@ class ClassifyTask:
         )
 
     def space(self) -> NASBACKBONE:
-        return NASBACKBONE(self.options.cfg, self.data.nc)
+        return NASBACKBONE(self._config, self.data.nc)
 
     def evaluator(self, **trainer: Any) -> Classification:
         loaders = {
@@ -174,7 +175,7 @@ class DetectTask:
     metric = "mAP50-95"
 
     def __init__(self, options: Any, space: Space, accelerator: str) -> None:
-        self.options, self.accelerator = options, accelerator
+        self.options, self.accelerator, self._config = options, accelerator, space.config
         if options.detector is not None:
             raise InputError("--detector is for --task classify: detection is searched with the space's own head")
         self.detector = _head_of(space, None)
@@ -189,7 +190,7 @@ class DetectTask:
         return DetectionModule(self.data.names, self.options.imgsz, learning_rate=self.options.lr)
 
     def space(self) -> NASDETECTOR:
-        return NASDETECTOR(self.options.cfg, self.data.nc)
+        return NASDETECTOR(self._config, self.data.nc)
 
     def evaluator(self, **trainer: Any) -> Detection:
         return Detection(self.data.names, self.options.imgsz, learning_rate=self.options.lr, **self._loaders, **trainer)
@@ -246,3 +247,26 @@ class DetectTask:
 
 
 SEARCH_TASKS: dict[str, Any] = {"classify": ClassifyTask, "detect": DetectTask}
+
+
+def open_task(options: Any) -> tuple[Space, SearchTask, str]:
+    """The space, the task and Lightning's accelerator of a search's options.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to search, or the task cannot search it.
+    """
+    quiet_lightning()
+    accelerator = accelerator_of(options.device)
+    for plugin in options.plugin:
+        load_plugin(plugin)
+    policy = getattr(options, "space", None)
+    space = Space(options.cfg if policy is None else apply_policy(options.cfg, policy))
+    task: SearchTask = SEARCH_TASKS[options.task](options, space, accelerator)
+    if not space.decisions:
+        raise InputError(f"{options.cfg}: there is nothing to search, the YAML has no choices (try yolov5n_nas.yaml)")
+    in_head = [label for label, row in space.row_of.items() if row >= space.config.num_backbone]
+    if in_head and options.task == "classify":
+        raise InputError(f"{options.cfg}: '{in_head[0]}' is a choice of the head: search it with --task detect")
+    return space, task, accelerator

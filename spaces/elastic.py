@@ -107,7 +107,13 @@ class ElasticRow(Searchable):
                 given = several if self.spec.listed else several[0]
             setting = cast(Setting, tuple(at.values()))
             bound = self._bound.get((setting, own)) or self._bind(setting, own)
-            outputs.append((weight, bound.layout, bound(given)))
+            y = bound(given)
+            if not isinstance(y, Tensor):
+                raise self.spec.row.error(
+                    "it gives several maps, which are not mixed; strategies that take one path at a time do without: "
+                    "spos, enas, bignas"
+                )
+            outputs.append((weight, bound.layout, y))
         widest = widest_of([layout for _, layout, _ in outputs])
         self.layouts[self._index] = widest
         return cast(Tensor, sum(weight * fit(y, layout, widest) for weight, layout, y in outputs))
@@ -167,7 +173,8 @@ class Builder:
             return module, c_out
 
         build, repeated = partial(_build, config), partial(_repeated, config)
-        return self.elastic(ElasticSpec(row, options, build, self.wiring.inputs(row), repeated))
+        maps = 0 if isinstance(row.source, tuple) else self.wiring.maps.get(row.sources[0], 0)
+        return self.elastic(ElasticSpec(row, options, build, self.wiring.inputs(row), repeated, maps=maps))
 
     def plain(self, row: Row, c_out: int) -> None:
         """Take note of a row that is not elastic."""

@@ -153,6 +153,8 @@ class ElasticSpec:
         Plain row to the number of blocks in sequence that it is.
     flat
         Whether the input is (N, c) and not (N, c, H, W).
+    maps
+        If not 0, the only input is a list of so many.
 
     Attributes
     ----------
@@ -168,9 +170,10 @@ class ElasticSpec:
         inputs: Layouts,
         repeated: Callable[[Row], int] | None = None,
         flat: bool = False,
+        maps: int = 0,
     ) -> None:
         self.row, self.options = row, options
-        self._build, self._repeated, self._flat = build, repeated or _once, flat
+        self._build, self._repeated, self._flat, self._maps = build, repeated or _once, flat, maps
         self._widest = inputs
         self.listed = isinstance(row.source, tuple)
         self._plans, self._flows = Cache(), Cache()
@@ -216,8 +219,8 @@ class ElasticSpec:
         is_largest = row == self._largest_row and inputs == self._widest and not self._more
         return Plan(block, _layout(found, c_out), parts, names, is_largest)
 
-    def dry_run(self, plan: Plan, inputs: Layouts) -> tuple[int, ...]:
-        """Run the block of a plan that was not in use yet, where nothing is computed. Returns the size of its map."""
+    def dry_run(self, plan: Plan, inputs: Layouts) -> Any:
+        """Run the block of a plan that was not in use yet, where nothing is computed. Returns its output, if it can."""
         tail = () if self._flat else (64, 64)
         tensors = itertools.chain(plan.block.parameters(), plan.block.buffers())
         device = next((t.device for t in tensors), torch.device("meta"))
@@ -228,13 +231,12 @@ class ElasticSpec:
             vars(module)["forward"] = lambda x: x
         try:
             with torch.no_grad():
-                y = plan.block.eval()(x if self.listed else x[0])
+                return plan.block.eval()(x if self.listed else [x[0]] * self._maps or x[0])
         except NotImplementedError:
-            return ()  # it looks at numbers, which are not there
+            return None  # it looks at numbers, which are not there
         finally:
             for module in neutral:
                 del vars(module)["forward"]
-        return tuple(y.shape[2:]) if isinstance(y, Tensor) else ()
 
     def describe(self, setting: Setting, inputs: Layouts) -> str:
         """A setting for messages."""
@@ -275,7 +277,7 @@ class ElasticSpec:
         key = tuple(map(len, inputs)), signature(block)
         if known := self._flows.get(key):
             return cast(Flow, known).at(block, inputs)
-        found, self._flows[key] = flow(block, inputs, self.listed, self._flat)
+        found, self._flows[key] = flow(block, inputs, self.listed, self._flat, self._maps)
         return found
 
     def _skeleton(self, row: Row, inputs: Layouts) -> tuple[nn.Module, int]:

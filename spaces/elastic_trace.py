@@ -201,7 +201,7 @@ def _spread(numbers: Tensor, shape: Sequence[int], dim: int) -> Tensor:
     return numbers.view(along).expand(*shape).contiguous()
 
 
-def flow(block: nn.Module, inputs: Sequence[Layout], listed: bool, flat: bool = False) -> tuple[Trace, Flow | None]:
+def flow(block: nn.Module, inputs: Sequence[Layout], listed: bool, flat: bool, maps: int) -> tuple[Trace, Flow | None]:
     """The runs of channels in `block`; and where they are from, unless a layer takes but a part of another's.
 
     Parameters
@@ -212,6 +212,8 @@ def flow(block: nn.Module, inputs: Sequence[Layout], listed: bool, flat: bool = 
         Whether the block takes a list of inputs.
     flat
         Whether the inputs are (N, c) and not (N, c, H, W).
+    maps
+        If not 0, the only input is a list of so many.
 
     Where a block does what cannot be followed, its channels count as one run.
     """
@@ -226,7 +228,8 @@ def flow(block: nn.Module, inputs: Sequence[Layout], listed: bool, flat: bool = 
     output: Any = None
     try:
         with tracer.watching():
-            output = block(given if listed else given[0])
+            output = block(given if listed else [given[0]] * maps or given[0])
+        output = output[0] if isinstance(output, list) else output
     except (RuntimeError, TypeError, ValueError, IndexError, StopIteration):
         pass
     finally:

@@ -42,6 +42,8 @@ class Wiring:
         # Labels on which a row's output depends; those among them that move its width.
         self.depends: dict[int, frozenset[str]] = {-1: frozenset()}
         self.moved_by: dict[int, list[str]] = {-1: []}
+        # Of rows that give a list of maps, how many.
+        self.maps: dict[int, int] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Wiring:
         return self
@@ -61,7 +63,7 @@ class Wiring:
         self.specs[index], self.widest[index] = spec, spec.layout
         self.depends[index] = frozenset(spec.options.labels).union(*(self.depends[j] for j in spec.row.sources))
         self.moved_by[index] = []
-        Check(spec, self)
+        self.maps[index] = Check(spec, self).maps
 
     def layouts(self, active: Mapping[str, int | Mixture], rows: Sequence[int] | None = None) -> dict[int, Layout]:
         """Row to the runs of its output at what is active, of a mixture, the widest; up to the last of `rows`."""
@@ -84,6 +86,7 @@ class Check:
         self.seen: set[Plan] = set()
         self.shortcuts: dict[str, bool] = {}
         self.size: tuple[int, ...] = ()
+        self.maps = 0
         switches = [v for _, values in spec.options.places.values() for v in values if isinstance(v, bool)]
         self.shortcut_is_a_choice = bool(switches)
         of_inputs = (label for j in self.row.sources for label in wiring.moved_by[j])
@@ -117,9 +120,11 @@ class Check:
             return plan
         self.seen.add(plan)
         try:
-            size = self.spec.dry_run(plan, inputs)
+            output = self.spec.dry_run(plan, inputs)
         except (RuntimeError, ValueError, IndexError) as e:
             raise self.row.error(f"at {where}: {str(e).splitlines()[0]}") from None
+        size = tuple(output.shape[2:]) if isinstance(output, Tensor) else ()
+        self.maps = len(output) if isinstance(output, list) else 0
         self.size = self.size or size
         if size and size != self.size:
             raise self.row.error(

@@ -35,7 +35,7 @@ _ATTEMPTS = 2
 
 @dataclass(frozen=True)
 class Trust:
-    """PEM files of a client's TLS: the authority of the servers, and its own certificate and key, if they ask for one."""
+    """PEM files of a client's TLS: the servers' authority, and its own certificate and key if they ask for one."""
 
     ca: str
     cert: str | None = None

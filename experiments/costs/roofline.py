@@ -58,7 +58,10 @@ class Hardware:
         return 1e3 * max(flops / self.peak, elements * self.bytes / self.bandwidth)
 
     def energy(self, flops: float, elements: float) -> float:
-        """Millijoules of an operation, of its FLOPs, its bytes and its time; Choi et al. 2013, 10.1109/IPDPS.2013.77."""
+        """Millijoules of an operation, of its FLOPs, its bytes and its time.
+
+        Choi et al. 2013, doi:10.1109/IPDPS.2013.77.
+        """
         moving = self.pj_per_flop * flops + self.pj_per_byte * elements * self.bytes
         return 1e-9 * moving + self.watts * self.latency(flops, elements)
 

@@ -29,6 +29,8 @@ from spaces.space import Arch
 from .base import Evaluated, History, Question, Searcher
 from .domain import Domain, Indices
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # it reports every study and trial on its own
+
 # A trial without a worker's name for so long was left by one that was killed before it could write it.
 _NAMELESS_SECONDS = 10
 _CLAIMS = 20

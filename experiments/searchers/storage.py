@@ -8,14 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from models.errors import InputError
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)  # it reports every study and trial on its own
 
 _WAIT_SECONDS = 120
 _ATTEMPTS = 5

@@ -4,6 +4,7 @@ from .conv import Conv, CrossConv, DWConv, DWConvTranspose2d, Focus, MixConv2d, 
 from .csp import C3, C3SPP, C3TR, SPP, SPPF, Bottleneck, BottleneckCSP, C3Ghost, C3x
 from .ghost import GhostBottleneck, GhostConv
 from .mobile import GlobalPool, MBConv, Pointwise
+from .pyramid import Add, Pick, SharedTowers
 from .residual import RegBottleneck, ResBasic, ResBottleneck
 from .shape import Concat, Contract, Expand
 from .transformer import TransformerBlock
@@ -16,6 +17,7 @@ __all__ = [
     "SPPF",
     "Bottleneck",
     "BottleneckCSP",
+    "Add",
     "C3Ghost",
     "C3x",
     "Concat",
@@ -31,10 +33,12 @@ __all__ = [
     "GlobalPool",
     "MBConv",
     "MixConv2d",
+    "Pick",
     "Pointwise",
     "RegBottleneck",
     "ResBasic",
     "ResBottleneck",
+    "SharedTowers",
     "TransformerBlock",
     "activation",
     "default_activation",

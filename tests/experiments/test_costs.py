@@ -4,6 +4,7 @@ import itertools
 import json
 import multiprocessing
 import sqlite3
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,7 +133,7 @@ class TestContract:
 
         def found(what):
             if what == "other_table":
-                content = json.loads(open(table).read())
+                content = json.loads(Path(table).read_text())
                 for parts in content["milliseconds"].values():
                     parts.update({name: 2 * ms for name, ms in parts.items()})
                 (tmp_path / "other.json").write_text(json.dumps(content))

@@ -69,7 +69,7 @@ def reachable(address, port):
 @pytest.fixture
 def manager(tmp_path):
     """Starts a manager: (host) -> port, process that started it, Node's process."""
-    started = []
+    started, nodes = [], []
 
     def start(host):
         port = free_port()
@@ -83,13 +83,17 @@ def manager(tmp_path):
         started.append(process)
         for line in process.stdout:
             if line.startswith("manager"):
-                return port, process, psutil.Process(int(line.split()[1]))
+                nodes.append(psutil.Process(int(line.split()[1])))
+                return port, process, nodes[-1]
         raise AssertionError(process.stderr.read())
 
     yield start
     for process in started:
         process.kill()
         process.communicate()
+    for node in nodes:
+        if node.is_running():
+            node.kill()
 
 
 def ends(process, seconds=30):
