@@ -30,6 +30,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="COST=LOW:HIGH",
         help="no arch outside is evaluated, such as flops=200M:400M; may be repeated",
     )
+    add("--costs", metavar="YAML", help="where more costs come from, such as latency: providers, or a pool of servers")
     add("--population", type=positive_int, help="of nsga2, nsga3, evolution and attentive (by --trials, or 50)")
     add("--stride", type=positive_int, help="of grid; by default such that --trials cover the space")
     add("--predictor", default="none", choices=["none", "mlp", "gp"], help="model that chooses among proposed archs")

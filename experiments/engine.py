@@ -237,9 +237,7 @@ def recovered(space: ExecutableModelSpace, jobs: Iterable[Any], metrics: Mapping
         if (number := job.hyperParameters[0].parameter_id) is None:
             continue  # added by hand in the web UI
         arch = decode(space, job.hyperParameters[0].parameters)
-        trial = Trial(number, arch, space.freeze(arch), job.trialJobId)
-        if job.status in _ENDED:
-            trial.status = job.status
+        trial = Trial(number, arch, space.freeze(arch), job.trialJobId, job.status)
         if trial.ended:
             # A trial that was run again has reported some of its results twice.
             reported = sorted(metrics.get(job.trialJobId, ()), key=lambda m: m.timestamp)

@@ -111,5 +111,6 @@ def _model(kind: Kind) -> _Quiet:
     from sklearn.neural_network import MLPRegressor
 
     if kind == "mlp":
-        return _Quiet(MLPRegressor((64, 64), solver="lbfgs", alpha=0.1, max_iter=200, random_state=0))
+        layers = {"hidden_layer_sizes": (64, 64), "solver": "lbfgs", "alpha": 0.1, "max_iter": 200}
+        return _Quiet(MLPRegressor(**layers, random_state=0))
     return _Quiet(GaussianProcessRegressor(RBF(3.0) + WhiteKernel(0.1), random_state=0))

@@ -20,7 +20,7 @@ from spaces.kinds import kind_of
 from spaces.space import Arch
 
 from .budget import detector_space
-from .costs import providers_of
+from .costs import providers_of, read_costs
 from .predictor import CANDIDATES, Predictor
 from .rating import Rating
 from .run_folder import RunFolder
@@ -44,6 +44,7 @@ class Options:
     searcher: str
     trials: int
     range: list[str]
+    costs: str | None
     population: int | None
     stride: int | None
     predictor: str
@@ -77,7 +78,7 @@ class SubnetSearch:
         own = self.supernet.space
         self.space = detector_space(own, self.task.detector, self.trained["detector"] is None)
         self.imgsz = options.cost_imgsz or self.trained["cost_imgsz"]
-        self.domain = domain_of(CostModel(self.space, self.imgsz), self._costs(), options.range)
+        self.domain = domain_of(CostModel(self.space, self.imgsz), self._costs(), options.range, options.costs)
         storage = open_storage(options.storage or f"sqlite:///{run.path / STUDY_FILE}")
         settings = {"supernet": self.folder.name, "cost_imgsz": self.imgsz}
         shared: dict[str, Any] = {"budget": options.trials, "seed": options.seed, "storage": storage}
@@ -268,9 +269,9 @@ def supernet_folder(path: str) -> Path:
     return folder.parent if folder.is_file() else folder
 
 
-def domain_of(model: CostModel, costs: Sequence[str], ranges: Sequence[str]) -> Domain:
-    """What can be asked of a space, with every cost that objectives and ranges name."""
+def domain_of(model: CostModel, costs: Sequence[str], ranges: Sequence[str], file: str | None = None) -> Domain:
+    """What can be asked of a space; `file` is a YAML of more costs, as `experiments.costs.read_costs` takes it."""
     found = [parse_range(text) for text in ranges]
-    providers = providers_of([*costs, *(r.name for r in found)], model)
+    providers = providers_of([*costs, *(r.name for r in found)], model, None if file is None else read_costs(file))
     decisions = model.space.decisions
     return Domain(decisions, providers, found, kind_of(model.space), Sizes(model).ranked)

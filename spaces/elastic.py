@@ -91,7 +91,7 @@ class ElasticRow(Searchable):
                 "side; strategies that take one path at a time do without: spos, enas, bignas"
             )
         # Where a decision is the row's own and also of a row before it, the path has that row's narrower output.
-        shared = any(label in self.wiring.depends[j] for label in mixed for j in self._sources)
+        shared = any(label in self.wiring.moved_by[j] for label in mixed for j in self._sources)
         outputs: list[tuple[Any, Layout, Tensor]] = []
         for path in itertools.product(*(m.paths for m in mixed.values())):
             at = {**settings, **dict(zip(mixed, path, strict=True))}

@@ -14,7 +14,7 @@ from models.errors import InputError
 from models.grammar import Row
 
 from .elastic_options import Options, Setting, greatest
-from .elastic_slices import Cut, Mismatch, cuts
+from .elastic_slices import Cut, MismatchError, cuts
 from .elastic_trace import Flow, Layout, Trace, flow, layers, signature
 
 # Of a row, kept at a time: some 100 KB each, and a few milliseconds to make again.
@@ -212,7 +212,7 @@ class ElasticSpec:
         found = self._traced(block, inputs)
         try:
             parts = cuts(block, self._largest, found, self._trace, names)
-        except Mismatch as e:
+        except MismatchError as e:
             if identities(block, names).items() - identities(self._largest).items():
                 raise self.row.error(f"at {self.describe(setting, inputs)}: {NO_IDENTITY}") from None
             raise self.row.error(f"at {self.describe(setting, inputs)}: {e}") from None

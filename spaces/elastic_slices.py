@@ -21,7 +21,7 @@ Segment = tuple[int, int, int]
 Index = tuple[slice, ...]
 
 
-class Mismatch(ValueError):
+class MismatchError(ValueError):
     """A block whose tensors are no part of the largest block's."""
 
 
@@ -116,7 +116,7 @@ def cuts(
 
     Raises
     ------
-    Mismatch
+    MismatchError
         If a tensor of `part` is not contained in `whole`.
     """
     found: dict[tuple[str, str], Cut | None] = {}
@@ -124,7 +124,7 @@ def cuts(
     for name, layer in layers(part).items():
         other = theirs.get(names[name])
         if other is None or type(other) is not type(layer):
-            raise Mismatch(f"it has the layer '{name}' ({type(layer).__name__}), which the largest block has not")
+            raise MismatchError(f"it has the layer '{name}' ({type(layer).__name__}), which the largest block has not")
         runs = _Runs(
             _along(part_trace.inputs.get(name, ()), whole_trace.inputs.get(names[name], ())),
             _along(part_trace.outputs.get(name, ()), whole_trace.outputs.get(names[name], ())),
@@ -139,7 +139,7 @@ def cuts(
                 mine, all_of = tuple(tensor.shape), tuple(getattr(other, key).shape)
                 if len(mine) != len(all_of) or any(a > b for a, b in zip(mine, all_of, strict=True)):
                     tensor_name = f"{name}.{key}".lstrip(".")
-                    raise Mismatch(f"'{tensor_name}' is {_text(mine)}, and of the largest block {_text(all_of)}")
+                    raise MismatchError(f"'{tensor_name}' is {_text(mine)}, and of the largest block {_text(all_of)}")
                 blocks = list(_blocks(layer, other, key, mine, all_of, runs))
                 found[name, key] = None if _is_all(blocks, mine, all_of) else Cut(mine, blocks, all_of)
     return found
@@ -244,7 +244,7 @@ def _grouped(part: Any, whole: Any, runs: _Runs) -> Iterator[tuple[list[Segment]
         for g in range(part.groups):
             yield [(g * a, g * a, a)], [(g * b % whole_b, 0, b)]
     else:
-        raise Mismatch(
+        raise MismatchError(
             f"{part.groups} groups of {a} x {b} channels, and of the largest block {whole.groups} of {whole_a} x "
             f"{whole_b}: the groups' width must be the same, or divide the largest"
         )

@@ -39,8 +39,7 @@ class Wiring:
         self.start = {label: values.index(greatest(values)) for label, values in self.values.items()}
         self.widest: dict[int, Layout] = {-1: (space.config.ch,)}
         self.specs: dict[int, ElasticSpec] = {}
-        # Labels on which a row's output depends; those among them that move its width.
-        self.depends: dict[int, frozenset[str]] = {-1: frozenset()}
+        # Labels that move the width of a row's output.
         self.moved_by: dict[int, list[str]] = {-1: []}
         # Of rows that give a list of maps, how many.
         self.maps: dict[int, int] = {}
@@ -53,15 +52,14 @@ class Wiring:
 
     def is_fed_elastic(self, row: Row) -> bool:
         """Whether the width of a row's input is open."""
-        return any(self.depends[j] for j in row.sources)
+        return any(self.moved_by[j] for j in row.sources)
 
     def add_plain(self, row: Row, c_out: int) -> None:
-        self.widest[row.index], self.depends[row.index], self.moved_by[row.index] = (c_out,), frozenset(), []
+        self.widest[row.index], self.moved_by[row.index] = (c_out,), []
 
     def add(self, spec: ElasticSpec) -> None:
         index = spec.row.index
         self.specs[index], self.widest[index] = spec, spec.layout
-        self.depends[index] = frozenset(spec.options.labels).union(*(self.depends[j] for j in spec.row.sources))
         self.moved_by[index] = []
         self.maps[index] = Check(spec, self).maps
 

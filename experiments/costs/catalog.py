@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from models.errors import InputError
@@ -15,15 +15,18 @@ from .counted import COUNTED, Counted
 PROVIDERS: dict[str, Callable[[CostModel], CostProvider]] = {name: partial(Counted, name=name) for name in COUNTED}
 
 
-def providers_of(names: Sequence[str], model: CostModel) -> list[CostProvider]:
-    """What is counted, always, and the providers of `names`.
+def providers_of(
+    names: Sequence[str], model: CostModel, more: Mapping[str, Callable[[CostModel], CostProvider]] | None = None
+) -> list[CostProvider]:
+    """What is counted and what `more` tells (as `read_costs` gives it), always; `names` have to be among them.
 
     Raises
     ------
     InputError
         If there is none for a name.
     """
+    makers = {**PROVIDERS, **(more or {})}
     for name in names:
-        if name not in PROVIDERS:
-            raise InputError(f"no cost is called '{name}'; there are {', '.join(PROVIDERS)}")
-    return [PROVIDERS[name](model) for name in dict.fromkeys([*COUNTED, *names])]
+        if name not in makers:
+            raise InputError(f"no cost is called '{name}'; there are {', '.join(makers)} (--costs FILE tells more)")
+    return [make(model) for make in makers.values()]

@@ -19,11 +19,12 @@ class Evolution(Searcher):
     population
         So many random archs begin, and so many of the youngest take part.
     tournament
-        Archs in one; the paper's share by default, a quarter.
+        Archs in one; by default half of the population. The paper's quarter is for one objective: here a tournament
+        looks in one direction of many, and of few archs hardly any lies there.
     """
 
     def __init__(self, population: int = 50, tournament: int | None = None) -> None:
-        self.population, self.tournament = population, tournament or max(population // 4, 1)
+        self.population, self.tournament = population, tournament or max(population // 2, 1)
         check_positive(population=population, tournament=self.tournament)
 
     def propose(self, question: Question) -> Indices | None:

@@ -100,9 +100,7 @@ class DWConvTranspose2d(nn.ConvTranspose2d):
 class Focus(nn.Module):
     """Every second pixel into channels, then a convolution. (N, c1, H, W) -> (N, c2, H/2, W/2)."""
 
-    def __init__(
-        self, c1: int, c2: int, k: Any = 1, s: Any = 1, p: Any = None, g: int = 1, act: Any = True
-    ) -> None:
+    def __init__(self, c1: int, c2: int, k: Any = 1, s: Any = 1, p: Any = None, g: int = 1, act: Any = True) -> None:
         super().__init__()
         self.conv = Conv(4 * c1, c2, k, s, p, g, act=act)
 

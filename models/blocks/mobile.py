@@ -44,9 +44,9 @@ class SqueezeExcite(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1 x 1 to `e` times the channels, a depth-wise k x k, squeeze-and-excite, 1 x 1 without activation, and a shortcut.
+    """1 x 1 to `e` times the channels, depth-wise k x k, squeeze-and-excite, 1 x 1 without activation, and a shortcut.
 
-    With e = 1 there is no first convolution. With e = 0 the branch is left out: an identity, or a bare 1 x 1 convolution
+    With e = 1 there is no first convolution. With e = 0 the branch is left out: an identity, or a 1 x 1 convolution
     where the shape changes (NAS-Bench-Macro: Su et al. 2021, arXiv:2103.11922).
 
     Attributes

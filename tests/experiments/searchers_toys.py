@@ -10,6 +10,7 @@ from experiments.searchers import SEARCHERS, Domain, Objective, Search, parse_ra
 from spaces.choices import Decision
 
 POPULATION = 8
+EVOLUTION_POPULATION = 16  # its first archs are all random, the last ones all that it knows
 BUDGET = 30
 
 
@@ -52,7 +53,13 @@ def domain(*ranges):
 
 
 def search(searcher, *ranges, objectives=BOTH, budget=BUDGET, **kwargs):
-    return Search(domain(*ranges), objectives, SEARCHERS[searcher](POPULATION, None), budget=budget, **kwargs)
+    return Search(
+        domain(*ranges), objectives, SEARCHERS[searcher](population_of(searcher), None), budget=budget, **kwargs
+    )
+
+
+def population_of(searcher):
+    return EVOLUTION_POPULATION if searcher == "evolution" else POPULATION
 
 
 def run(found, most=10**9, fails=lambda arch: False):
@@ -85,7 +92,9 @@ ALL_LARGER = np.array([larger_losses(dict(zip(LARGER, v, strict=True))) for v in
 
 def found_share(name, seed):
     """Of the hypervolume of the whole space."""
-    found = Search(Domain(LARGER, [LargerFlops()]), BOTH, SEARCHERS[name](POPULATION, None), budget=60, seed=seed)
+    found = Search(
+        Domain(LARGER, [LargerFlops()]), BOTH, SEARCHERS[name](population_of(name), None), budget=60, seed=seed
+    )
     while (asked := found.ask()) is not None:
         found.tell(asked, {"accuracy": -larger_losses(asked.arch)[0]})
     reference = reference_point(ALL_LARGER)

@@ -324,20 +324,20 @@ def test_gradients_are_clipped(by, train, monkeypatch):
         assert size.item() == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_only_the_largest_is_regularised(train, monkeypatch):
+@pytest.mark.parametrize("distill", ["kl", "none"])
+def test_only_the_largest_is_regularised(distill, train, monkeypatch):
     from experiments.regularize import Regularization
 
-    on, states = [False], []
+    states = []
     switch = Regularization.on
 
     def watched(self):
-        on[0] = True
         states.append(len(watch.seen))
         return switch(self)
 
     watch = Watch(monkeypatch)
     monkeypatch.setattr(Regularization, "on", watched)
-    strategy = train(dropout=0.5, drop_path=0.5)
+    strategy = train(dropout=0.5, drop_path=0.5, distill=distill)
     assert states == [0, 4], "before the first of four forwards"
     rates = {m.drop_prob for m in strategy.supernet.modules() if hasattr(m, "drop_prob")}
     assert rates == {0.0}

@@ -141,6 +141,15 @@ def student_loss_balance(model):
     return DetectionLoss(model.head).balance
 
 
+def test_no_gradient_goes_to_a_teacher(detectors):
+    student, teacher, x = detectors
+    for loss, network, inputs in ((mimic(student), teacher, x), (SoftLabels(), nn.Linear(3, 5), torch.rand(2, 3))):
+        out = network(inputs)
+        own = [level.detach().clone().requires_grad_() for level in out] if isinstance(out, list) else out.detach() * 2
+        loss(own if isinstance(own, list) else own.requires_grad_(), out).backward()
+        assert all(p.grad is None for p in network.parameters())
+
+
 def test_mimic_is_finite_at_the_edges(detectors):
     student, _, x = detectors
     shape = [level.shape for level in student(x)]

@@ -291,14 +291,18 @@ def test_garbage_is_refused(pool, body):
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_nobody_waits_so_nothing_is_computed(pool):
-    freed, entered = threading.Event(), threading.Event()
+def test_nobody_waits_so_nothing_is_computed(pool, monkeypatch):
+    freed, entered, arrived, gone = (threading.Event() for _ in range(4))
+    provider = Widths(lambda archs: entered.set() or freed.wait(30))
+    answer = Estimator.answer
 
-    def hook(archs):
-        entered.set()
-        freed.wait(30)
+    def watched(self, method, body, context):
+        if entered.is_set():
+            context.add_callback(gone.set)
+            arrived.set()
+        return answer(self, method, body, context)
 
-    provider = Widths(hook)
+    monkeypatch.setattr(Estimator, "answer", watched)
     pool.add(provider)
     slow = pool.remote()
     thread = threading.Thread(target=lambda: slow(ARCHS[:1]))
@@ -306,9 +310,10 @@ def test_nobody_waits_so_nothing_is_computed(pool):
     assert entered.wait(30)
     with grpc.insecure_channel(f"127.0.0.1:{pool.ports[0]}") as channel:
         call = channel.unary_unary(f"/{protocol.SERVICE}/{protocol.ESTIMATE}")
-        request = {**slow._servers[0].asked, "archs": ARCHS[1:3]}
-        with pytest.raises(grpc.RpcError):
-            call(protocol.encode(request), timeout=0.2)
+        given_up = call.future(protocol.encode({**slow._servers[0].asked, "archs": ARCHS[1:3]}))
+        assert arrived.wait(30)
+        given_up.cancel()
+        assert gone.wait(30)
     freed.set()
     thread.join()
     assert slow(ARCHS[3:4]) == COSTS[3:4]

@@ -137,11 +137,15 @@ def test_plain_yaml(path):
 @pytest.mark.parametrize("number", [1, 2])
 def test_every_block(name, number):
     row = list(ROWS[name][0])
-    if number == 2 and ROWS[name][1] == 16 and name not in ("nn.BatchNorm2d", "Detect"):
+    alone = not isinstance(row[0], list)
+    if number == 2 and alone and ROWS[name][1] == 16 and name != "nn.BatchNorm2d":
         row[1] = 2
-    stem = [-1, 1, "Conv", [choice(16, 32), 3, 1]]
-    cfg = {"nc": 2, "anchors": 3, "backbone": [stem, [-1, 1, "Conv", [16, 3, 1]], row]}
-    space = Space(cfg)
+    # Rows of several inputs may want them of one width.
+    rows = [[-1, 1, "Conv", [choice(16, 32) if alone or name == "Concat" else choice(16), 3, 1]]]
+    rows += [[-1, 1, "Conv", [16, 3, 1]]]
+    # It takes a list that one row gives.
+    rows += [[[-1, 0], 1, "SharedTowers", [8]], [-1, 1, "Pick", [1]]] if name == "Pick" else [row]
+    space = Space({"nc": 2, "anchors": 3, "backbone": rows})
     assert_exact(space, CostModel(space, 16), archs_of(space))
 
 

@@ -80,6 +80,11 @@ def test_policy_on_a_plain_yaml_is_its_slices():
     assert wrong(apply_policy("yolov5n.yaml", "elastic"), num=0) == []
 
 
+def test_resnet_with_pyramid_and_towers_is_its_slices():
+    raw = {**read_config("resnet_bignas.yaml").raw, "width_multiple": 0.125, "channel_multiple": 4, "nc": 3}
+    assert wrong(raw, num=1) == []
+
+
 def test_small_detector_is_its_slices():
     assert wrong(DETECTOR, num=6) == []
 
@@ -244,6 +249,14 @@ def test_mixture_of_a_width_that_two_rows_share():
     expected = 0.5 * wide(x)
     expected[:, :8] += 0.5 * narrow(x[:, :8])
     torch.testing.assert_close(mixed, expected)
+
+
+def test_several_maps_are_not_mixed():
+    rows = [[-1, 1, "Conv", [16]], [[-1, 0], 1, "SharedTowers", [choice(8, 16)]], [-1, 1, "Pick", [0]]]
+    net = supernet({"nc": 3, "backbone": rows})
+    mix(net, lambda n: torch.full((n,), 1 / n))
+    with refused("row 1 (SharedTowers)", "several maps", "spos, enas, bignas"):
+        net(X)
 
 
 def test_too_many_paths_are_refused():

@@ -4,6 +4,7 @@ import pytest
 import torch
 from refusal import refused
 
+from models.blocks import Conv
 from models.registry import registered
 from spaces import NASBACKBONE, slice_weights
 from spaces.check_elastic import check_elastic
@@ -43,6 +44,7 @@ ROWS = {
     "nn.ConvTranspose2d": [-1, 1, "nn.ConvTranspose2d", [C2, 2, 2]],
     "DWConvTranspose2d": [-1, 1, "DWConvTranspose2d", [WIDE, 4, 2, 1]],
     "nn.BatchNorm2d": [-1, 1, "nn.BatchNorm2d", []],
+    "Add": [[-1, 1], 1, "Add", []],
     "MBConv": [
         *(-1, DEPTH, "MBConv"),
         [C2, choice(3, 5), 2, choice(1, 3, 6), choice(0, 0.25), {"act": choice("nn.ReLU()", "nn.SiLU()")}],
@@ -67,8 +69,21 @@ def wrong(cfg, **keys):
     return [(arch, problems) for arch, problems in check_elastic(cfg, imgsz=32, **keys) if problems]
 
 
+def test_towers_that_levels_share_are_their_slices():
+    towers = [[1, 2], DEPTH, "SharedTowers", [C2, choice(1, 3)]]
+    rows = [[1, 1, "Conv", [WIDE, 3, 2]], towers, [-1, 1, "Pick", [1]], [-1, 1, "Conv", [choice(8, 16)]]]
+    assert wrong(space(*rows)) == []
+    net = NASBACKBONE(space(*rows))
+    whole = net.model[5].block.conv.weight
+    whole.data = torch.arange(64).float().view(1, -1, 1, 1).expand(whole.shape).contiguous()
+    part = slice_weights(net, {**net.space.upstream(), "row3.0": 16})[1]["model.5.conv.weight"]
+    assert part[0, :, 0, 0].tolist() == [*range(16), *range(32, 48)]  # of the classes and of the boxes
+
+
 def test_every_block_is_here():
-    assert {*ROWS, "Detect"} == {name for name in registered() if "." not in name or name.startswith("nn.")}
+    assert {*ROWS, "Detect", "SharedTowers", "Pick"} == {
+        name for name in registered() if "." not in name or name.startswith("nn.")
+    }
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -195,6 +210,12 @@ def test_number_of_groups_is_open():
         assert torch.equal(part[channels], whole[channels, 8 * group : 8 * group + 8])
 
 
+def test_rows_behind_a_fixed_width_are_plain():
+    net = NASBACKBONE({"nc": 2, "backbone": [[-1, 1, "Conv", [16, choice(1, 3)]], [-1, 1, "Conv", [16]]]})
+    assert isinstance(net.model[1], Conv)
+    assert isinstance(net.linear, torch.nn.Linear)
+
+
 # Refusals, when the space is read.
 
 
@@ -225,5 +246,7 @@ def test_settings_of_different_output_sizes_are_refused():
 
 
 def test_channels_that_cannot_be_added_are_refused():
+    with refused("row 3 (Add)", "inputs of one width", "32, 16"):
+        NASBACKBONE(space([1, 1, "Conv", [16]], [[1, 2], 1, "Add", []]))
     with refused("row 2 (GhostBottleneck)", "row2.0=16, input channels 32", "broadcast"):
         NASBACKBONE(space([-1, 1, "GhostBottleneck", [choice(16, 32)]]))
