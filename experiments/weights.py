@@ -15,7 +15,7 @@ _OWN = ("anchors",)  # buffers that are the new detector's own: its anchors were
 
 
 class Start(NamedTuple):
-    """A detector as found in a file; `arch` if a search found it, `is_slice` if it was cut out of a trained supernet."""
+    """A detector as found in a file; `arch` if a search found it, `is_slice` if it is one of a trained supernet."""
 
     cfg: dict[str, Any]
     state: dict[str, Tensor]

@@ -206,9 +206,7 @@ class ElasticSpec:
     def _plan(self, setting: Setting, inputs: Layouts) -> Plan:
         row = self.options.at(setting)
         block, c_out = self._skeleton(row, inputs)
-        # Several blocks are a sequence, one is the block itself.
-        prefix = "0." if self._repeated(self._largest_row) > 1 == self._repeated(row) else ""
-        names = {name: f"{prefix}{name}".rstrip(".") for name, _ in block.named_modules()}
+        names = self._names(block, row, self._largest_row)
         found = self._traced(block, inputs)
         try:
             parts = cuts(block, self._largest, found, self._trace, names)
@@ -218,6 +216,11 @@ class ElasticSpec:
             raise self.row.error(f"at {self.describe(setting, inputs)}: {e}") from None
         is_largest = row == self._largest_row and inputs == self._widest and not self._more
         return Plan(block, _layout(found, c_out), parts, names, is_largest)
+
+    def _names(self, block: nn.Module, row: Row, largest: Row) -> dict[str, str]:
+        """Modules of a row's block to what the largest calls them: the first of several has a "0."."""
+        prefix = "0." if self._repeated(largest) > 1 == self._repeated(row) else ""
+        return {name: f"{prefix}{name}".rstrip(".") for name, _ in block.named_modules()}
 
     def dry_run(self, plan: Plan, inputs: Layouts) -> Any:
         """Run the block of a plan that was not in use yet, where nothing is computed. Returns its output, if it can."""
@@ -248,7 +251,7 @@ class ElasticSpec:
         """Every choice at the value that needs the most weights; and settings with layers that this has not."""
         places = self.options.places
         best = {where: greatest(values) for where, (_, values) in places.items()}
-        tried: list[tuple[Row, set[str]]] = []
+        tried: list[tuple[Row, nn.Module]] = []
         for where, (_, values) in places.items():
             sizes: dict[int, int] = {}
             for i, value in enumerate(values):
@@ -258,19 +261,21 @@ class ElasticSpec:
                 except InputError:
                     continue  # if a setting comes to this, it is refused when that is looked at
                 sizes[i] = 2 * count_params(block) + (value == best[where])
-                tried.append((row, set(layers(block))))
+                tried.append((row, block))
             best[where] = values[max(sizes, key=lambda i: sizes[i])] if sizes else best[where]
         largest = self.options.row(best)
         known, more = set(layers(self._skeleton(largest, self._widest)[0])), []
-        for row, names in tried:
-            if not names <= known:
-                known |= names
+        for row, block in tried:
+            names = self._names(block, row, largest)
+            if not known.issuperset(found := {names[name] for name in layers(block)}):
+                known |= found
                 more.append(row)
         return largest, more
 
     def _with_more(self, block: nn.Module, build: Callable[[Row], nn.Module]) -> nn.Module:
         for row in self._more:
-            _graft(block, build(row))
+            other = build(row)
+            _graft(block.get_submodule(self._names(other, row, self._largest_row)[""]), other)
         return block
 
     def _traced(self, block: nn.Module, inputs: Layouts) -> Trace:

@@ -181,6 +181,27 @@ def test_depth_is_the_first_blocks():
         assert torch.equal(state["model.2.0.project.conv.weight"], net.model[2].block[0].project.conv.weight)
 
 
+def test_one_of_several_repeats_is_the_first():
+    net = NASBACKBONE(space([-1, DEPTH, "Bottleneck", [WIDE]]))
+    largest = net.model[2].block
+    for depth, prefix in ((1, ""), (2, "0.")):
+        state = slice_weights(net, {"w": 32, "row2.number": depth})[1]
+        assert torch.equal(state[f"model.2.{prefix}cv2.conv.weight"], largest[0].cv2.conv.weight)
+    assert len(largest) == 3
+    assert sum(p.numel() for p in largest.parameters()) == 3 * sum(p.numel() for p in largest[0].parameters())
+
+
+def test_choice_of_the_structure_keeps_all_layers():
+    """An identity, a bare convolution, or a branch, of one depth or of several."""
+    ratios = choice(0, 1, 3, label="e")
+    for number in (1, DEPTH):
+        net = NASBACKBONE(space([-1, number, "MBConv", [C2, 3, 2, ratios]]))
+        assert {"skip", "expand", "depthwise", "project"} == set(dict(net.model[2].block[0].named_children()))
+        arch = {**net.space.upstream(), "w": 32, "row2.0": 32}
+        keys = {e: {k.split(".")[3] for k in slice_weights(net, {**arch, "e": e})[1] if "2.0." in k} for e in (0, 1, 3)}
+        assert keys == {0: {"skip"}, 1: {"depthwise", "project"}, 3: {"expand", "depthwise", "project"}}
+
+
 def test_groups_are_the_first():
     net = NASBACKBONE(space([-1, 1, "RegBottleneck", [C2, 8, 3, 2]], [-1, 1, "Conv", [8]]))
     whole = net.model[2].block[0].branch[1].conv.weight
