@@ -195,9 +195,7 @@ class _Runners(NamedTuple):
     run: Callable[[np.ndarray], np.ndarray]
 
 
-def _graphs(
-    onnx: Any, model: Model, imgsz: int, opset: int, batch: int | None, nms: NMS | None, arch: Any
-) -> _Graphs:
+def _graphs(onnx: Any, model: Model, imgsz: int, opset: int, batch: int | None, nms: NMS | None, arch: Any) -> _Graphs:
     model.check_imgsz(imgsz)
     latest = onnx.defs.onnx_opset_version()
     if not LOWEST_OPSET <= opset <= latest:

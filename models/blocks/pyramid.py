@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..grammar import Config, Row
-from ..registry import all_inputs, register, unchanged
+from ..registry import all_inputs, register
 from .conv import Conv
 
 
@@ -60,9 +60,13 @@ class SharedTowers(nn.Module):
         return [torch.cat((self.classes(level), self.boxes(level)), 1) for level in x]
 
 
-@register(channels=unchanged)
+def _picked(config: Config, row: Row, c_in: Sequence[int]) -> tuple[list[Any], int]:
+    return list(row.args), c_in[row.args[0]] if isinstance(row.source, tuple) else c_in[0]
+
+
+@register(channels=_picked)
 class Pick(nn.Module):
-    """One of the maps that a row gives as a list."""
+    """One of the maps that a row gives as a list, or of those of several rows."""
 
     def __init__(self, index: int) -> None:
         super().__init__()

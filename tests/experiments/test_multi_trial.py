@@ -3,15 +3,11 @@
 import csv
 import json
 import os
-import re
-import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest

@@ -77,7 +77,9 @@ def test_the_web_ui_shows_each_search_and_its_curve(run, script, tmp_path):
             page = browser.open(f"{url}/detail", "SUCCEEDED")
             for row in rows_of(folder / "trials.csv"):
                 assert row["id"] in page
-                of_row = f"[...document.querySelectorAll('.ms-DetailsRow')].find((r) => r.innerText.includes('{row['id']}'))"
+                of_row = (
+                    f"[...document.querySelectorAll('.ms-DetailsRow')].find((r) => r.innerText.includes('{row['id']}'))"
+                )
                 browser.js(f"{of_row}.querySelector('i[data-icon-name=LineChart]').closest('button').click() || true")
                 (series,) = browser.js(CHART)
                 epochs = rows_of(folder / "runs" / f"{row['strategy']}-{row['seed']}" / "metrics.csv")

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 
@@ -54,7 +55,8 @@ FROZEN = {
     ],
     "head": [[-1, 1, "Conv", [48, 1, 1, {"act": "nn.ReLU()"}]], [[-1], 1, "Detect", ["nc", "anchors"]]],
 }
-PLAIN = sorted(p for p in MODELS.rglob("*.yaml") if "NAS" not in p.read_text())
+CHOICES = re.compile("NAS|choice:|range:")
+PLAIN = sorted(p for p in MODELS.rglob("*.yaml") if not CHOICES.search(p.read_text()))
 
 
 def _space(row, **keys):
