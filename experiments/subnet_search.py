@@ -131,6 +131,9 @@ class SubnetSearch:
                     if r.values
                 )
                 evaluate(search, self.task.metric, self._remembering(rating, known), self._record)
+                if not search.results():
+                    ranges = " ".join(f"--range {text}" for text in self.options.range)
+                    raise InputError(f"{ranges}: no arch was found within; search_subnets.py --sample-cost shows costs")
 
     def _remembering(
         self, rate: Callable[[Arch], float], known: dict[tuple[Any, ...], float]

@@ -9,10 +9,12 @@ from .base import Question, Searcher
 from .domain import Indices
 
 _BATCH = 256
+# So many archs in a row out of range end the walk: a space may have 10**15.
+_PATIENCE = 20_000
 
 
 class Grid(Searcher):
-    """Goes through the space by a stride, and meets every arch once.
+    """Goes through the space by a stride, and meets every arch once; ends where 20,000 in a row are out of range.
 
     Parameters
     ----------
@@ -33,7 +35,7 @@ class Grid(Searcher):
         # Where an arch stands on the way, so that the way need not be gone again.
         place = pow(stride, -1, total)
         start = max((number_of(a, domain.sizes) * place % total + 1 for a in history.seen), default=0)
-        visits = iter(range(start, total))
+        visits = iter(range(start, min(total, start + _PATIENCE)))
         while batch := [arch_of(v * stride % total, domain.sizes) for v in itertools.islice(visits, _BATCH)]:
             for arch, outside in zip(batch, domain.outside(batch), strict=True):
                 if not outside:

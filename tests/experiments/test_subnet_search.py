@@ -169,9 +169,16 @@ class TestRun:
         assert strip == [{k: v for k, v in row.items() if k != "seconds"} for row in table(whole)]
 
     def test_no_arch_is_rated_twice(self, supernet, tmp_path, rated):
-        options = replace(OPTIONS, supernet=supernet("classify"), searcher="grid", range=["flops=:700k"], trials=9)
+        options = replace(OPTIONS, supernet=supernet("classify"), searcher="grid", range=["flops=:4M"], trials=9)
         subnet_search.search_subnets(options, RunFolder(tmp_path, "run"))
-        assert len({str(a) for a in rated}) == len(rated)
+        assert len({str(a) for a in rated}) == len(rated) >= 9
+
+    @pytest.mark.parametrize("searcher", ["grid", "evolution"])
+    def test_a_range_without_archs_says_so(self, supernet, tmp_path, rated, searcher):
+        options = replace(OPTIONS, supernet=supernet("classify"), searcher=searcher, range=["flops=:700k"])
+        with pytest.raises(InputError, match=r"--range flops=:700k: no arch was found within"):
+            subnet_search.search_subnets(options, RunFolder(tmp_path, "run"))
+        assert not rated
 
     def test_ranges_hold(self, supernet, tmp_path, rated):
         run = RunFolder(tmp_path, "run")
