@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write a detector as ONNX or OpenVINO, compared with the detector before the file is there."""
+"""Write a detector or classifier as ONNX or OpenVINO, compared with it before the file is there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from experiments.cli import run_script
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
-    add("--weights", required=True, help="detector.pt, or a YOLOv5 checkpoint")
+    add("--weights", required=True, help="detector.pt, classifier.pt, or a YOLOv5 checkpoint")
     add("--format", default="onnx", choices=["onnx", "openvino"], help="openvino needs the package openvino")
     add("--output", help="file to write; None: beside the weights, with the suffix .onnx or .xml")
     add("--imgsz", type=int, help="side of the images in pixels; None: as trained, or 640")

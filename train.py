@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train a detector on your own data, from a YAML or from weights."""
+"""Train a detector on your own data, from a YAML or from weights. Or finetune a classifier that a search left."""
 
 from __future__ import annotations
 
@@ -13,11 +13,20 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--cfg", help="YAML of the detector; that of --weights where it is left out")
-    add("--weights", help="detector.pt, or a YOLOv5 checkpoint, to start from; else from scratch")
+    add(
+        "--weights",
+        help="detector.pt, a YOLOv5 checkpoint, or a search's classifier.pt, to start from; else from scratch",
+    )
     add("--supernet", metavar="RUN", help="begin with a slice of the supernet of a run of oneshot_nas.py, --arch")
     add("--arch", default="max", help="of --supernet: max, min, or an arch JSON")
-    add("--data", default="digits-detect", help="a data.yaml, a folder (YOLO, COCO, VOC), digits-detect or bccd")
-    add("--imgsz", type=positive_int, default=640, help="side of the images in pixels, a multiple of the stride")
+    add(
+        "--data", help="a data.yaml, a folder (YOLO, COCO, VOC), digits-detect (default) or bccd; of classifiers digits"
+    )
+    add(
+        "--imgsz",
+        type=positive_int,
+        help="side of the images, a multiple of the stride (640; of classifiers as trained)",
+    )
     add("--epochs", type=positive_int, default=100, help="epochs")
     add("--batch", type=positive_int, default=16, help="images to a batch, over all devices")
     add("--recipe", default="auto", choices=["auto", "yolov5"], help="yolov5: its defaults; auto: scaled to the data")
@@ -55,7 +64,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     from experiments.train import Options, new_run, train
+    from models.files import is_classifier
 
+    classifies = args.weights is not None and is_classifier(args.weights)
+    args.data = args.data or ("digits" if classifies else "digits-detect")
+    args.imgsz = args.imgsz or (None if classifies else 640)
     run_or_resume(args, Options, train, new_run)
 
 

@@ -14,10 +14,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--weights", help="detector.pt, a YOLOv5 checkpoint, or model.onnx that export.py wrote")
+    what.add_argument("--weights", help="detector.pt, classifier.pt, a YOLOv5 checkpoint, or model.onnx of export.py")
     what.add_argument("--supernet", metavar="RUN", help="run of oneshot_nas.py: its subnets, on its own data")
     add("--arch", nargs="+", default=["max", "min"], help="of --supernet: max, min, or arch JSONs")
-    add("--data", default="digits-detect", help="a data.yaml, a folder (YOLO, COCO, VOC), digits-detect or bccd")
+    add(
+        "--data", help="a data.yaml, a folder (YOLO, COCO, VOC), digits-detect (default) or bccd; of classifiers digits"
+    )
     add("--imgsz", type=int, help="side of the images in pixels; None: as trained, or 640")
     add("--batch", type=positive_int, default=32, help="images at a time")
     add("--split", default="val", choices=["val", "test", "train"], help="which images")
@@ -33,7 +35,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     from experiments.run_folder import RunFolder
+    from models.files import is_classifier
 
+    classifies = args.weights is not None and is_classifier(args.weights)
+    args.data = args.data or ("digits" if classifies else "digits-detect")
     run = RunFolder(args.project, args.name, args.exist_ok)
     if args.supernet is not None:
         from experiments.subnets import Options as SubnetOptions

@@ -67,10 +67,11 @@ class ClassificationSplit(SeededDataset[tuple[Tensor, int]]):
 
 @dataclass(frozen=True)
 class ClassificationData:
-    """Three disjoint splits and the class names, in label order."""
+    """Three disjoint splits, the first two in one (`both`), and the class names, in label order."""
 
     train: ClassificationSplit
     arch: ClassificationSplit
+    both: ClassificationSplit
     val: ClassificationSplit
     names: tuple[str, ...]
 
@@ -123,6 +124,7 @@ def classification(
     return ClassificationData(
         train=ClassificationSplit(source, train, imgsz, ch, seed, augment=True),
         arch=ClassificationSplit(source, arch, imgsz, ch, seed, augment=True),
+        both=ClassificationSplit(source, np.sort(np.concatenate((train, arch))), imgsz, ch, seed, augment=True),
         val=ClassificationSplit(source, val, imgsz, ch, seed, augment=False),
         names=source.names,
     )

@@ -99,7 +99,7 @@ def run_trial(training: Training, arch: Mapping[str, Any]) -> None:
     accelerator = accelerator_of(training.device)
     task: SearchTask = SEARCH_TASKS[training.task](training, space, accelerator)
     raw = space.freeze(arch)
-    costs = costs_of(training, _detector(training, task, raw), "cuda" if accelerator == "gpu" else "cpu")
+    costs = costs_of(training, _result(training, task, raw), "cuda" if accelerator == "gpu" else "cpu")
     limits = Limits(training.max_flops, training.max_params, max_latency=training.max_latency)
     if violated := limits.violated(costs):
         print(f"infeasible: {violated}", flush=True)
@@ -127,22 +127,24 @@ def reward(training: Training, metric: float, costs: Mapping[str, float]) -> flo
     return metric - training.target_weight * max(0.0, costs["latency"] / training.target_latency - 1)
 
 
-def _detector(training: Training, task: SearchTask, raw: Mapping[str, Any]) -> Model:
-    """The whole detector of a frozen YAML, with fresh weights."""
+def _result(training: Training, task: SearchTask, raw: Mapping[str, Any]) -> Network:
+    """What a search would leave of a frozen YAML, with fresh weights."""
+    if task.detector is None:
+        return task.network(raw)
     if training.detector is not None:
         return Model(join(task.detector.config, read_config(raw).backbone()))
     return Model(read_config(raw, nc=task.detector.config.nc))
 
 
-def costs_of(training: Training, detector: Model, device: str) -> dict[str, float]:
-    """``params`` and ``flops`` of a detector, and where limit or target ask for it its measured ``latency``."""
+def costs_of(training: Training, network: Network, device: str) -> dict[str, float]:
+    """``params`` and ``flops`` of a network, and where limit or target ask for it its measured ``latency``."""
     side = training.cost_imgsz
     costs: dict[str, float] = {
-        "params": count_params(detector),
-        "flops": count_flops(detector, side, detector.config.ch),
+        "params": count_params(network),
+        "flops": count_flops(network, side, network.config.ch),
     }
     if training.max_latency is not None or training.target_latency is not None:
-        costs["latency"] = measure_latency(detector, (1, detector.config.ch, side, side), device)
+        costs["latency"] = measure_latency(network, (1, network.config.ch, side, side), device)
     return costs
 
 

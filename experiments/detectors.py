@@ -118,6 +118,8 @@ class OnnxDetector:
             raise InputError(f"{path}: ONNX Runtime does not read it: {str(e).splitlines()[0]}") from None
         try:
             said = self._session.get_modelmeta().custom_metadata_map
+            if said.get("task") == "classify":
+                raise InputError(f"{path}: a classifier's; right would be the file of a detector")
             self.names = {int(k): v for k, v in json.loads(said["names"]).items()}
             self.imgsz, self.stride = int(said["imgsz"]), int(said["stride"])
             self.batch = None if said["batch"] == "dynamic" else int(said["batch"])

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from data import UnreadableImageError, letterbox, read_rgb, to_tensor
+from models.detector import check_imgsz
 from models.errors import InputError
+from models.files import is_classifier, load_classifier
 from models.upstream import load_weights
 from optimizer.export import NMS, TOLERANCE, Exported, export_onnx, export_openvino
 
@@ -38,8 +40,8 @@ class Options:
 
 def export(options: Options) -> Exported:
     """Write the file and say what was compared."""
-    model, content = load_weights(options.weights)
-    imgsz = model.check_imgsz(options.imgsz or content.get("imgsz", DEFAULT_IMGSZ))
+    model, content = (load_classifier if is_classifier(options.weights) else load_weights)(options.weights)
+    imgsz = check_imgsz(options.imgsz or content.get("imgsz", DEFAULT_IMGSZ), model.imgsz_multiple)
     suffix, write = (".onnx", export_onnx) if options.format == "onnx" else (".xml", export_openvino)
     path = Path(options.output or Path(options.weights).with_suffix(suffix))
     if path.suffix != suffix:

@@ -16,12 +16,10 @@ from rich.table import Table
 
 from models.complexity import count_flops, count_params
 from models.errors import InputError
-from models.files import save_model_yaml
-from optimizer import match_nas
-from spaces import CostModel, Space
+from spaces import Space
 
 from . import strategies, web
-from .budget import Budget, detector_space
+from .budget import Budget
 from .candidate import Candidate, Decisions, Training, training_of
 from .engine import Trial
 from .experiment import RetiariiExperiment, has_trials, view_experiment
@@ -72,7 +70,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
         raise InputError(f"--inherit {options.inherit}: not the folder of a one-shot run (it has no last.ckpt)")
 
     training = training_of(options)
-    strategy = STRATEGIES[options.strategy](seed=options.seed, feasible=_feasible(options, space, task))
+    strategy = STRATEGIES[options.strategy](seed=options.seed, feasible=_feasible(options, task))
     model_space, evaluator, id = (
         Decisions(training["cfg"]),
         Candidate(training),
@@ -128,13 +126,12 @@ def _experiment_id(run: RunFolder) -> str:
     return str(json.loads(path.read_text(encoding="utf-8"))["id"])
 
 
-def _feasible(options: Options, space: Space, task: SearchTask) -> Callable[[Arch], bool] | None:
+def _feasible(options: Options, task: SearchTask) -> Callable[[Arch], bool] | None:
     """What is known without a trial: parameters and FLOPs of the whole detector."""
     limits = Limits(options.max_flops, options.max_params)
     if not limits.any:
         return None
-    model = CostModel(detector_space(space, task.detector, options.detector is None), options.cost_imgsz)
-    budget = Budget(model, limits)
+    budget = Budget(task.costs(options.cost_imgsz), limits)
     return lambda arch: budget.feasible([arch])[0]
 
 
@@ -168,8 +165,7 @@ def _finish(
     network = task.network(raw)
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["state_dict"])
     run.write_json("arch.json", best.arch)
-    model = match_nas(task.detector, network, save=run.path / "detector.pt", arch=best.arch)
-    save_model_yaml(model.config.raw, run.path / "detector.yaml")
+    model = task.hand_over(network, run.path, best.arch)
     cost = f"flops_{options.cost_imgsz}"
     flops = count_flops(model, options.cost_imgsz, model.config.ch)
     results: dict[str, Any] = {
@@ -178,7 +174,7 @@ def _finish(
         "trials": {"all": len(trials), **counts},
         "arch": best.arch,
         "best": {"number": best.number, "id": best.id, **_values(best)},
-        "detector": {"params": count_params(model), cost: flops},
+        task.result: {"params": count_params(model), cost: flops},
     }
     if isinstance(experiment.strategy, strategies.NSGA3):
         results["front"] = [_values_of(trials, t.arch) for t in experiment.strategy.pareto_front()]

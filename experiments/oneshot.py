@@ -15,13 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from models.complexity import count_flops, count_params
-from models.files import save_model_yaml
 from models.network import Network
-from optimizer import match_nas
-from spaces import NASBACKBONE, NASDETECTOR, CostModel, Space, slice_weights
+from spaces import NASBACKBONE, NASDETECTOR, CostModel, slice_weights
 
 from . import strategies
-from .budget import Budget, detector_space, read_budget
+from .budget import Budget, read_budget
 from .callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
 from .collapse import collapse
 from .device import device_of
@@ -91,18 +89,18 @@ Rate = Callable[[dict[str, Any]], float]
 
 
 def _bilevel(strategy: Any) -> Any:
-    return lambda options, task, budget, rate: strategy(budget=budget, arc_learning_rate=options.arch_lr)
+    return lambda options, task, costs, budget, rate: strategy(budget=budget, arc_learning_rate=options.arch_lr)
 
 
 def _single_path(strategy: Any) -> Any:
-    return lambda options, task, budget, rate: strategy(rate=rate, evolution=_evolution(options), budget=budget)
+    return lambda options, task, costs, budget, rate: strategy(rate=rate, evolution=_evolution(options), budget=budget)
 
 
-def _proxyless(options: Options, task: SearchTask, budget: Budget | None, rate: Rate) -> Any:
+def _proxyless(options: Options, task: SearchTask, costs: CostModel, budget: Budget | None, rate: Rate) -> Any:
     return strategies.Proxyless(update=options.arch_update, budget=budget, arc_learning_rate=options.arch_lr)
 
 
-def _bignas(options: Options, task: SearchTask, budget: Budget | None, rate: Rate) -> Any:
+def _bignas(options: Options, task: SearchTask, costs: CostModel, budget: Budget | None, rate: Rate) -> Any:
     return strategies.BigNAS(
         subnets=options.subnets.split(","),
         sampler=options.sampler,
@@ -112,6 +110,7 @@ def _bignas(options: Options, task: SearchTask, budget: Budget | None, rate: Rat
         dropout=options.dropout,
         drop_path=options.drop_path,
         clip=options.clip,
+        cost=costs if options.detector is None else None,  # else these have no resolution among their labels
         seed=options.seed,
         rate=rate,
         evolution=_evolution(options),
@@ -123,8 +122,8 @@ def _evolution(options: Options) -> Evolution:
     return Evolution(options.population, options.generations, seed=options.seed)
 
 
-# The names of `oneshot_nas.py --strategy`: (options, task, budget, rating of an arch) -> strategy.
-STRATEGIES: dict[str, Callable[[Options, SearchTask, Budget | None, Rate], Any]] = {
+# The names of `oneshot_nas.py --strategy`: (options, task, costs of results, budget, rating of an arch) -> strategy.
+STRATEGIES: dict[str, Callable[[Options, SearchTask, CostModel, Budget | None, Rate], Any]] = {
     "darts": _bilevel(strategies.DARTS),
     "darts-2nd": _bilevel(strategies.SecondOrderDARTS),
     "gumbel": _bilevel(strategies.GumbelDARTS),
@@ -144,14 +143,13 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     The content of ``results.json``: arch, and what the derived network and the plain one reach and cost.
     """
     space, task, accelerator = open_task(options)
-    whole = detector_space(space, task.detector, options.detector is None)
-    costs = cost_model(whole, options.cost_imgsz, options.latency_table, options.device)
+    costs = cost_model(task, options.cost_imgsz, options.latency_table, options.device)
     budget = read_budget(options, costs)
     run.write_config(asdict(options))
 
     pl.seed_everything(options.seed, verbose=False)
     history = History(run.path / "metrics.csv")
-    supernet, arch = _run_strategy(options, run, task, budget, accelerator, history, resume)
+    supernet, arch = _run_strategy(options, run, task, costs, budget, accelerator, history, resume)
     run.write_json("arch.json", arch)
     save_supernet(supernet, run.path / SUPERNET)
     plot_probabilities(history.probabilities, run.path / "alphas.png", space)
@@ -159,11 +157,11 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
         print(f"warning: the search may have collapsed: {sign}", flush=True)
 
     pl.seed_everything(options.seed, verbose=False)  # a resumed search has drawn other numbers, or none
-    model = match_nas(task.detector, supernet, save=run.path / "detector.pt", arch=arch)
-    save_model_yaml(model.config.raw, run.path / "detector.yaml")
     raw, state = slice_weights(supernet, arch)
     derived = task.network(raw)
     derived.load_state_dict(state)
+    calibrated = task.calibrated(derived)
+    handed_over = task.hand_over(calibrated, run.path, arch, is_slice=options.strategy == "bignas")
     plain = space.freeze(space.upstream())
     results: dict[str, Any] = {
         "strategy": options.strategy,
@@ -171,9 +169,9 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
         "metric": task.metric,
         "steps": options.epochs * task.num_batches,
         "arch": arch,
-        "derived": {**_cost(derived, options.imgsz), "inherited": task.measure(derived)},
+        "derived": {**_cost(derived, options.imgsz), "inherited": task.measure(calibrated, calibrated=False)},
         "plain": _cost(task.network(plain), options.imgsz),
-        "detector": {"params": count_params(model), f"flops_{options.cost_imgsz}": costs.of(arch)["flops"]},
+        task.result: {"params": count_params(handed_over), f"flops_{options.cost_imgsz}": costs.of(arch)["flops"]},
     }
     if options.baseline:
         train = Retraining(task, run, options.epochs, options.seed, resume)
@@ -188,17 +186,17 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
             trained = {"arch": other, "from_scratch": train(f"random{i}", cfg)}
             results["random"].append({**trained, **_cost(task.network(cfg), options.imgsz)})
     run.write_json("results.json", results)
-    _report(options, run, results)
+    _report(options, run, task, results)
     return results
 
 
-def cost_model(space: Space, imgsz: int, latency_table: str | None, device: str) -> CostModel:
-    """Costs of the networks of `space`; what a latency table lacks is measured, and written into it."""
+def cost_model(task: SearchTask, imgsz: int, latency_table: str | None, device: str) -> CostModel:
+    """Costs of the results of a search; what a latency table lacks is measured, and written into it."""
     if latency_table is None:
-        return CostModel(space, imgsz)
+        return task.costs(imgsz)
     table = LatencyTable(latency_table, device_of(device))
     try:
-        return CostModel(space, imgsz, table)
+        return task.costs(imgsz, table)
     finally:
         table.save()
 
@@ -211,6 +209,7 @@ def _run_strategy(
     options: Options,
     run: RunFolder,
     task: SearchTask,
+    costs: CostModel,
     budget: Budget | None,
     accelerator: str,
     history: History,
@@ -242,7 +241,7 @@ def _run_strategy(
     )
     space = task.space()
     rating = Rating(lambda: strategy.supernet, task, options.population * options.generations)
-    strategy = STRATEGIES[options.strategy](options, task, budget, rating)
+    strategy = STRATEGIES[options.strategy](options, task, costs, budget, rating)
     if isinstance(strategy, strategies.SPOS):
         strategy.ratings = run.path / "ratings.txt"
     experiment = RetiariiExperiment(space, evaluator, [], strategy)
@@ -255,7 +254,7 @@ def _run_strategy(
     return supernet, supernet.space.complete(experiment.export_top_models(formatter="dict")[0])
 
 
-def _report(options: Options, run: RunFolder, results: dict[str, Any]) -> None:
+def _report(options: Options, run: RunFolder, task: SearchTask, results: dict[str, Any]) -> None:
     table = Table(title=f"{options.strategy} on {options.data}, {results['steps']} steps")
     for column in ("network", "trained", results["metric"], "parameters", f"MFLOPs at {options.imgsz}"):
         table.add_column(column, justify="left" if column in ("network", "trained") else "right")
@@ -274,9 +273,9 @@ def _report(options: Options, run: RunFolder, results: dict[str, Any]) -> None:
     console.print(table)
     if line := verdict(results):
         console.print(line, highlight=False, soft_wrap=True)
-    d, flops = results["detector"], f"flops_{options.cost_imgsz}"
+    d, flops = results[task.result], f"flops_{options.cost_imgsz}"
     cost = f"{d['params']:,} parameters, {d[flops] / 1e9:.2f} GFLOPs at {options.cost_imgsz}"
-    console.print(f"detector: {cost}", highlight=False)
+    console.print(f"{task.result}: {cost}", highlight=False)
     console.print(f"results in {run.path}", highlight=False, soft_wrap=True)
 
 

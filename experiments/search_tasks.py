@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from spaces import nni_compat  # isort: skip
@@ -20,12 +21,14 @@ from data import EpochSampler, classification, collate, detection, detection_spl
 from models.classifier import Classifier
 from models.detector import Model, check_imgsz
 from models.errors import InputError
+from models.files import save_classifier, save_detector, save_model_yaml
 from models.grammar import read_config
 from models.network import Network
 from models.registry import load_plugin
-from optimizer import calibrate_bn
-from spaces import NASBACKBONE, NASDETECTOR, Space, apply_policy
+from optimizer import calibrate_bn, match_nas
+from spaces import NASBACKBONE, NASDETECTOR, CostModel, Space, apply_policy
 
+from .budget import detector_space
 from .callbacks import OrderlyInterrupt
 from .evaluator import Classification, ClassificationModule, DataLoader, Detection, DetectionModule
 from .resize import resized, resolution_of
@@ -46,14 +49,17 @@ class SearchTask(Protocol):
     ----------
     metric
         Name of what `measure` gives; larger is better.
+    result
+        What a search leaves: ``detector``, or ``classifier`` where nothing gives a neck and a head.
     detector
-        The detector whose neck and head the result gets.
+        The detector whose neck and head the result gets; None where it is a classifier.
     num_batches
         Batches of the weights' training data in an epoch.
     """
 
     metric: str
-    detector: Model
+    result: str
+    detector: Model | None
     num_batches: int
 
     def space(self) -> NASBACKBONE | NASDETECTOR:
@@ -64,6 +70,25 @@ class SearchTask(Protocol):
 
     def network(self, cfg: Mapping[str, Any]) -> Network:
         """The plain network of a frozen YAML."""
+
+    def whole(self) -> Space:
+        """The space of the results; its labels are those of the space that is searched."""
+
+    def costs(self, imgsz: int, latency: Any = None) -> CostModel:
+        """Costs of the results, at images of that side; see `CostModel`."""
+
+    def hand_over(
+        self, network: Network, folder: Path, arch: Mapping[str, Any], name: str | None = None, is_slice: bool = False
+    ) -> Network:
+        """Write the result that an arch's network gives, a plain YAML and its weights.
+
+        Parameters
+        ----------
+        name
+            Of the files, without suffix; `result` by default.
+        is_slice
+            Whether the weights are a trained supernet's, to be finetuned gently.
+        """
 
     def measure(self, network: Network, calibrated: bool = True) -> float:
         """The metric on unseen data, after the batch norms' statistics were taken anew from the training data.
@@ -82,12 +107,12 @@ class SearchTask(Protocol):
         """Train `network` with the search's optimiser, data and steps for the weights, then `measure` it."""
 
 
-def _head_of(space: Space, detector: str | None) -> Model:
-    """The detector that gives neck and head; built before the search, so that an error comes before it."""
+def _head_of(space: Space, detector: str | None) -> Model | None:
+    """The detector that gives neck and head, if any; built before the search, so that an error comes before it."""
     if detector is not None:
         return Model(detector)
     if len(space.config.rows) == space.config.num_backbone:
-        raise InputError(f"{space.config.file}: has no head: say which detector it is for with --detector yolov5n.yaml")
+        return None
     return Model(read_config(space.freeze(space.upstream())))
 
 
@@ -115,8 +140,8 @@ class ClassifyTask:
     def __init__(self, options: Any, space: Space, accelerator: str) -> None:
         self.options, self.accelerator, self._config = options, accelerator, space.config
         self.detector = _head_of(space, options.detector)
-        plain = Classifier(space.freeze(space.upstream()), 2)
-        check_imgsz(options.imgsz, round(max(plain.reductions())))
+        self.result = "classifier" if self.detector is None else "detector"
+        check_imgsz(options.imgsz, Classifier(space.freeze(space.upstream()), 2).imgsz_multiple)
         self.data = classification(options.data, options.imgsz, options.seed, options.data_root, space.config.ch)
         self.num_batches = len(self._loader(self.data.train))
 
@@ -132,6 +157,26 @@ class ClassifyTask:
 
     def space(self) -> NASBACKBONE:
         return NASBACKBONE(self._config, self.data.nc)
+
+    def whole(self) -> Space:
+        if self.detector is None:
+            return Space(read_config(self._config, nc=self.data.nc))
+        return detector_space(Space(self._config), self.detector, self.options.detector is None)
+
+    def costs(self, imgsz: int, latency: Any = None) -> CostModel:
+        return CostModel(self.whole(), imgsz, latency, classifier=self.detector is None)
+
+    def hand_over(
+        self, network: Network, folder: Path, arch: Mapping[str, Any], name: str | None = None, is_slice: bool = False
+    ) -> Network:
+        name = name or self.result
+        if self.detector is not None:
+            network = match_nas(self.detector, network, save=folder / f"{name}.pt", arch=arch)
+        else:
+            side = resolution_of(network, self.options.imgsz)
+            save_classifier(network, folder / f"{name}.pt", self.data.names, imgsz=side, arch=arch, is_slice=is_slice)
+        save_model_yaml(network.config.raw, folder / f"{name}.yaml")
+        return network
 
     def evaluator(self, **trainer: Any) -> Classification:
         loaders = {
@@ -172,16 +217,17 @@ class ClassifyTask:
 class DetectTask:
     """A whole detector on its own loss; the metric is COCO's mAP50-95 on the validation images."""
 
-    metric = "mAP50-95"
+    metric, result = "mAP50-95", "detector"
 
     def __init__(self, options: Any, space: Space, accelerator: str) -> None:
         self.options, self.accelerator, self._config = options, accelerator, space.config
         if options.detector is not None:
             raise InputError("--detector is for --task classify: detection is searched with the space's own head")
-        self.detector = _head_of(space, None)
-        self.detector.check_imgsz(options.imgsz)
+        if (head := _head_of(space, None)) is None:
+            raise InputError(f"{space.config.file}: has no head; right would be a detector's YAML, or --task classify")
+        head.check_imgsz(options.imgsz)
         self.data = detection(options.data, options.imgsz, seed=options.seed)
-        self.detector = Model(read_config(self.detector.config, nc=self.data.nc))
+        self.detector = Model(read_config(head.config, nc=self.data.nc))
         self.detector.names = dict(enumerate(self.data.names))
         self._loaders = search_loaders(self.data, options.batch, options.seed, bilevel=True)
         self.num_batches = len(self._loaders["train_dataloaders"])
@@ -191,6 +237,22 @@ class DetectTask:
 
     def space(self) -> NASDETECTOR:
         return NASDETECTOR(self._config, self.data.nc)
+
+    def whole(self) -> Space:
+        return detector_space(Space(self._config), self.detector, own_head=True)
+
+    def costs(self, imgsz: int, latency: Any = None) -> CostModel:
+        return CostModel(self.whole(), imgsz, latency)
+
+    def hand_over(
+        self, network: Network, folder: Path, arch: Mapping[str, Any], name: str | None = None, is_slice: bool = False
+    ) -> Network:
+        name, side = name or self.result, resolution_of(network, self.options.imgsz)
+        network.names = dict(self.detector.names)
+        searched = {"arch": dict(arch), "num_searched": len(network.config.rows) - 1, "is_slice": is_slice}
+        save_detector(network, folder / f"{name}.pt", imgsz=side, **searched)
+        save_model_yaml(network.config.raw, folder / f"{name}.yaml")
+        return network
 
     def evaluator(self, **trainer: Any) -> Detection:
         return Detection(self.data.names, self.options.imgsz, learning_rate=self.options.lr, **self._loaders, **trainer)

@@ -32,15 +32,16 @@ def report_costs(args: Any) -> dict[str, Any]:
     """
     from spaces import CostModel, Space
 
-    imgsz = args.cost_imgsz
-    cfg = args.cfg
+    imgsz, cfg, detector = args.cost_imgsz, args.cfg, None
     if cfg is None:
         from .subnet_search import supernet_folder
 
         saved = RunFolder.resume(supernet_folder(args.supernet))[1]
-        cfg, imgsz = saved["cfg"], imgsz or saved["cost_imgsz"]
+        cfg, imgsz, detector = saved["cfg"], imgsz or saved["cost_imgsz"], saved["detector"]
     space = Space(cfg)
-    model = CostModel(space, imgsz or 640)
+    config = space.config
+    classifies = len(config.rows) == config.num_backbone and config.nc is not None and detector is None
+    model = CostModel(space, imgsz or 640, classifier=classifies)
     sampled = sample_costs(model, args.sample_cost, args.seed, [parse_range(text) for text in args.range])
     run = RunFolder(args.project, args.name, args.exist_ok)
     names = list(sampled)

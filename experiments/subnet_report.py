@@ -14,10 +14,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from models.detector import Model
 from models.errors import InputError
-from models.files import atomic, save_detector, save_model_yaml
-from optimizer import match_nas
+from models.files import atomic, save_model_yaml
 
 from .limits import parse_amount, written
 from .pareto import front, hypervolume_history, knee, reference_point
@@ -194,23 +192,15 @@ def verdict(hypervolumes: Mapping[str, float]) -> str:
 
 
 def write_pick(job: SubnetSearch, results: Mapping[str, Any]) -> None:
-    """``arch.json``, ``detector.yaml`` and ``detector.pt`` of the arch that was picked, and what to do with them."""
+    """``arch.json``, YAML and weights of the arch that was picked, and what to do with them."""
     row, path = results["picked"], job.run.path
     job.run.write_json("arch.json", row["arch"])
-    supernet = job.supernet.cpu()
-    network = cut_out(supernet, job.task, row["arch"])
+    network = job.task.calibrated(cut_out(job.supernet.cpu(), job.task, row["arch"]))
     side = resolution_of(network, job.trained["imgsz"])
-    if isinstance(network, Model):
-        model = job.task.calibrated(network)
-        assert isinstance(model, Model)
-        model.names = dict(job.task.detector.names)
-        save_detector(model, path / "detector.pt", imgsz=side, arch=row["arch"], is_slice=True)
-    else:
-        model = match_nas(job.task.detector, supernet, save=path / "detector.pt", arch=row["arch"])
-    save_model_yaml(model.config.raw, path / "detector.yaml")
-    is_detector = isinstance(network, Model)
-    data, imgsz = (job.trained["data"], side) if is_detector else ("path/to/data.yaml", job.imgsz)
-    weights = shlex.quote(str(path / "detector.pt"))
+    handed_over = job.task.hand_over(network, path, row["arch"], is_slice=True)
+    same_task = type(handed_over) is type(network)
+    data, imgsz = (job.trained["data"], side) if same_task else ("path/to/data.yaml", job.imgsz)
+    weights = shlex.quote(str(path / f"{job.task.result}.pt"))
     costs = ", ".join(f"{c} {written(c, row[c])}" for c in job.domain.providers)
     lines = (
         f"picked trial {row['trial']}: {results['metric']} {row[results['metric']]:.4f}, {costs}",

@@ -19,7 +19,6 @@ from spaces import CostModel, Sizes
 from spaces.kinds import kind_of
 from spaces.space import Arch
 
-from .budget import detector_space
 from .costs import providers_of, read_costs
 from .predictor import CANDIDATES, Predictor
 from .rating import Rating
@@ -75,10 +74,10 @@ class SubnetSearch:
         self.folder = supernet_folder(options.supernet)
         self.supernet, self.task = open_supernet(self.folder, options.device)
         _, self.trained = RunFolder.resume(self.folder)
-        own = self.supernet.space
-        self.space = detector_space(own, self.task.detector, self.trained["detector"] is None)
         self.imgsz = options.cost_imgsz or self.trained["cost_imgsz"]
-        self.domain = domain_of(CostModel(self.space, self.imgsz), self._costs(), options.range, options.costs)
+        model = self.task.costs(self.imgsz)
+        self.space = model.space
+        self.domain = domain_of(model, self._costs(), options.range, options.costs)
         storage = open_storage(options.storage or f"sqlite:///{run.path / STUDY_FILE}")
         settings = {"supernet": self.folder.name, "cost_imgsz": self.imgsz}
         shared: dict[str, Any] = {"budget": options.trials, "seed": options.seed, "storage": storage}

@@ -18,7 +18,7 @@ from rich.table import Table
 from models.complexity import count_flops, count_params
 from models.detector import Model
 from models.errors import InputError
-from models.files import atomic, save_detector
+from models.files import atomic
 from models.network import Network
 from models.registry import load_plugin
 from spaces import NASBACKBONE, NASDETECTOR, CostModel, Sizes, Space, read_arch, slice_weights
@@ -108,14 +108,15 @@ def start_of_slice(folder: str, name: str) -> Start:
         raise InputError(
             f"--supernet {folder}: a classifier's, but train.py trains detectors; right would be one of --task detect"
         )
-    (arch,) = read_archs([name], supernet.space, _imgsz(folder)).values()
+    (arch,) = read_archs([name], supernet.space, _saved(folder)["imgsz"]).values()
     network = cut_out(supernet, task, arch)
+    assert task.detector is not None
     raw = {**network.config.raw, "names": list(task.detector.names.values())}
     return Start(raw, network.state_dict(), f"{folder} ({name})", arch, is_slice=True)
 
 
 def measure_subnets(options: Options, run: RunFolder) -> list[dict[str, Any]]:
-    """Measure subnets as they lie in the supernet and with batch norm statistics of their own, and keep detectors.
+    """Measure subnets as they lie in the supernet and with batch norm statistics of their own, and keep the better.
 
     Returns
     -------
@@ -123,7 +124,7 @@ def measure_subnets(options: Options, run: RunFolder) -> list[dict[str, Any]]:
     """
     quiet_lightning()
     supernet, task = open_supernet(options.supernet, options.device)
-    imgsz = _imgsz(options.supernet)
+    imgsz = _saved(options.supernet)["imgsz"]
     archs = read_archs(options.arch, supernet.space, imgsz)
     run.write_config(asdict(options))
     device = "cuda" if accelerator_of(options.device) == "gpu" else "cpu"
@@ -142,11 +143,9 @@ def measure_subnets(options: Options, run: RunFolder) -> list[dict[str, Any]]:
             "arch": arch,
         }
         rows.append(row)
-        if isinstance(network, Model):
-            kept = calibrated if row["calibrated"] >= row["as_trained"] else network
-            assert isinstance(kept, Model)
-            kept.names = dict(task.detector.names)
-            save_detector(kept, run.path / f"{name}.pt", imgsz=side, arch=arch, is_slice=True)
+        kept = calibrated if row["calibrated"] >= row["as_trained"] else network
+        if task.detector is None or isinstance(network, Model):  # else the detector has parts that are not trained
+            task.hand_over(kept, run.path, arch, name, is_slice=True)
     run.write_json("results.json", rows)
     with atomic(run.path / "subnets.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, [k for k in rows[0] if k != "arch"] + list(rows[0]["arch"]))
@@ -156,8 +155,8 @@ def measure_subnets(options: Options, run: RunFolder) -> list[dict[str, Any]]:
     return rows
 
 
-def _imgsz(folder: str | Path) -> int:
-    return int(RunFolder.resume(folder)[1]["imgsz"])
+def _saved(folder: str | Path) -> Any:
+    return RunFolder.resume(folder)[1]
 
 
 def _report(options: Options, run: RunFolder, rows: list[dict[str, Any]], metric: str) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from models.detector import Model
 from models.errors import InputError
+from models.files import is_classifier, load_classifier
 from models.network import Network
 from models.upstream import load_weights
 from spaces import read_arch
@@ -23,8 +24,8 @@ def read_teacher(path: str | Path, task: SearchTask) -> Network:
     Parameters
     ----------
     path
-        ``detector.pt`` or a YOLOv5 checkpoint, for detection; or the folder of a run of `oneshot_nas.py`, whose arch is
-        cut out of its supernet and calibrated on the training data of `task`.
+        ``detector.pt`` or a YOLOv5 checkpoint, for detection, ``classifier.pt`` for classification; or the folder of a
+        run of `oneshot_nas.py`, whose arch is cut out of its supernet and calibrated on the training data of `task`.
 
     Raises
     ------
@@ -36,18 +37,22 @@ def read_teacher(path: str | Path, task: SearchTask) -> Network:
         network: Network = cut_out(supernet, own, read_arch(Path(path) / "arch.json"))
         _check(path, network, task)
         return task.calibrated(network).eval()
-    network = load_weights(path)[0]
+    network = load_classifier(path)[0] if is_classifier(path) else load_weights(path)[0]
     _check(path, network, task)
     return network.eval()
 
 
 def _check(path: str | Path, network: Network, task: Any) -> None:
     if isinstance(network, Model) is not isinstance(task, DetectTask):
-        right = "a detector.pt" if isinstance(task, DetectTask) else "the folder of a run of --task classify"
+        right = (
+            "a detector.pt"
+            if isinstance(task, DetectTask)
+            else "a classifier.pt, or the folder of a run of --task classify"
+        )
         raise InputError(f"--teacher {path}: does another task than this; right would be {right}")
     if network.config.nc != task.data.nc:
         raise InputError(f"--teacher {path}: knows {network.config.nc} classes, the data has {task.data.nc}")
-    if isinstance(network, Model):
+    if isinstance(network, Model) and isinstance(task, DetectTask):
         own, head = task.detector.head, network.head
         same = own.anchors.shape == head.anchors.shape and torch.allclose(own.anchors, head.anchors)
         if not same or not torch.equal(own.stride, head.stride):

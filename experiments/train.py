@@ -19,7 +19,7 @@ from data import DetectionData, Hyp, detection
 from models.complexity import count_flops, count_params
 from models.detector import Model
 from models.errors import InputError
-from models.files import save_model_yaml
+from models.files import is_classifier, save_model_yaml
 from models.grammar import Config, read_config
 from models.registry import load_plugin
 
@@ -97,6 +97,10 @@ def train(options: Options, run: RunFolder, resume: bool = False) -> dict[str, A
     -------
     The content of ``results.json``: the best epoch's measurements, parameters, FLOPs, minutes.
     """
+    if options.weights is not None and is_classifier(options.weights):
+        from .classifiers import finetune
+
+        return finetune(options, run, resume)
     say = _Say(is_first_process())
     accelerator = accelerator_of(options.device)
     _check(options, accelerator)

@@ -20,7 +20,7 @@ from torchvision.ops import box_convert
 from data import DetectionSet, Meta, coco_ids, collate, detection_split
 from models.detector import Model
 from models.errors import InputError
-from models.files import atomic
+from models.files import atomic, is_classifier
 
 from .detectors import Detector, TorchDetector, detections_of, open_detector
 from .metrics import NMS_FOR_AP, DetectionMetrics, in_original_pixels
@@ -162,12 +162,16 @@ class _Clock:
 
 
 def validate(options: Options, run: RunFolder) -> dict[str, Any]:
-    """Measure the detector of a file, and write what was found into the run's folder.
+    """Measure the detector (or classifier) of a file, and write what was found into the run's folder.
 
     Returns
     -------
     The content of ``results.json``.
     """
+    if is_classifier(options.weights):
+        from . import classifiers
+
+        return classifiers.validate(options, run)
     if not 0 <= options.conf < 1 or not 0 < options.iou <= 1:
         raise InputError(f"--conf {options.conf} --iou {options.iou}: shares from 0 to 1 are meant")
     detector = open_detector(options.weights, options.device)

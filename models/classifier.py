@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .grammar import Config, read_config
-from .network import BuildRow, Network, build_row
+from .network import POOLED, BuildRow, Network, build_row
 
 
 class Classifier(Network):
@@ -29,6 +29,11 @@ class Classifier(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         return classify(self, x)
+
+    @property
+    def imgsz_multiple(self) -> int:
+        """What image sizes must be a multiple of: the largest stride of any row."""
+        return round(max(r for r in self.reductions() if r < POOLED))
 
 
 def build_classifier(

@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import torch
 
-from .blocks import Conv
 from .errors import InputError
 from .grammar import Config, read_config
 from .heads import Detect, no_levels
@@ -81,13 +80,6 @@ class Model(Network):
     @property
     def stride(self) -> torch.Tensor:
         return self.head.stride
-
-    def fuse(self) -> Model:
-        """Fold batch normalisation into convolutions, in place; for inference only."""
-        for module in self.modules():
-            if isinstance(module, Conv):
-                module.fuse()
-        return self.eval()
 
     def check_imgsz(self, imgsz: int) -> int:
         """`imgsz` if it is a multiple of `imgsz_multiple`, else `InputError` with the nearest ones that are."""

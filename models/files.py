@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -84,19 +84,50 @@ def load_detector(path: str | Path) -> tuple[Any, dict[str, Any]]:
     -------
     Model in eval mode, the file's whole content
     """
+    from .detector import Model
+
+    return _load(path, Model, "detector")
+
+
+def save_classifier(classifier: Any, path: str | Path, names: Sequence[str], **extra: Any) -> None:
+    """Write a classifier as `save_detector` writes a detector; its names are a list, in label order."""
+    classifier.names = dict(enumerate(names))
+    save_detector(classifier, path, classifies=True, **extra)
+
+
+def load_classifier(path: str | Path) -> tuple[Any, dict[str, Any]]:
+    """Build the classifier of a file that `save_classifier` wrote; as `load_detector`."""
+    from .classifier import Classifier
+
+    return _load(path, Classifier, "classifier")
+
+
+def is_classifier(path: str | Path) -> bool:
+    """Whether the file is one of `save_classifier`."""
     import torch
 
-    from .detector import Model
+    try:
+        content = torch.load(path, map_location="meta", weights_only=True)
+    except Exception:  # no file, or another's: who reads it says what is wrong
+        return False
+    return isinstance(content, dict) and bool(content.get("classifies"))
+
+
+def _load(path: str | Path, build: Any, kind: str) -> tuple[Any, dict[str, Any]]:
+    import torch
 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        model = Model(content["yaml"])
-        model.load_state_dict(content["state_dict"])
+        found = "classifier" if content.get("classifies") else "detector"
+        if found != kind:
+            raise InputError(f"{path}: a {found}'s; right would be a {kind}.pt")
+        network = build(content["yaml"])
+        network.load_state_dict(content["state_dict"])
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except InputError:
         raise
     except Exception as e:
-        raise InputError(f"{path}: not a detector file of this project: {str(e).splitlines()[0]}") from None
-    model.names = content["names"]
-    return model.eval(), content
+        raise InputError(f"{path}: not a {kind} file of this project: {str(e).splitlines()[0]}") from None
+    network.names = content["names"]
+    return network.eval(), content

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from .blocks import default_activation
+from .blocks import Conv, default_activation
 from .errors import InputError
 from .grammar import Call, Config, Row
 from .registry import lookup
+
+# "Stride" of a map that is one cell however large the image is: the output of a pool over everything.
+POOLED = 4096
 
 BuildRow = Callable[[Config, Row, Sequence[int]], tuple[nn.Module, int]]
 
@@ -64,9 +67,12 @@ class Network(nn.Module):
         One module a row; state dict keys begin ``model.{row}.`` as upstream's do.
     channels
         Output channels of each row.
+    names
+        Class names by index, where they are known.
     """
 
     model: nn.ModuleList
+    names: dict[int, str]
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,6 +112,13 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Any:
         return self.run_rows(x)
 
+    def fuse(self) -> Self:
+        """Fold batch normalisation into convolutions, in place; for inference only."""
+        for module in self.modules():
+            if isinstance(module, Conv):
+                module.fuse()
+        return self.eval()
+
     @torch.no_grad()
     def reductions(self, size: int = 256) -> list[float]:
         """Stride of each row's output in pixels of the input, measured by a forward; NaN where it is no map."""
@@ -124,4 +137,4 @@ class Network(nn.Module):
                 handle.remove()
             self.train(was_training)
         # A map of one cell may stand for any stride from `size` up; a pool over everything has no larger map.
-        return strides if size not in strides or size >= 4096 else self.reductions(size * 4)
+        return strides if size not in strides or size >= POOLED else self.reductions(size * 4)

@@ -1,4 +1,4 @@
-"""A detector as an ONNX or OpenVINO file, compared with the detector before the file is there."""
+"""A detector or classifier as an ONNX or OpenVINO file, compared with it before the file is there."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.detector import Model
+from models.classifier import Classifier
+from models.detector import Model, check_imgsz
 from models.errors import InputError
 from models.files import atomic, dump_model_yaml
 from models.postprocess import non_max_suppression
@@ -26,7 +27,7 @@ TOLERANCE = 1e-4
 LOWEST_OPSET = 11  # NonMaxSuppression, TopK and CumSum as they are used here
 _DYNAMO_OPSET = 18  # PyTorch's newer exporter writes this one and later ones; the older exporter the earlier ones
 _CHECKED_BATCHES = (1, 2, 5)  # of a file with dynamic batch
-_PREDICTIONS, _DETECTIONS = "predictions", "detections"
+_PREDICTIONS, _DETECTIONS, _LOGITS = "predictions", "detections", "logits"
 _NUM_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}  # OpenVINO computes in bfloat16 where the CPU can
 
 
@@ -63,7 +64,7 @@ class Exported:
 
 
 def export_onnx(
-    model: Model,
+    model: Model | Classifier,
     path: str | Path,
     imgsz: int = 640,
     opset: int = 17,
@@ -72,7 +73,7 @@ def export_onnx(
     images: Tensor | None = None,
     arch: Any = None,
 ) -> Exported:
-    """Write a detector as ONNX, and compare it in ONNX Runtime with the detector before the file is there.
+    """Write a network as ONNX, and compare it in ONNX Runtime with the network before the file is there.
 
     The graph takes ``images``, float32 (N, ch, imgsz, imgsz), RGB from 0 to 1. It gives
 
@@ -80,10 +81,12 @@ def export_onnx(
       probabilities, as `Model` in eval mode; or
     - with `nms`, ``detections``, float32 (K, 7): index of the image in the batch, x1, y1, x2, y2 in pixels of the
       input, confidence, class; images in order, in each the most confident first. As `non_max_suppression` does
-      with one class a box; by the operator NonMaxSuppression.
+      with one class a box; by the operator NonMaxSuppression;
+    - of a classifier ``logits``, float32 (N, nc).
 
     Its metadata hold, as text: ``names`` (JSON, {index: name}), ``stride``, ``imgsz``, ``batch`` (dynamic, or a
-    number), ``arch`` (JSON; null for a detector of no search), ``yaml`` and ``nms`` (JSON of `NMS`, or null).
+    number), ``arch`` (JSON; null for a network of no search), ``yaml``, ``nms`` (JSON of `NMS`, or null) and ``task``
+    (detect or classify).
 
     Parameters
     ----------
@@ -121,7 +124,7 @@ def export_onnx(
 
 
 def export_openvino(
-    model: Model,
+    model: Model | Classifier,
     path: str | Path,
     imgsz: int = 640,
     opset: int = 17,
@@ -130,7 +133,7 @@ def export_openvino(
     images: Tensor | None = None,
     arch: Any = None,
 ) -> Exported:
-    """Write a detector as OpenVINO, ``path`` (.xml) and the weights beside it (.bin), by way of ONNX.
+    """Write a network as OpenVINO, ``path`` (.xml) and the weights beside it (.bin), by way of ONNX.
 
     Inputs, outputs and options are `export_onnx`'s, the metadata below ``rt_info/framework``; compared as there.
     """
@@ -166,17 +169,28 @@ def export_openvino(
     return Exported(path, opset, *report)
 
 
-def metadata(model: Model, imgsz: int, batch: int | None, nms: NMS | None, arch: Any) -> dict[str, str]:
+def metadata(model: Model | Classifier, imgsz: int, batch: int | None, nms: NMS | None, arch: Any) -> dict[str, str]:
     """What an exported file says of itself; see `export_onnx`."""
     return {
         "names": json.dumps({str(k): v for k, v in model.names.items()}, ensure_ascii=False),
-        "stride": str(int(model.stride.max())),
+        "stride": str(_stride(model)),
         "imgsz": str(imgsz),
         "batch": "dynamic" if batch is None else str(batch),
         "arch": json.dumps(arch),
         "yaml": dump_model_yaml(model.config.raw),
         "nms": json.dumps(None if nms is None else asdict(nms)),
+        "task": "detect" if isinstance(model, Model) else "classify",
     }
+
+
+def _stride(model: Model | Classifier) -> int:
+    return int(model.stride.max()) if isinstance(model, Model) else model.imgsz_multiple
+
+
+def _computed(model: Model | Classifier, images: Tensor) -> Tensor:
+    """A detector's predictions, without the logits that it gives besides; or a classifier's logits."""
+    output: Any = model(images)
+    return cast(Tensor, output[0] if isinstance(model, Model) else output)
 
 
 class _Graphs(NamedTuple):
@@ -195,13 +209,19 @@ class _Runners(NamedTuple):
     run: Callable[[np.ndarray], np.ndarray]
 
 
-def _graphs(onnx: Any, model: Model, imgsz: int, opset: int, batch: int | None, nms: NMS | None, arch: Any) -> _Graphs:
-    model.check_imgsz(imgsz)
+def _graphs(
+    onnx: Any, model: Model | Classifier, imgsz: int, opset: int, batch: int | None, nms: NMS | None, arch: Any
+) -> _Graphs:
+    check_imgsz(imgsz, model.imgsz_multiple)
     latest = onnx.defs.onnx_opset_version()
     if not LOWEST_OPSET <= opset <= latest:
         raise InputError(f"--opset {opset}: right would be {LOWEST_OPSET} to {latest}")
     raw = _onnx_of(onnx, model, imgsz, opset, batch)
-    tail = None if nms is None else _nms_graph(onnx, raw, model.head.nc, nms)
+    tail = None
+    if nms is not None:
+        if not isinstance(model, Model):
+            raise InputError("--nms is of detectors; a classifier has no boxes")
+        tail = _nms_graph(onnx, raw, model.head.nc, nms)
     whole = copy.deepcopy(raw)
     if tail is not None:
         whole = onnx.compose.merge_models(raw, tail, io_map=[(_PREDICTIONS, _PREDICTIONS)])
@@ -209,22 +229,23 @@ def _graphs(onnx: Any, model: Model, imgsz: int, opset: int, batch: int | None, 
     return _Graphs(raw, tail, whole)
 
 
-class _Predictions(nn.Module):
-    """The detector without the logits that it gives besides."""
+class _Computed(nn.Module):
+    """What is exported of a network."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model | Classifier) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.model(images)[0]
+        return _computed(self.model, images)
 
 
-def _onnx_of(onnx: Any, model: Model, imgsz: int, opset: int, batch: int | None) -> Any:
-    """The detector, fused, as an ONNX model with the output `predictions`."""
-    network = _Predictions(copy.deepcopy(model).fuse()).eval()
+def _onnx_of(onnx: Any, model: Model | Classifier, imgsz: int, opset: int, batch: int | None) -> Any:
+    """The network, fused, as an ONNX model."""
+    network = _Computed(copy.deepcopy(model).fuse()).eval()
+    given = _PREDICTIONS if isinstance(model, Model) else _LOGITS
     example = torch.zeros(batch or 2, model.config.ch, imgsz, imgsz)
-    names: dict[str, Any] = {"input_names": ["images"], "output_names": [_PREDICTIONS], "opset_version": opset}
+    names: dict[str, Any] = {"input_names": ["images"], "output_names": [given], "opset_version": opset}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
@@ -237,7 +258,7 @@ def _onnx_of(onnx: Any, model: Model, imgsz: int, opset: int, batch: int | None)
                 assert program is not None
                 graph = program.model_proto
             else:
-                axes = {"images": {0: "N"}, _PREDICTIONS: {0: "N"}} if batch is None else None
+                axes = {"images": {0: "N"}, given: {0: "N"}} if batch is None else None
                 buffer = io.BytesIO()
                 torch.onnx.export(network, (example,), buffer, dynamo=False, dynamic_axes=axes, **names)  # type: ignore[arg-type]
                 graph = onnx.load_from_string(buffer.getvalue())
@@ -252,7 +273,7 @@ def _onnx_of(onnx: Any, model: Model, imgsz: int, opset: int, batch: int | None)
         node.doc_string = ""
     with torch.no_grad():
         shape = network(example).shape
-    output = onnx.helper.make_tensor_value_info(_PREDICTIONS, onnx.TensorProto.FLOAT, [batch or "N", *shape[1:]])
+    output = onnx.helper.make_tensor_value_info(given, onnx.TensorProto.FLOAT, [batch or "N", *shape[1:]])
     graph.graph.output[0].CopyFrom(output)
     return graph
 
@@ -365,7 +386,7 @@ def _session(ort: Any, content: bytes) -> Any:
         raise InputError(f"ONNX Runtime {ort.__version__} cannot run it; an older --opset may help: {reason}") from e
 
 
-def _inputs(model: Model, imgsz: int, batch: int | None, images: Tensor | None) -> Iterator[Tensor]:
+def _inputs(model: Model | Classifier, imgsz: int, batch: int | None, images: Tensor | None) -> Iterator[Tensor]:
     """What to compare with: batches of every size that is to be checked."""
     generator = torch.Generator().manual_seed(0)
     for n in (batch,) if batch else _CHECKED_BATCHES:
@@ -380,7 +401,7 @@ def _inputs(model: Model, imgsz: int, batch: int | None, images: Tensor | None) 
 
 @torch.no_grad()
 def _compare(
-    model: Model, runners: _Runners, inputs: Iterator[Tensor], nms: NMS | None, what: str
+    model: Model | Classifier, runners: _Runners, inputs: Iterator[Tensor], nms: NMS | None, what: str
 ) -> tuple[float, tuple[int, ...], int | None]:
     """Compare predictions with the detector's and, with `nms`, detections with those of the same predictions.
 
@@ -391,7 +412,7 @@ def _compare(
     for x in inputs:
         n = len(x)
         batches.append(n)
-        expected = model(x)[0]
+        expected = _computed(model, x)
         got = torch.from_numpy(runners.predict(x.numpy()))
         difference = max(difference, _difference(expected, got, f"{what}, batch of {n}"))
         if nms is not None and runners.suppress is not None:
@@ -429,12 +450,12 @@ def _without_ties(z: Tensor) -> Tensor:
 def _difference(expected: Tensor, got: Tensor, what: str) -> float:
     """The largest difference; `InputError` if one is larger than `TOLERANCE` and `TOLERANCE` times the expected."""
     if expected.shape != got.shape:
-        raise InputError(f"{what}: gives {list(got.shape)}, the detector {list(expected.shape)}")
+        raise InputError(f"{what}: gives {list(got.shape)}, the network {list(expected.shape)}")
     difference = (expected - got).abs()
     if not (difference <= TOLERANCE + TOLERANCE * expected.abs()).all():
         worst = difference.nan_to_num(torch.inf).max().item()
         raise InputError(
-            f"{what}: differs from the detector by {worst:.2g}, more than {TOLERANCE} + {TOLERANCE} times the value; "
+            f"{what}: differs from the network by {worst:.2g}, more than {TOLERANCE} + {TOLERANCE} times the value; "
             "if random images are to blame, compare on real ones (--source)"
         )
     return difference.max().item() if difference.numel() else 0.0

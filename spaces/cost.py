@@ -45,6 +45,8 @@ class CostModel:
         Gives the latency of blocks. That of a network is their sum (FBNet, Wu et al. 2019, arXiv:1812.03443, section
         3.2). Of a row with more than 9 combinations of decisions not all blocks are measured: a submodule is taken to
         last as long in any of them that it has the same operations in.
+    classifier
+        Whether `models.Classifier` is meant, with a linear layer behind the rows. Its latency is not counted.
 
     Attributes
     ----------
@@ -61,7 +63,7 @@ class CostModel:
         If a network cannot be built, or takes no images of that size; names the row.
     """
 
-    def __init__(self, space: Space, imgsz: int, latency: BlockLatency | None = None) -> None:
+    def __init__(self, space: Space, imgsz: int, latency: BlockLatency | None = None, classifier: bool = False) -> None:
         self.space, self.imgsz = space, imgsz
         self.labels = tuple(space.decisions)
         self.values: dict[str, tuple[Any, ...]] = {label: d.values for label, d in space.decisions.items()}
@@ -75,6 +77,8 @@ class CostModel:
             counted += _count(rows, tables)
             if latency:
                 measured += _measure(tables, latency)
+        if classifier:
+            counted.append(_linear(rows))
         # Counts are integers and latencies are not, so they stand in tables apart.
         self._kinds = [_fold(counted, self.labels)] + ([_fold(measured, self.labels)] if latency else [])
         self._tensors: dict[torch.device, list[list[Tensor]]] = {}
@@ -220,6 +224,15 @@ def _count(rows: Rows, tables: RowTables) -> list[Table]:
     # All decisions that change the output stand in one of the groups.
     rows.outputs[tables.row.index] = max(outputs, key=lambda t: len(t.labels))
     return found
+
+
+def _linear(rows: Rows) -> Table:
+    """Of the linear layer of `models.Classifier`."""
+    config = rows.space.config
+    labels, ids = rows.outputs[config.rows[-1].index]
+    widths, nc = np.array([fed.channels for fed in rows.fed], np.int64)[ids], config.nc
+    assert nc is not None
+    return Table(labels, np.concatenate(((widths + 1) * nc, 2 * widths * nc, np.full_like(widths, nc))))
 
 
 def _measure(tables: RowTables, latency: BlockLatency) -> list[Table]:

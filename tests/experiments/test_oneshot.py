@@ -99,7 +99,7 @@ def test_detector_holds_the_weights_of_the_search(run):
 
 def test_searches_on_the_detection_loss(tmp_path, finish):
     args = ["--task", "detect", "--cfg", str(SPACE), "--imgsz", "32", "--epochs", "1", "--batch", "50"]
-    code, out, err = finish(tmp_path, *args, "--device", "cpu")
+    code, _, err = finish(tmp_path, *args, "--device", "cpu")
     assert code == 0, err
     folder = tmp_path / "runs/oneshot_nas/exp"
     results = json.loads((folder / "results.json").read_text())
@@ -111,7 +111,6 @@ def test_searches_on_the_detection_loss(tmp_path, finish):
     # The head was searched on as well: its weights are the search's.
     for key in ("model.5.m.0.weight", "model.5.m.1.bias"):
         assert torch.equal(content["state_dict"][key], trained[f"training_module._model.{key}"])
-    assert "1 tensors (8 values) initialised" in out
 
 
 def test_the_same_seed_gives_the_same_arch_and_another_does_not_reuse_it(run, tmp_path, finish):
@@ -150,7 +149,6 @@ BAD = {
     "an unknown module": (["--cfg", "unknown.yaml"], "row 1 (NASConf): unknown module"),
     "a missing file": (["--cfg", "nowhere.yaml"], "nowhere.yaml: no such file"),
     "no choices": (["--cfg", "yolov5n.yaml"], "nothing to search"),
-    "no head": (["--cfg", "yolov5nb_nas.yaml"], "say which detector it is for with --detector"),
     "imgsz off the stride": (["--imgsz", "30"], "--imgsz 30 is no multiple of the stride 8; right would be 24 or 32"),
     "no CUDA": (["--device", "cuda"], "--device cuda: this PyTorch sees 0 CUDA devices"),
     "an unknown data set": (["--data", "digitz"], "digitz: no such data set or folder"),

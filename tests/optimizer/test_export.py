@@ -156,7 +156,7 @@ def _one_too_many(monkeypatch):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_off_by_a_hair, "differs from the detector by"),
+        (_off_by_a_hair, "differs from the network by"),
         (_other_opset, "asked for opset 17"),
         (_not_of_the_class, "detections in a batch of 1"),
         (_one_too_many, "detections in a batch of 1"),
