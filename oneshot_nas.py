@@ -69,7 +69,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--teacher", metavar="FILE", help="a detector.pt, or a run's folder, to learn from in place of the largest")
     add("--dropout", type=float, default=0.0, help="of the largest subnet")
     add("--drop-path", type=float, default=0.0, help="of the largest subnet")
-    add("--clip", type=positive_float, help="norm that gradients are clipped to")
+    add("--clip", type=positive_float, help="what gradients are clipped to")
+    add("--clip-by", default="norm", choices=["norm", "value"], help="their norm, or every value")
+    add("--distill-boxes", default="ciou", choices=["ciou", "l1"], help="distance of boxes from the teacher's")
+    add("--lr-floor", type=positive_float, default=0.05, help="share of --lr that it decays to; 1: constant")
+    add("--weight-decay", type=float, help="never of batch norms and biases (default: that of the task)")
     add_budget_options(parser)
     group = parser.add_argument_group("training afterwards")
     add = group.add_argument

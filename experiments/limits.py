@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from models.errors import InputError
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
     from spaces import CostModel
 
-_COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
-_MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+_COUNTS = {"": 0, "k": 3, "m": 6, "g": 9, "b": 9, "t": 12}  # powers of ten
+_MILLISECONDS = {"us": -3, "ms": 0, "s": 3}
 _AMOUNT = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 # Weighted sums of costs are taken in steps of one to so many.
 _SHARES = 4
@@ -34,8 +35,9 @@ def parse_amount(text: str) -> float:
         Says which units there are.
     """
     match = _AMOUNT.fullmatch(text)
-    scale = {**_COUNTS, **_MILLISECONDS}.get(match[2].lower()) if match else None
-    value = float(match[1]) * scale if match and scale else 0.0
+    power = {**_COUNTS, **_MILLISECONDS}.get(match[2].lower()) if match else None
+    # Decimal: 8.2 * 1e6 is a little less than 8.2 million, and an arch of just that many would be beyond it.
+    value = float(Decimal(match[1]).scaleb(power)) if match and power is not None else 0.0
     if not 0 < value < math.inf:
         raise InputError(f"{text!r} is no amount; right would be a positive number such as 4.5G, 2M, 300k or 8ms")
     return value

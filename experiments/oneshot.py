@@ -68,6 +68,10 @@ class Options:
     dropout: float
     drop_path: float
     clip: float | None
+    clip_by: str
+    distill_boxes: str
+    lr_floor: float
+    weight_decay: float | None
     max_flops: float | None
     max_params: float | None
     max_latency: float | None
@@ -110,6 +114,10 @@ def _bignas(options: Options, task: SearchTask, costs: CostModel, budget: Budget
         dropout=options.dropout,
         drop_path=options.drop_path,
         clip=options.clip,
+        clip_by=options.clip_by,
+        distill_boxes=options.distill_boxes,
+        lr_floor=options.lr_floor,
+        weight_decay=options.weight_decay,
         cost=costs if options.detector is None else None,  # else these have no resolution among their labels
         seed=options.seed,
         rate=rate,

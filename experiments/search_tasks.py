@@ -195,8 +195,13 @@ class ClassifyTask:
         return self._accuracy(self.calibrated(network, _RATING_BATCHES), self.data.arch)
 
     def calibrated(self, network: Network, batches: int | None = None) -> Network:
-        loader = itertools.islice(self._loader(self.data.train), batches)
+        loader = self._few() if batches == _RATING_BATCHES else itertools.islice(self._loader(self.data.train), batches)
         return calibrate_bn(network, (self._input(network, x) for x, _ in loader))
+
+    @functools.cache  # noqa: B019  (a task lives as long as its run)
+    def _few(self) -> list[Any]:
+        """The batches of a rating's statistics."""
+        return list(itertools.islice(self._loader(self.data.train), _RATING_BATCHES))
 
     def _input(self, network: Network, images: torch.Tensor) -> torch.Tensor:
         return resized(images.to(next(network.parameters()).device), resolution_of(network, images.shape[-1]))
@@ -270,11 +275,19 @@ class DetectTask:
         module = self._module()
         module.set_model(network)
         device = next(network.parameters()).device
-        train = search_loaders(self.data, self.options.batch, self.options.seed, bilevel=True)["train_dataloaders"]
-        given = (b._replace(images=b.images.to(device)) for b in itertools.islice(train, batches))
+        found = self._few() if batches == _RATING_BATCHES else itertools.islice(self._train(), batches)
+        given = (b._replace(images=b.images.to(device)) for b in found)
         return calibrate_bn(network, map(module.inputs, given))
 
+    def _train(self) -> Any:
+        return search_loaders(self.data, self.options.batch, self.options.seed, bilevel=True)["train_dataloaders"]
+
     @functools.cache  # noqa: B019  (a task lives as long as its run)
+    def _few(self) -> list[Any]:
+        """The batches of a rating's statistics; images are uint8."""
+        return list(itertools.islice(self._train(), _RATING_BATCHES))
+
+    @functools.cache  # noqa: B019
     def _images(self, side: int) -> Any:
         """The validation images at a resolution."""
         return self.data.val if side == self.options.imgsz else detection_split(self.options.data, "val", side)[0]

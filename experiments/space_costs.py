@@ -32,16 +32,23 @@ def report_costs(args: Any) -> dict[str, Any]:
     """
     from spaces import CostModel, Space
 
-    imgsz, cfg, detector = args.cost_imgsz, args.cfg, None
+    if args.costs is not None:
+        raise InputError("--costs: --sample-cost is of what is counted (params, flops, activations)")
+    cfg = args.cfg
     if cfg is None:
         from .subnet_search import supernet_folder
+        from .subnets import open_supernet
 
-        saved = RunFolder.resume(supernet_folder(args.supernet))[1]
-        cfg, imgsz, detector = saved["cfg"], imgsz or saved["cost_imgsz"], saved["detector"]
-    space = Space(cfg)
-    config = space.config
-    classifies = len(config.rows) == config.num_backbone and config.nc is not None and detector is None
-    model = CostModel(space, imgsz or 640, classifier=classifies)
+        folder = supernet_folder(args.supernet)
+        _, task = open_supernet(folder)
+        saved = RunFolder.resume(folder)[1]
+        cfg, model = saved["cfg"], task.costs(args.cost_imgsz or saved["cost_imgsz"])
+        space = model.space
+    else:
+        space = Space(cfg)
+        model = CostModel(space, args.cost_imgsz or 640, classifier=space.is_classifier)
+    if not space.decisions:
+        raise InputError(f"{cfg}: has no choices, so there is one arch alone; right would be a space's YAML")
     sampled = sample_costs(model, args.sample_cost, args.seed, [parse_range(text) for text in args.range])
     run = RunFolder(args.project, args.name, args.exist_ok)
     names = list(sampled)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from .searchers.ranges import Range, parse_range
 
 # Radosavovic et al. 2020, section 3.2: the best of a quarter of the archs, 95 % of the times.
 _BOOTSTRAP_SHARE, _INTERVAL = 0.25, (0.025, 0.975)
+_KEYS = ("arch", "error_rate", "searcher")
 _NO_METRIC = ("trial", "searcher", "seed", "front", "bn", "seconds", "error", "arch")
 
 
@@ -55,7 +56,7 @@ class Subset:
         raise InputError(f"--subset {text!r}: right would be small:row2.0=16|24,row4.number=1")
 
     def holds(self, arch: Mapping[str, Any]) -> bool:
-        return all(str(arch[label]) in values for label, values in self.values.items())
+        return all(str(arch.get(label)) in values for label, values in self.values.items())
 
 
 def report_edf(args: Any, run: RunFolder | None = None) -> dict[str, Any]:
@@ -73,19 +74,28 @@ def report_edf(args: Any, run: RunFolder | None = None) -> dict[str, Any]:
     groups: dict[str, list[dict[str, Any]]] = {}
     metric = ""
     for given in files:
-        named, equals, file = given.partition("=")
-        path = Path(file if equals else given)
-        metric, rows = read_rows(path)
-        groups[named if equals else path.parent.name or path.stem] = _within(rows, ranges)
+        name, path = _named(given)
+        own, rows = read_rows(path)
+        if metric and own != metric:
+            raise InputError(f"--edf {path}: its metric is {own}, that of the files before {metric}")
+        metric = own
+        if name in groups:
+            raise InputError(f"--edf {path}: another file is called '{name}' as well; right would be NAME={path}")
+        groups[name] = _within(rows, ranges)
     whole = [row for rows in groups.values() for row in rows]
     if not whole:
         raise InputError("there are no archs to report on: none was evaluated within the ranges")
+    groups = _by_searcher(groups)
     for text in args.subset:
         subset = Subset.read(text)
         for label in subset.values:
-            if label not in whole[0]["arch"]:
+            if not any(label in row["arch"] for row in whole):
                 raise InputError(f"--subset {subset.name}: no decision is called '{label}'")
+        if subset.name in groups:
+            raise InputError(f"--subset {subset.name}: a file is called so as well")
         groups[subset.name] = [row for row in whole if subset.holds(row["arch"])]
+        if not groups[subset.name]:
+            raise InputError(f"--subset {subset.name}: none of the {len(whole)} archs is in it")
     errors = {name: np.sort([row["error_rate"] for row in rows]) for name, rows in groups.items() if rows}
     results: dict[str, Any] = {
         "metric": metric,
@@ -103,8 +113,28 @@ def report_edf(args: Any, run: RunFolder | None = None) -> dict[str, Any]:
     return results
 
 
+def _named(given: str) -> tuple[str, Path]:
+    """Of ``NAME=FILE``, or of a file alone: by its folder."""
+    named, equals, file = given.partition("=")
+    path = Path(given)
+    if equals and not path.exists():
+        return named, Path(file)
+    return path.parent.name or path.stem, path
+
+
+def _by_searcher(groups: Mapping[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Apart, where a file has archs of several searchers: what a search has chosen is no sample of the space."""
+    apart: dict[str, list[dict[str, Any]]] = {}
+    for name, rows in groups.items():
+        searchers = list(dict.fromkeys(row["searcher"] for row in rows))
+        for searcher in searchers:
+            own = [row for row in rows if row["searcher"] == searcher]
+            apart[f"{name} {searcher}" if len(searchers) > 1 else name] = own
+    return apart
+
+
 def read_rows(path: Path) -> tuple[str, list[dict[str, Any]]]:
-    """The metric's name and the archs of a ``subnets.csv``: ``arch``, costs, and ``error_rate``, 1 - metric.
+    """The metric's name and the archs of a ``subnets.csv``: `_KEYS` (the error rate is 1 - metric), and costs.
 
     Raises
     ------
@@ -124,15 +154,23 @@ def read_rows(path: Path) -> tuple[str, list[dict[str, Any]]]:
     for row in rows:
         if row[metric]:
             arch = json.loads(row["arch"])
-            found.append({"arch": arch, "error_rate": 1 - float(row[metric]), **{c: float(row[c]) for c in costs}})
+            known = {c: float(row[c]) for c in costs if row[c]}
+            rate = 1 - float(row[metric])
+            found.append({"arch": arch, "error_rate": rate, "searcher": row.get("searcher"), **known})
     return metric, found
 
 
 def _within(rows: Sequence[dict[str, Any]], ranges: Sequence[Range]) -> list[dict[str, Any]]:
     for r in ranges:
-        if rows and r.name not in rows[0]:
-            raise InputError(f"--range {r.name}: no such cost; there are {', '.join(list(rows[0])[2:])}")
+        if any(r.name not in row for row in rows):
+            raise InputError(f"--range {r.name}: no such cost; there are {', '.join(_shared(rows, list))}")
     return [row for row in rows if all(not r.distance(row[r.name]) for r in ranges)]
+
+
+def _shared(rows: Sequence[Mapping[str, Any]], keys: Callable[[Mapping[str, Any]], Iterable[str]]) -> list[str]:
+    """What all rows have, but for `_KEYS`."""
+    common = set.intersection(*(set(keys(row)) for row in rows))
+    return [name for name in keys(rows[0]) if name in common and name not in _KEYS]
 
 
 def edf(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -142,7 +180,7 @@ def edf(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def good_values(rows: Sequence[Mapping[str, Any]], samples: int, seed: int = 0) -> dict[str, dict[str, Any]]:
-    """Which values the best archs have, by dimension: every decision, and every cost.
+    """Which values the best archs have, by dimension: every decision, and every cost, that all of them have.
 
     The empirical bootstrap of Radosavovic et al. 2020 (arXiv:2003.13678, section 3.2): a quarter of the archs is drawn
     with replacement, the value of the best one noted, and again.
@@ -158,12 +196,11 @@ def good_values(rows: Sequence[Mapping[str, Any]], samples: int, seed: int = 0) 
     draws = rng.integers(len(rows), size=(max(samples, 1), size))
     best = draws[np.arange(len(draws)), errors[draws].argmin(1)]
     found: dict[str, dict[str, Any]] = {}
-    for label in rows[0]["arch"]:
+    for label in _shared(rows, lambda row: row["arch"]):
         values = [row["arch"][label] for row in rows]
         found[label] = _summary([values[i] for i in best], shares=True)
-    for name in rows[0]:
-        if name not in ("arch", "error_rate"):
-            found[name] = _summary([rows[i][name] for i in best], shares=False)
+    for name in _shared(rows, list):
+        found[name] = _summary([rows[i][name] for i in best], shares=False)
     return found
 
 

@@ -62,8 +62,6 @@ class Pick:
 
     def choose(self, rows: Sequence[Mapping[str, Any]], losses: np.ndarray, metric: str) -> Mapping[str, Any]:
         """The row that is picked of the ones that did not fail."""
-        if not rows:
-            raise InputError("there is nothing to pick: no evaluation succeeded")
         if self.bounds is None:
             return rows[knee(losses)]
         within = [r for r in rows if all(r[name] <= bound for name, bound in self.bounds.items())]
@@ -73,7 +71,7 @@ class Pick:
             raise InputError(
                 f"--pick: no arch that was evaluated is within; the least {name} is {written(name, least)}"
             )
-        return max(within, key=lambda r: r[metric])
+        return max(within, key=lambda r: (r[metric], *(-r[name] for name in self.bounds or {})))
 
 
 def rows_of(name: str, search: Search, metric: str) -> list[dict[str, Any]]:
@@ -101,7 +99,9 @@ def _row(name: str, r: Result, metric: str, on_front: bool) -> dict[str, Any]:
 def write_rows(rows: Sequence[Mapping[str, Any]], path: Any) -> None:
     """``subnets.csv``: the arch is a column of JSON."""
     with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else ["trial"])
+        # Rows of a study may have been told by workers that knew other costs.
+        names = [name for name in dict.fromkeys(k for row in rows for k in row) if name != "arch"]
+        writer = csv.DictWriter(file, [*names, "arch"] if rows else ["trial"])
         writer.writeheader()
         writer.writerows({**row, "arch": json.dumps(row["arch"])} for row in rows)
 
@@ -147,6 +147,8 @@ def _shares(losses: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     everything = np.concatenate(list(losses.values()))
     reference = reference_point(everything)
     histories = {name: hypervolume_history(rows, reference) for name, rows in losses.items()}
+    # At equal evaluations: as far as the shorter one has come.
+    histories = {name: h[: min(map(len, histories.values()))] for name, h in histories.items()}
     largest = max(float(h.max(initial=0)) for h in histories.values()) or 1.0
     return {name: h / largest for name, h in histories.items()}
 
@@ -165,7 +167,9 @@ def _say(job: SubnetSearch, results: Mapping[str, Any]) -> None:
     metric = results["metric"]
     costs = list(job.domain.providers)
     shown = sorted(results["front"], key=lambda r: -r[metric])
-    title = f"front of {job.options.searcher}: {len(shown)} of {sum(results['evaluations'].values())} evaluations"
+    title = (
+        f"front of {job.options.searcher}: {len(shown)} of {next(iter(results['evaluations'].values()))} evaluations"
+    )
     if len(shown) > _SHOWN:
         title += f", {_SHOWN} shown"
         shown = [shown[round(i * (len(shown) - 1) / (_SHOWN - 1))] for i in range(_SHOWN)]
@@ -176,6 +180,8 @@ def _say(job: SubnetSearch, results: Mapping[str, Any]) -> None:
         table.add_row(str(row["trial"]), f"{row[metric]:.4f}", *(written(c, row[c]) for c in costs))
     console = Console(width=None if Console().is_terminal else 100)
     console.print(table)
+    if (done := next(iter(results["evaluations"].values()))) < job.options.trials:
+        console.print(f"ended after {done} of {job.options.trials}: no more archs were found", highlight=False)
     if line := verdict(results["hypervolume"]):
         console.print(line, highlight=False, soft_wrap=True)
     console.print(f"results in {job.run.path}", highlight=False, soft_wrap=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import multiprocessing
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,13 +21,13 @@ from spaces import CostModel, Sizes
 from spaces.kinds import kind_of
 from spaces.space import Arch
 
-from .costs import providers_of, read_costs
+from .costs import Latency, providers_of, read_costs
 from .predictor import CANDIDATES, Predictor
 from .rating import Rating
 from .run_folder import RunFolder
 from .searchers import SEARCHERS, Domain, Objective, Random, Search, open_storage, parse_range
 from .subnet_report import Pick, report, write_pick
-from .subnets import open_supernet
+from .subnets import SUPERNET, open_supernet
 from .trainer import accelerator_of, quiet_lightning
 
 assert nni_compat.nni is not None
@@ -78,8 +80,15 @@ class SubnetSearch:
         model = self.task.costs(self.imgsz)
         self.space = model.space
         self.domain = domain_of(model, self._costs(), options.range, options.costs)
+        self._check(options)
         storage = open_storage(options.storage or f"sqlite:///{run.path / STUDY_FILE}")
-        settings = {"supernet": self.folder.name, "cost_imgsz": self.imgsz}
+        settings: dict[str, Any] = {
+            "supernet": hashlib.sha256((self.folder / SUPERNET).read_bytes()).hexdigest()[:16],
+            "cost_imgsz": self.imgsz,
+            "costs": {
+                name: {k: v for k, v in p.settings.items() if k != "space"} for name, p in self.domain.providers.items()
+            },
+        }
         shared: dict[str, Any] = {"budget": options.trials, "seed": options.seed, "storage": storage}
         own_searcher = SEARCHERS[options.searcher](options.population, options.stride)
         screen: Any = {}
@@ -98,6 +107,17 @@ class SubnetSearch:
             self.searches["random"] = Search(
                 self.domain, self.objectives, Random(), name=name, settings=settings, **shared
             )
+
+    def _check(self, options: Options) -> None:
+        """`InputError` for options that do not go together."""
+        here = [name for name, p in self.domain.providers.items() if isinstance(getattr(p, "provider", p), Latency)]
+        if options.workers > 1 and here:
+            raise InputError(
+                f"--workers {options.workers}: {here[0]} is measured on this machine, where workers would disturb each "
+                "other; right would be --workers 1, a table of latencies, or a pool of servers"
+            )
+        if options.predictor != "none" and SEARCHERS[options.searcher](options.population, options.stride).attempts < 2:
+            raise InputError(f"--predictor {options.predictor}: {options.searcher} proposes one arch at a time")
 
     @property
     def objectives(self) -> list[Objective]:
@@ -130,7 +150,7 @@ class SubnetSearch:
                     if r.values
                 )
                 evaluate(search, self.task.metric, self._remembering(rating, known), self._record)
-                if not search.results():
+                if search.is_empty and self.options.range:
                     ranges = " ".join(f"--range {text}" for text in self.options.range)
                     raise InputError(f"{ranges}: no arch was found within; search_subnets.py --sample-cost shows costs")
 
@@ -176,7 +196,10 @@ def evaluate(
     while (asked := search.ask()) is not None:
         began, told, values = time.perf_counter(), dict(record or {}), None
         try:
-            values = {metric: float(rate(asked.arch))}
+            value = float(rate(asked.arch))
+            if not math.isfinite(value):
+                raise ValueError(f"{metric} is {value}")
+            values = {metric: value}
         except Exception as e:
             told["error"] = f"{type(e).__name__}: {e}"
             print(f"trial {asked.number} failed: {told['error']}", flush=True)
@@ -197,10 +220,12 @@ def run(args: Any) -> None:
     else:
         folder, saved = RunFolder(args.project, args.name, args.exist_ok), {}
     given = {k: v for k, v in vars(args).items() if k in Options.__dataclass_fields__}
-    if args.mode == "sample_accuracy":
-        given.update(searcher="random", trials=args.sample_accuracy, baseline=False)
-    elif saved:
+    if saved:
         given = {k: v for k, v in given.items() if k in ("trials", "pick") and v is not None}
+    elif args.mode == "sample_accuracy":
+        given.update(searcher="random", baseline=False)
+    if args.mode == "sample_accuracy":
+        given["trials"] = args.sample_accuracy
     options = Options(**{"trials": 500, **saved, **{k: v for k, v in given.items() if v is not None or k not in saved}})
     try:
         search_subnets(options, folder)
@@ -231,6 +256,8 @@ def search_subnets(options: Options, run: RunFolder) -> dict[str, Any]:
     finally:
         report(job)
     results = report(job, pick, say=True)
+    if not results:
+        raise InputError(f"none of the evaluations succeeded; why not stands in {run.path / 'subnets.csv'}")
     if pick is not None:
         write_pick(job, results)
     return results
@@ -256,9 +283,10 @@ def _by_workers(options: Options, run: RunFolder) -> None:
 
 
 def _worker(options: Options, path: Path) -> None:
-    torch.set_num_threads(max(torch.get_num_threads() // options.workers, 1))
     try:
-        SubnetSearch(options, RunFolder(path.parent, path.name, exist_ok=True)).work()
+        job = SubnetSearch(options, RunFolder(path.parent, path.name, exist_ok=True))
+        torch.set_num_threads(max(torch.get_num_threads() // options.workers, 1))
+        job.work()
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except InputError as e:

@@ -61,6 +61,12 @@ def _check(where: str, entry: Any) -> None:
     known = _LOCAL if "provider" in keys else _REMOTE
     if unknown := sorted(map(str, keys - known)):
         raise InputError(f"{where}: unknown key '{unknown[0]}'; there are {', '.join(sorted(known))}")
+    if not isinstance(entry.get("hw_config") or {}, Mapping):
+        raise InputError(f"{where}: hw_config: right would be a mapping, such as {{threads: 4}}")
+    for name in ("timeout", "connect_timeout", "batch", "max_message_mb"):
+        value = entry.get(name, 1)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+            raise InputError(f"{where}: {name}: {value!r}: right would be a positive number")
     if "tls" in keys and not (isinstance(entry["tls"], Mapping) and {"ca"} <= entry["tls"].keys() <= _TLS):
         raise InputError(f"{where}: tls: right would be a mapping of ca, and cert and key if the servers ask for them")
 

@@ -17,9 +17,9 @@ class Counted:
     unit = ""
 
     def __init__(self, model: CostModel, name: str) -> None:
-        self.name, self.model = name, model
+        self.name, self.model, self._counted = name, model, name
         self.settings: dict[str, Any] = {"space": model.space.config.raw, "imgsz": model.imgsz}
 
     def __call__(self, archs: Sequence[Arch]) -> list[float]:
-        costs: list[float] = self.model.batch(self.model.indices(archs))[self.name].tolist()
+        costs: list[float] = self.model.batch(self.model.indices(archs))[self._counted].tolist()
         return costs

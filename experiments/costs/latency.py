@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from experiments.device import device_of
 from experiments.latency_table import device_name
+from models.classifier import Classifier
 from models.detector import Model
 from models.errors import InputError
 from models.grammar import read_config
@@ -35,7 +36,7 @@ class Latency:
         Side of the images; where the YAML has a `resolution`, that is meant.
     backend
         ``torch`` (eval mode, nothing fused), ``compile`` (`torch.compile`), ``onnxruntime`` or ``openvino``. The last
-        two export detectors as `optimizer.export` does, batch norms fused, and know the CPU only.
+        two export networks as `optimizer.export` does, batch norms fused, and know the CPU only.
     device
         ``cpu`` or ``cuda``.
     threads
@@ -94,6 +95,8 @@ def _built(raw: dict[str, Any]) -> Network:
         torch.manual_seed(0)
         if config.rows[-1].module == "Detect":
             return Model(config).eval()
+        if len(config.rows) == config.num_backbone and config.nc is not None:
+            return Classifier(config).eval()
         network = Network()
         network.build(config)
         return network.eval()
@@ -118,7 +121,7 @@ def _onnxruntime(network: Network, x: Tensor, threads: int, folder: Path) -> Run
     import onnxruntime as ort
 
     path = folder / "detector.onnx"
-    export_onnx(_detector(network, "onnxruntime"), path, x.shape[-1], batch=1)
+    export_onnx(_whole(network, "onnxruntime"), path, x.shape[-1], batch=1)
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     session = ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
@@ -130,7 +133,7 @@ def _openvino(network: Network, x: Tensor, threads: int, folder: Path) -> Run:
     import openvino as ov
 
     path = folder / "detector.xml"
-    export_openvino(_detector(network, "openvino"), path, x.shape[-1], batch=1)
+    export_openvino(_whole(network, "openvino"), path, x.shape[-1], batch=1)
     options = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
@@ -142,9 +145,12 @@ def _openvino(network: Network, x: Tensor, threads: int, folder: Path) -> Run:
     return lambda: list(request.infer(feed).values())
 
 
-def _detector(network: Network, backend: str) -> Model:
-    if not isinstance(network, Model):
-        raise InputError(f"{network.config.file}: backend '{backend}' needs a detector, that is a last row of Detect")
+def _whole(network: Network, backend: str) -> Model | Classifier:
+    if not isinstance(network, (Model, Classifier)):
+        raise InputError(
+            f"{network.config.file}: backend '{backend}' needs a detector, that is a last row of Detect, or a "
+            "classifier, that is nc and no head"
+        )
     return network
 
 

@@ -39,7 +39,7 @@ class History:
     number
         How many archs were asked for before; the same question has the same number after an interruption.
     budget
-        How many will be asked for in all.
+        How many were to be asked for in all when the study began.
     """
 
     evaluated: Sequence[Evaluated]

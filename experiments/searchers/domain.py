@@ -8,7 +8,7 @@ import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from experiments.costs import CostProvider
+from experiments.costs import CostProvider, Counted
 from models.errors import InputError
 from spaces.choices import Decision
 from spaces.space import Arch
@@ -22,6 +22,8 @@ _DRAWS, _BATCH = 512, 16
 _STEPS, _NEIGHBOURS, _RESTARTS = 200, 64, 8
 # A space of no more archs is gone through one by one before it is said to have no more.
 _SMALL = 20_000
+# Distance of an arch in a range that was not looked at, since it is outside of another: farther than any.
+_UNKNOWN = 1e6
 
 
 class Domain:
@@ -59,8 +61,9 @@ class Domain:
         groups: Mapping[str, str] | None = None,
         ranked: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
-        self.decisions, self.ranges = dict(decisions), tuple(ranges)
+        self.decisions = dict(decisions)
         self.providers = {p.name: p for p in providers}
+        self.ranges = tuple(sorted(ranges, key=lambda r: not isinstance(self.providers.get(r.name), Counted)))
         self.groups = {label: (groups or {}).get(label, label) for label in decisions}
         self.labels = tuple(decisions)
         self.values = tuple(tuple((ranked or {}).get(label, d.values)) for label, d in decisions.items())
@@ -92,10 +95,17 @@ class Domain:
         return {name: self.cost(name, [arch])[0] for name in self.providers}
 
     def outside(self, archs: Sequence[Indices]) -> list[float]:
-        """How far each arch is outside of the ranges; 0 where it may be evaluated."""
+        """How far each arch is outside of the ranges; 0 where it may be evaluated.
+
+        Counted costs are looked at first: no other is asked of an arch that is outside of their ranges.
+        """
         total = [0.0] * len(archs)
         for r in self.ranges:
-            total = [t + r.distance(c) for t, c in zip(total, self.cost(r.name, archs), strict=True)]
+            within = [a for a, t in zip(archs, total, strict=True) if not t]
+            if not within:
+                return [t + _UNKNOWN for t in total]
+            costs = dict(zip(within, self.cost(r.name, within), strict=True))
+            total = [r.distance(costs[a]) if not t else t + _UNKNOWN for a, t in zip(archs, total, strict=True)]
         return total
 
     def feasible(self, arch: Indices) -> bool:
@@ -103,8 +113,9 @@ class Domain:
 
     def draw(self, rng: random.Random) -> Indices | None:
         """A feasible arch, each with the same probability where they are not rare; None if none was found."""
-        for _ in range(_DRAWS // _BATCH):
-            archs = [self._any(rng) for _ in range(_BATCH if self.ranges else 1)]
+        batch = _BATCH if self.ranges and all(isinstance(self.providers[r.name], Counted) for r in self.ranges) else 1
+        for _ in range(_DRAWS // batch):
+            archs = [self._any(rng) for _ in range(batch)]
             for arch, outside in zip(archs, self.outside(archs), strict=True):
                 if not outside:
                     return arch

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 
 from .base import Question, Searcher
-from .domain import Indices
+from .domain import Domain, Indices
 
 _BATCH = 256
 # So many archs in a row out of range end the walk: a space may have 10**15.
@@ -19,28 +20,44 @@ class Grid(Searcher):
     Parameters
     ----------
     stride
-        1 for one after the other, the last decision changing fastest. By default such that the search's budget covers
-        the whole space. Either is raised until it has no divisor in common with the number of archs.
+        1 for one after the other, the last decision changing fastest. By default such that the search's first budget
+        covers the whole space. Either is raised until it has no divisor in common with the number of archs.
     """
 
     attempts = 1
 
     def __init__(self, stride: int | None = None) -> None:
         self.stride = stride
+        # The archs within the ranges so far on the way, and the way itself: what need not be gone twice.
+        self._met: list[Indices] = []
+        self._way: Iterator[Indices] | None = None
 
     def propose(self, question: Question) -> Indices | None:
-        domain, history = question.domain, question.history
+        if self._way is None:
+            self._way = self._feasible(question.domain, question.history.budget)
+        seen = question.history.seen
+        for arch in itertools.chain(self._met, self._going_on()):
+            if arch not in seen:
+                return arch
+        return None
+
+    def _going_on(self) -> Iterator[Indices]:
+        assert self._way is not None
+        for arch in self._way:
+            self._met.append(arch)
+            yield arch
+
+    def _feasible(self, domain: Domain, budget: int) -> Iterator[Indices]:
         total = math.prod(domain.sizes)
-        stride = coprime(self.stride or total // history.budget, total)
-        # Where an arch stands on the way, so that the way need not be gone again.
-        place = pow(stride, -1, total)
-        start = max((number_of(a, domain.sizes) * place % total + 1 for a in history.seen), default=0)
-        visits = iter(range(start, min(total, start + _PATIENCE)))
+        stride = coprime(self.stride or total // budget, total)
+        visits, outside_since = iter(range(total)), 0
         while batch := [arch_of(v * stride % total, domain.sizes) for v in itertools.islice(visits, _BATCH)]:
             for arch, outside in zip(batch, domain.outside(batch), strict=True):
+                outside_since = outside_since + 1 if outside else 0
                 if not outside:
-                    return arch
-        return None
+                    yield arch
+                elif outside_since >= _PATIENCE:
+                    return
 
 
 def coprime(stride: int, total: int) -> int:
@@ -58,11 +75,3 @@ def arch_of(number: int, sizes: tuple[int, ...]) -> Indices:
         number, digit = divmod(number, n)
         digits.append(digit)
     return tuple(reversed(digits))
-
-
-def number_of(arch: Indices, sizes: tuple[int, ...]) -> int:
-    """The inverse of `arch_of`."""
-    number = 0
-    for digit, n in zip(arch, sizes, strict=True):
-        number = number * n + digit
-    return number

@@ -14,11 +14,13 @@ class Range:
     """``low <= cost <= high``; latency in ms, FLOPs = 2 x MACs."""
 
     name: str
-    low: float = 0.0
+    low: float = -math.inf
     high: float = math.inf
 
     def distance(self, cost: float) -> float:
-        """How far `cost` is outside, as a share of the bound; 0 inside."""
+        """How far `cost` is outside, as a share of the bound; 0 inside. What is no number is infinitely far."""
+        if math.isnan(cost):
+            return math.inf
         if cost < self.low:
             return (self.low - cost) / self.low
         return (cost - self.high) / self.high if cost > self.high else 0.0
@@ -38,7 +40,7 @@ def parse_range(text: str) -> Range:
         raise InputError(f"{text!r} is no range; right would be flops=200M:400M, flops=:400M or latency=5ms:")
     found = Range(
         name.strip(),
-        parse_amount(low) if low.strip() else 0.0,
+        parse_amount(low) if low.strip() else -math.inf,
         parse_amount(high) if high.strip() else math.inf,
     )
     if found.low > found.high:

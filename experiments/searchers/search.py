@@ -132,12 +132,18 @@ class Search:
             load_if_exists=True,
         )
         self._agree(name, settings or {})
+        # Searchers shape themselves by the budget that the study began with, so that a larger one goes on the same way.
+        if "budget" not in self.study.user_attrs:
+            self.study.set_user_attr("budget", budget)
+        self._first_budget = int(self.study.user_attrs["budget"])
         self._worker = [socket.gethostname(), os.getpid(), psutil.Process().create_time()]
+        self._in_a_file = _is_sqlite(storage)
         self._mine: set[int] = set()
         self._read: dict[int, Evaluated] = {}
 
     def ask(self) -> Asked | None:
         """The next arch; None when the budget is used up, or there are no more archs."""
+        failure = "the workers of this study keep asking for the same archs"
         for _ in range(_CLAIMS):
             self._clear()
             if sum(1 for _ in self._trials()) >= self.budget:
@@ -159,10 +165,28 @@ class Search:
                 raise
             # Another worker may have been at the same arch at the same time. Who looks last sees the other.
             if all(other.params != params for other in self._trials() if other.number != trial.number):
-                indices = self.domain.indices(params)
-                return Asked(number, indices, self.domain.arch(indices), self.domain.costs(indices), trial)
-            self._drop(trial.number)
-        raise InputError("the workers of this study keep asking for the same archs")
+                try:
+                    indices = self.domain.indices(params)
+                    return Asked(number, indices, self.domain.arch(indices), self.domain.costs(indices), trial)
+                except InputError:  # a pool that is dead, a package that is missing: of all archs
+                    self._drop(trial.number)
+                    raise
+                except Exception as e:
+                    # Of one arch, such as one that no runtime takes: a failed evaluation, and on to the next.
+                    failure = f"{_CLAIMS} archs in a row had no costs, the last one by {type(e).__name__}: {e}"
+                    trial.set_user_attr("record", {"error": f"{type(e).__name__}: {e}"})
+                    self._end(trial.number, None)
+                except BaseException:
+                    self._drop(trial.number)
+                    raise
+            else:
+                self._drop(trial.number)
+        raise InputError(failure)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was asked so far, by any worker."""
+        return next(self._trials(), None) is None
 
     def tell(self, asked: Asked, values: Mapping[str, float] | None, record: Mapping[str, Any] | None = None) -> None:
         """What came of an arch.
@@ -212,7 +236,7 @@ class Search:
         own = {
             "decisions": dict(zip(self.domain.labels, self.domain.values, strict=True)),
             "objectives": self.objectives,
-            "ranges": [[r.name, r.low, str(r.high)] for r in self.domain.ranges],
+            "ranges": [[r.name, str(r.low), str(r.high)] for r in self.domain.ranges],
             "seed": self.seed,
             "screened": self.screened,
             **self.searcher.settings,
@@ -259,7 +283,8 @@ class Search:
             return age.total_seconds() > _NAMELESS_SECONDS
         host, pid, started = worker
         if host != self._worker[0]:
-            return False
+            # A container has another name each time it starts; a file of SQLite is not shared between machines.
+            return self._in_a_file
         try:
             return bool(psutil.Process(pid).create_time() != started)
         except psutil.NoSuchProcess:
@@ -281,7 +306,7 @@ class Search:
                 self._read[trial.number] = one
             evaluated.append(self._read[trial.number])
             seen.add(evaluated[-1].indices)
-        return History(evaluated, seen, self._number(number), self.budget)
+        return History(evaluated, seen, self._number(number), self._first_budget)
 
     def _answer(self, trial: FrozenTrial) -> Indices:
         history = self._history(trial.number)
@@ -305,6 +330,12 @@ class Search:
         if not found:
             raise _NoMoreArchsError
         return self.screen(history, found) if self.screen and len(found) > 1 else found[0]
+
+
+def _is_sqlite(storage: BaseStorage | None) -> bool:
+    backend = getattr(storage, "_backend", storage)  # Optuna wraps databases in a cache
+    engine = getattr(backend, "engine", None)
+    return engine is not None and engine.dialect.name == "sqlite"
 
 
 def _mark(number: int) -> str:

@@ -320,10 +320,12 @@ def _measure(path, own, barrier, queue):
 
 class TestCache:
     def test_processes_share_a_file_and_agree(self, tmp_path):
-        context = multiprocessing.get_context("fork")
+        context = multiprocessing.get_context("spawn")  # to fork is not safe beside the threads of other tests
         queue, barrier = context.Queue(), context.Barrier(3)
         path = tmp_path / "new" / "costs.db"
-        others = [context.Process(target=_measure, args=(path, own, barrier, queue)) for own in (1.0, 2.0, 3.0)]
+        others = [
+            context.Process(target=_measure, args=(path, own, barrier, queue), daemon=True) for own in (1.0, 2.0, 3.0)
+        ]
         for other in others:
             other.start()
         first, *rest = [queue.get(timeout=60) for _ in others]

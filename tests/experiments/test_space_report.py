@@ -90,7 +90,7 @@ class TestErrors:
     def test_a_failed_evaluation_is_left_out(self, tmp_path):
         metric, rows = read_rows(write_csv(tmp_path / "subnets.csv"))
         assert (metric, len(rows)) == ("accuracy", 200)
-        assert set(rows[0]) == {"arch", "error_rate", "flops"}
+        assert set(rows[0]) == {"arch", "error_rate", "searcher", "flops"}
 
     def test_good_values_are_found(self, tmp_path):
         _, rows = read_rows(write_csv(tmp_path / "subnets.csv"))
@@ -100,6 +100,26 @@ class TestErrors:
         assert good["flops"] == {"low": 3e6, "median": 3e6, "high": 3e6}
         assert set(good["act"]) == {"shares"}
         assert sum(good["act"]["shares"].values()) == pytest.approx(1)
+
+    def test_two_spaces_are_compared_by_what_they_share(self, tmp_path):
+        one = write_csv(tmp_path / "exp" / "subnets.csv", 60)
+        other = tmp_path / "lr=0.1" / "exp" / "subnets.csv"
+        other.parent.mkdir(parents=True)
+        other.write_text(one.read_text().replace('""act""', '""norm""').replace("flops", "params"))
+        with pytest.raises(InputError, match="another file is called 'exp' as well"):
+            report_edf(args(tmp_path, "--edf", one, other))
+        results = report_edf(args(tmp_path, "--edf", f"a={one}", other, "--subset", "deep:d=3", "--samples", 20))
+        assert {"a", "exp", "deep"} == results["subsets"].keys()
+        assert results["subsets"]["a"]["archs"] == results["subsets"]["exp"]["archs"] == 60
+        assert results["good_values"].keys() == {"d"}
+
+    def test_searchers_stand_apart(self, tmp_path):
+        file = write_csv(tmp_path / "mine" / "subnets.csv", 50)
+        lines = file.read_text().splitlines()
+        lines = [line.replace(",,", f",{'random' if i % 2 else 'nsga3'},", 1) for i, line in enumerate(lines)]
+        file.write_text("\n".join(lines))
+        results = report_edf(args(tmp_path, "--edf", file, "--samples", 20))
+        assert {k: v["archs"] for k, v in results["subsets"].items()} == {"mine random": 25, "mine nsga3": 25}
 
     def test_report_by_subset_and_complexity(self, tmp_path, capsys):
         file = write_csv(tmp_path / "mine" / "subnets.csv")
@@ -128,6 +148,7 @@ class TestErrors:
         [
             (["--subset", "deep"], "right would be small:"),
             (["--subset", "deep:d"], "right would be small:"),
+            (["--subset", "deep:d=9"], "none of the 20 archs is in it"),
             (["--subset", "deep:e=3"], "no decision is called 'e'"),
             (["--range", "beauty=1:2"], "no such cost"),
             (["--range", "flops=:1k"], "no archs to report on"),
