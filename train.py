@@ -18,7 +18,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="detector.pt, a YOLOv5 checkpoint, or a search's classifier.pt, to start from; else from scratch",
     )
     add("--supernet", metavar="RUN", help="begin with a slice of the supernet of a run of oneshot_nas.py, --arch")
-    add("--arch", default="max", help="of --supernet: max, min, or an arch JSON")
+    add("--arch", default="max", help="of --supernet: max, min, upstream, or an arch JSON")
     add(
         "--data", help="a data.yaml, a folder (YOLO, COCO, VOC), digits-detect (default) or bccd; of classifiers digits"
     )

@@ -16,7 +16,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--weights", help="detector.pt, classifier.pt, a YOLOv5 checkpoint, or model.onnx of export.py")
     what.add_argument("--supernet", metavar="RUN", help="run of oneshot_nas.py: its subnets, on its own data")
-    add("--arch", nargs="+", default=["max", "min"], help="of --supernet: max, min, or arch JSONs")
+    add("--arch", nargs="+", default=["max", "min"], help="of --supernet: max, min, upstream, or arch JSONs")
     add(
         "--data", help="a data.yaml, a folder (YOLO, COCO, VOC), digits-detect (default) or bccd; of classifiers digits"
     )

@@ -22,9 +22,12 @@ class Distillation(Protocol):
     ----------
     of_maps
         Whether the outputs are compared place by place, so that both must have seen images of one size.
+    with_labels
+        Whether it is added to the labels' loss; else it stands in its place, as in BigNAS.
     """
 
     of_maps: bool
+    with_labels: bool
 
     def __call__(self, student: Any, teacher: Any) -> Tensor:
         """Scalar; outputs are those of the networks in training mode."""
@@ -39,7 +42,7 @@ class SoftLabels:
         Logits are divided by it; the loss is multiplied by its square, so that gradients keep their size.
     """
 
-    of_maps = False
+    of_maps, with_labels = False, False
 
     def __init__(self, temperature: float = 1.0) -> None:
         self.temperature = temperature
@@ -57,7 +60,7 @@ class AlphaDivergence:
     value and gradient, without which a negative alpha has no bounds.
     """
 
-    of_maps = False
+    of_maps, with_labels = False, False
 
     def __init__(self, low: float = -1.0, high: float = 1.0, clip: float = 5.0) -> None:
         self.low, self.high, self.clip = low, high, clip
@@ -90,7 +93,9 @@ class DetectionMimic:
 
     Objectness by binary cross entropy with the teacher's probability, the balance of levels being that of the
     detection loss. Classes by binary cross entropy, and boxes by 1 - CIoU or L1 (in cells), both weighed by the
-    teacher's objectness: where it sees nothing, it has nothing to say of what and where.
+    teacher's objectness: where it sees nothing, it has nothing to say of what and where. Their means count as much as
+    the teacher is sure: boxes of one in its first steps are noise, and full weight on them holds all subnets back. So
+    this comes beside the labels' loss.
 
     Parameters
     ----------
@@ -100,7 +105,7 @@ class DetectionMimic:
         ``ciou`` or ``l1``.
     """
 
-    of_maps = True
+    of_maps, with_labels = True, True
 
     def __init__(self, loss: DetectionLoss, boxes: Literal["ciou", "l1"] = "ciou") -> None:
         self.loss, self.boxes = loss, boxes
@@ -114,12 +119,13 @@ class DetectionMimic:
         for s, t, anchors, balance in zip(student, teacher, head.anchors, self.loss.balance, strict=True):
             s, t = s.float(), t.detach().float()
             seen = t[..., 4].sigmoid()
-            total = seen.sum().clamp_min(1e-9)
+            weight = seen**2
+            total = seen.sum().clamp_min(1)
             losses.append(gains.obj * balance * F.binary_cross_entropy_with_logits(s[..., 4], seen))
-            losses.append(gains.box * (self._boxes(s, t, anchors) * seen).sum() / total)
+            losses.append(gains.box * (self._boxes(s, t, anchors) * weight).sum() / total)
             if head.nc > 1:
                 classes = F.binary_cross_entropy_with_logits(s[..., 5:], t[..., 5:].sigmoid(), reduction="none")
-                losses.append(gains.cls * (classes.mean(-1) * seen).sum() / total)
+                losses.append(gains.cls * (classes.mean(-1) * weight).sum() / total)
         return torch.stack(losses).sum() * len(student[0])
 
     def _boxes(self, student: Tensor, teacher: Tensor, anchors: Tensor) -> Tensor:

@@ -124,8 +124,8 @@ class BestUp(FlopsBin):
 
     def __init__(self, sizes: Sizes, seed: int = 0, k: int = 3, bins: int = 16) -> None:
         super().__init__(sizes, seed, bins)
-        if k < 1:
-            raise InputError(f"best_up and worst_up choose from 1 arch or more, not {k}")
+        if type(k) is not int or k < 1:
+            raise InputError(f"best_up and worst_up choose from 1 arch or more, not {k:g}")
         self.k = k
 
     def candidates(self, number: int) -> list[Arch]:
@@ -181,8 +181,7 @@ class ByKind(Sampler):
         depth: dict[int | None, tuple[int, int]] = {}
         for rule, groups in self._parts:
             arch |= rule(rng, groups, depth)
-            if not depth:
-                depth = {row: self._index(label, arch) for row, label in self._depths.items() if label in arch}
+            depth = {row: self._index(label, arch) for row, label in self._depths.items() if label in arch}
         return {label: arch[label] for label in self.space.decisions}
 
     def _index(self, label: str, arch: Arch) -> tuple[int, int]:
@@ -225,6 +224,8 @@ def make_sampler(text: str, sizes: Sizes, seed: int = 0) -> Sampler:
         if others:
             raise InputError(f"--sampler {text}: {name} draws whole archs, and takes no rules for kinds")
         return _called(WHOLE, name, numbers, sizes, seed)
+    if name in PRESETS and numbers and "ordered_stage_wise" not in PRESETS[name][0].values():
+        raise InputError(f"--sampler {text}: {name} takes no numbers")
     given, default = PRESETS.get(name, ({}, first))
     rules = {kind: ":".join([rule, *numbers]) if rule == "ordered_stage_wise" else rule for kind, rule in given.items()}
     present = set(kind_of(sizes.cost.space).values())

@@ -76,12 +76,19 @@ def open_supernet(folder: str | Path, device: str = "cpu") -> tuple[NASBACKBONE 
 
 
 def read_archs(names: Sequence[str], space: Space, imgsz: int) -> dict[str, dict[str, Any]]:
-    """Archs by name: ``max`` and ``min``, the largest and the smallest (`spaces.Sizes`), or an arch JSON's path."""
+    """Archs by name.
+
+    ``max`` and ``min`` are the largest and the smallest (`spaces.Sizes`), ``upstream`` the plain network that the space
+    was made of; others are paths of arch JSONs.
+    """
     archs: dict[str, dict[str, Any]] = {}
     sizes = Sizes(CostModel(space, imgsz)) if {"max", "min"} & set(names) else None
     for name in names:
         if sizes is not None and name in ("max", "min"):
             archs[name] = sizes.largest if name == "max" else sizes.smallest
+            continue
+        if name == "upstream":
+            archs[name] = space.upstream()
             continue
         stem, number = Path(name).stem, 2
         while stem in archs:
@@ -89,7 +96,9 @@ def read_archs(names: Sequence[str], space: Space, imgsz: int) -> dict[str, dict
         try:
             archs[stem] = space.complete(read_arch(name))
         except InputError as e:
-            raise InputError(f"--arch {name}: {e}; right would be max, min, or an arch JSON of this space") from None
+            raise InputError(
+                f"--arch {name}: {e}; right would be max, min, upstream, or an arch JSON of this space"
+            ) from None
     return archs
 
 

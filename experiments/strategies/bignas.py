@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.errors import InputError
 from models.loss import DetectionLoss
-from spaces import CostModel, Sizes
+from spaces import CostModel, Sizes, gradients_in_place
 from spaces.kinds import RESOLUTION
 
 from ..distillation import AlphaDivergence, DetectionMimic, Distillation, FeatureMimic, SoftLabels, Tap
@@ -38,9 +38,11 @@ SUBNETS = ("max", "random", "min")
 SANDWICH = ("max", "random", "random", "min")
 DISTILL = ("auto", "none", "kl", "alpha", "mimic")
 
-# BigNAS decays by 0.97 every 2.4 epochs, which comes to 5 % after 236 epochs; here the floor is reached after this
-# share of the training, however long that is.
-_DECAYED = 2 / 3
+# Shares of the training between which the learning rate decays. BigNAS's decays from the start, by 0.97 every 2.4 of
+# its 360 epochs; the thousands of steps that a detector is trained for on one device have no time for that.
+_DECAYS, _DECAYED = 0.5, 0.9
+# Rows whose output is several maps, or the channels of several.
+_SEVERAL = ("Concat", "Detect", "SharedTowers")
 _CLIPS: dict[str, Callable[..., Any]] = {"norm": nn.utils.clip_grad_norm_, "value": nn.utils.clip_grad_value_}
 
 
@@ -103,8 +105,8 @@ class BigNASModule(SinglePathModule):
         return optimizer
 
     def learning_rate_share(self, done: float) -> float:
-        """Share of the initial learning rate after a share of the training: exponential, then constant."""
-        return float(max(self.lr_floor, self.lr_floor ** (done / _DECAYED)))
+        """Share of the initial learning rate after a share of the training: constant, exponential, constant."""
+        return float(self.lr_floor ** min(max((done - _DECAYS) / (_DECAYED - _DECAYS), 0.0), 1.0))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         super().on_before_optimizer_step(optimizer)
@@ -118,8 +120,19 @@ class BigNASModule(SinglePathModule):
         self._regularization = Regularization(self.model, self.dropout, self.drop_path)
         self._distillation = self._distillation_of(cast(Any, self.training_module))
         self._features = FeatureMimic(self.distill_rows) if self.distill_rows and self._distillation else None
+        for row in self.distill_rows:
+            self._check_row(row)
         if self._teacher[0] is not None:
             self._teacher[0].to(self.device).eval()
+
+    def _check_row(self, row: int) -> None:
+        """`InputError` where a narrower subnet's map is not the first channels of the widest."""
+        rows = cast(Any, self.model).config.rows
+        if 0 <= row < len(rows) and rows[row].module in _SEVERAL:  # what there is not, `Tap` refuses
+            raise InputError(
+                f"--distill-rows {row}: {rows[row].module} gives several maps; right would be a row with one, such as "
+                "the C3 behind it"
+            )
 
     def _distillation_of(self, module: Any) -> Distillation | None:
         detects = isinstance(getattr(module, "loss", None), DetectionLoss)
@@ -134,11 +147,14 @@ class BigNASModule(SinglePathModule):
         return SoftLabels() if kind == "kl" else AlphaDivergence()
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        total = (self.trainer.max_epochs or 1) * int(self.trainer.num_training_batches)
-        share = self.learning_rate_share(self.global_step / total)
+        share = self.learning_rate_share(self.global_step / self.trainer.estimated_stepping_batches)
         for group in self.weights_optimizer().param_groups:
             group["lr"] = group["initial_lr"] * share
         return self.step_weights(self._losses(batch, batch_idx), batch_idx)
+
+    def backward_alone(self, loss: Tensor, **kwargs: Any) -> None:
+        with gradients_in_place() if self.trainer.world_size == 1 else nullcontext():
+            super().backward_alone(loss, **kwargs)
 
     def set(self, arch: Arch) -> None:
         """Set the supernet to the path of a whole arch, whose values are the space's own."""
@@ -196,10 +212,10 @@ class BigNASModule(SinglePathModule):
         largest: tuple[Any, list[Tensor]] | None = None
         for kind, arch in zip(self.subnets, self.archs(batch, batch_idx), strict=True):
             seen = self._at_side(batch, arch)
+            self.set(arch)  # before the teacher looks: the side of its images is the one that is active
             if self._teacher[0] is not None and kind != "max" and arch.get(RESOLUTION) not in taught:
                 taught[arch.get(RESOLUTION)] = self._outputs(self._teacher[0], seen)
             lesson = taught.get(arch.get(RESOLUTION), largest)
-            self.set(arch)
             if kind == "max" or lesson is None or self._distillation is None:
                 with (
                     self._regularization.on() if kind == "max" else nullcontext(),
@@ -211,19 +227,23 @@ class BigNASModule(SinglePathModule):
                 del tap
                 yield loss
             else:
-                yield self._distilled(seen, lesson, kind)
+                yield self._distilled(seen, batch_idx, lesson, kind)
 
-    def _distilled(self, batch: Any, lesson: tuple[Any, list[Tensor]], kind: str) -> Tensor:
+    def _distilled(self, batch: Any, batch_idx: int, lesson: tuple[Any, list[Tensor]], kind: str) -> Tensor:
         """Loss of the subnet that is active against a teacher's output and features."""
         assert self._distillation is not None
+        labels: Tensor | float = 0.0
         with Tap(self.model, self.distill_rows) as tap:
-            self.model(cast(Any, self.training_module).inputs(batch))
+            if self._distillation.with_labels:
+                labels = self.loss(batch, batch_idx, kind)
+            else:
+                self.model(cast(Any, self.training_module).inputs(batch))
         loss = self._distillation(tap.output, lesson[0])
-        if self._features is not None:
-            loss = loss + self._features(tap.features, lesson[1])
         images = len(lesson[0][0]) if self._distillation.of_maps else 1  # a detection loss is a sum over images
+        if self._features is not None:
+            loss = loss + images * self._features(tap.features, lesson[1])
         self.log(f"distill_{kind}", loss.detach() / images, on_step=False, on_epoch=True, batch_size=1)
-        return loss
+        return loss + labels
 
     @torch.no_grad()
     def _outputs(self, teacher: nn.Module, batch: Any) -> tuple[Any, list[Tensor]]:
@@ -250,8 +270,8 @@ class BigNAS(SPOS):
     sampler
         Of the random ones: see `experiments.samplers.make_sampler`, or what makes one of (sizes, seed).
     distill
-        What subnets beside the largest learn from: ``kl`` or ``alpha`` of a classifier's outputs, ``mimic`` of a
-        detector's; ``auto`` is ``kl`` or ``mimic``; ``none``: labels, as the largest.
+        What subnets beside the largest learn from: ``kl`` or ``alpha`` of a classifier's outputs, labels and ``mimic``
+        of a detector's; ``auto`` is ``kl`` or ``mimic``; ``none``: labels alone, as the largest.
     distill_boxes
         Distance of boxes: ``ciou`` or ``l1``.
     distill_rows
@@ -263,7 +283,8 @@ class BigNAS(SPOS):
     weight_decay
         In place of the evaluator's. Batch norms and biases have none in any case.
     lr_floor
-        The learning rate decays exponentially to that share of itself, and stays there; 1: constant.
+        From half of the training on the learning rate decays exponentially to that share of itself, where it stays for
+        the last tenth; 1: constant.
     clip, clip_by
         Gradients are clipped to this ``norm`` or ``value``.
     cost

@@ -106,7 +106,7 @@ class SPOS(OneShot):
             rate = Journal(self.ratings, fingerprint(self.supernet.state_dict())).remembering(rate)
         self.rated = evolve(self.choices, rate, self.budget, self.evolution)
         module.best = max(self.rated, key=lambda pair: pair[1])[0]
-        self.calibrate(module.best)
+        module.activate(module.best)
 
     def _agreed(self, arch: Arch) -> float:
         """The rating's mean over all processes."""
@@ -133,9 +133,13 @@ class SPOS(OneShot):
     def minus_loss(self, arch: Arch) -> float:
         """Minus the mean loss of `arch`, cut out of the supernet as it is, on the validation data."""
         module: Any = self.oneshot_module
+        as_trained = {name: buffer.clone() for name, buffer in self.supernet.named_buffers()}
         self.calibrate(arch)
         self.supernet.eval()
-        return -float(torch.stack([module.quiet_loss(batch) for batch in _batches(self.loaders[1]())]).mean())
+        loss = torch.stack([module.quiet_loss(batch) for batch in _batches(self.loaders[1]())]).mean()
+        for name, buffer in self.supernet.named_buffers():
+            buffer.copy_(as_trained[name])
+        return -float(loss)
 
 
 def _batches(loader: Any, count: int | None = None) -> Iterator[Any]:

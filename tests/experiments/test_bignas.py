@@ -18,6 +18,7 @@ from data import Batch
 from experiments.callbacks import LastCheckpoint
 from experiments.distillation import SoftLabels
 from experiments.evaluator import Classification, DataLoader, Detection
+from experiments.samplers import Uniform
 from experiments.strategies import BigNAS
 from models import Classifier, InputError, Model
 from tests.experiments.strategies_toys import Data, differences, images, run, trainer
@@ -267,18 +268,23 @@ def test_best_up_trains_the_subnet_of_least_loss(train, monkeypatch):
     assert len(set(losses)) > 1
 
 
-def test_looking_at_candidates_leaves_no_trace_in_the_statistics(train):
-    one = train(subnets=("max",), sampler="uniform", evaluator={"num": 4})
-    strategy = train(subnets=("random",), sampler="best_up:4:1", evaluator={"num": 4, "sgd": 0.0})
-    arch = strategy.settings["sampler"].candidates(0)
-    assert len({str(a) for a in arch}) > 1
-    means = {k: v for k, v in strategy.supernet.state_dict().items() if "running_mean" in k}
-    # The widest channels belong to one of the candidates only; where it was not trained they are untouched.
-    assert means
-    assert one is not strategy
-    for m in strategy.supernet.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            assert m.momentum == 0.03
+def test_looking_at_candidates_leaves_no_trace_in_the_statistics(train, monkeypatch):
+    watch = Watch(monkeypatch)
+    strategy = train(subnets=("random",), sampler="best_up:4:1", evaluator={"num": 4})
+    candidates = strategy.settings["sampler"].candidates(0)
+    assert len({str(a) for a in candidates}) > 1
+    (trained,) = watch.seen
+    (picked,) = [a for a in candidates if indices(CFG, a) == trained]
+
+    class Picked(Uniform):
+        def draw(self, rng, number):
+            return dict(picked)
+
+    alone = train(subnets=("random",), sampler=Picked, evaluator={"num": 4})
+    state = alone.supernet.state_dict()
+    differ = [k for k, v in strategy.supernet.state_dict().items() if not torch.equal(v, state[k])]
+    assert not [k for k in differ if "num_batches_tracked" not in k]
+    assert {m.momentum for m in strategy.supernet.modules() if isinstance(m, nn.BatchNorm2d)} == {0.03}
 
 
 def test_weight_decay_is_kept_from_norms_and_biases(train):
@@ -299,11 +305,11 @@ def test_learning_rate_decays_to_a_floor_and_stays(train, monkeypatch):
         "experiments.strategies.bignas.BigNASModule.on_before_optimizer_step",
         lambda self, optimizer: rates.append(optimizer.param_groups[0]["lr"]),
     )
-    train(evaluator={"epochs": 6, "sgd": 0.1, "num": 4})
-    assert rates[0] == pytest.approx(0.1)
-    assert rates[4:] == pytest.approx([0.005, 0.005])
-    ratios = [b / a for a, b in itertools.pairwise(rates[:5])]
-    assert ratios == pytest.approx([0.05 ** (1 / 4)] * 4), "exponential until then"
+    train(evaluator={"epochs": 20, "sgd": 0.1, "num": 4})
+    assert rates[:11] == pytest.approx([0.1] * 11)
+    assert rates[18:] == pytest.approx([0.005, 0.005])
+    ratios = [b / a for a, b in itertools.pairwise(rates[10:19])]
+    assert ratios == pytest.approx([0.05 ** (1 / 8)] * 8), "exponential between"
 
 
 @pytest.mark.parametrize("by", ["norm", "value"])
@@ -326,21 +332,19 @@ def test_gradients_are_clipped(by, train, monkeypatch):
 
 @pytest.mark.parametrize("distill", ["kl", "none"])
 def test_only_the_largest_is_regularised(distill, train, monkeypatch):
-    from experiments.regularize import Regularization
+    rates = []
+    forward = NASBACKBONE.forward
 
-    states = []
-    switch = Regularization.on
+    def watched(network, x):
+        paths = max(m.drop_prob for m in network.modules() if hasattr(m, "drop_prob"))
+        before = torch.get_rng_state()
+        out = forward(network, x)
+        rates.append((paths, not torch.equal(before, torch.get_rng_state())))
+        return out
 
-    def watched(self):
-        states.append(len(watch.seen))
-        return switch(self)
-
-    watch = Watch(monkeypatch)
-    monkeypatch.setattr(Regularization, "on", watched)
-    strategy = train(dropout=0.5, drop_path=0.5, distill=distill)
-    assert states == [0, 4], "before the first of four forwards"
-    rates = {m.drop_prob for m in strategy.supernet.modules() if hasattr(m, "drop_prob")}
-    assert rates == {0.0}
+    monkeypatch.setattr(NASBACKBONE, "forward", watched)
+    train(dropout=0.5, drop_path=0.5, distill=distill, evaluator={"num": 4})
+    assert rates == [(0.5, True), (0.0, False), (0.0, False), (0.0, False)], "and nothing is drawn for the others"
 
 
 def test_residual_branches_begin_at_zero(cost):
@@ -398,6 +402,7 @@ def test_processes_train_the_same_subnets(tmp_path):
 import random, sys, torch
 sys.path[:0] = [{str(ROOT)!r}]
 from spaces import NASBACKBONE, CostModel, Space
+from experiments.samplers import Uniform
 from experiments.strategies import BigNAS
 from tests.experiments.test_bignas import CFG, classification, run
 seen = []
@@ -441,6 +446,26 @@ torch.save((seen, {{k: v.detach() for k, v in state.items()}}), {str(tmp_path)!r
 def test_bad_input(settings, message, train):
     with pytest.raises(InputError, match=message):
         train(**settings)
+
+
+def test_rows_of_several_maps_are_not_distilled(train):
+    concat = [[2, 2], 1, "Concat", [1]]
+    head = [concat, [-1, 1, "Conv", [16, 1]], [[-1], 1, "Detect", ["nc", "anchors"]]]
+    with pytest.raises(InputError, match="--distill-rows 3: Concat gives several maps"):
+        train({**DETECTOR, "head": head}, distill_rows=[3])
+
+
+def test_a_teacher_sees_the_side_of_its_students(train, monkeypatch):
+    watch, sides = Watch(monkeypatch), []
+    teacher = Classifier({"nc": 3, "backbone": [[-1, 1, "Conv", [8, 3, 2]]]})
+    teacher.register_forward_hook(lambda _, given, __: sides.append(given[0].shape[-1]))
+    train(ROUND, teacher=teacher, subnets=("max", "random", "random", "min"), evaluator={"num": 16})
+    expected = []
+    for step in range(4):
+        own = watch.seen[4 * step : 4 * step + 4]
+        expected += dict.fromkeys([(8, 16)[active["resolution"]] for active in own[1:]])
+    assert len(set(expected)) == 2
+    assert sides == expected
 
 
 def test_detectors_are_not_for_kl(train):

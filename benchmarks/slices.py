@@ -1,0 +1,54 @@
+"""Slices of a supernet beside the same networks trained alone: ``python -m benchmarks.slices --supernet RUN``.
+
+Alone means from scratch, by the search's own optimiser, on its images and for as many steps; a step of the supernet is one
+of several subnets. Batch norm statistics are taken anew on training images for either.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from importlib.metadata import version
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--supernet", required=True, metavar="RUN", help="run of oneshot_nas.py --strategy bignas")
+    add("--arch", nargs="+", default=["max", "upstream", "min"], help="max, min, upstream, or arch JSONs")
+    add("--seed", type=int, default=0, help="of the weights that networks begin with alone")
+    args = parser.parse_args()
+
+    from spaces import nni_compat  # isort: skip  # noqa: F401
+
+    import pytorch_lightning as pl
+
+    from experiments.resize import resolution_of
+    from experiments.run_folder import RunFolder
+    from experiments.subnets import cut_out, open_supernet, read_archs
+    from models import count_flops, count_params
+
+    supernet, task = open_supernet(args.supernet)
+    _, saved = RunFolder.resume(args.supernet)
+    archs = read_archs(args.arch, supernet.space, saved["imgsz"])
+    print(
+        f"{saved['cfg']} on {saved['data']}, {saved['imgsz']} pixels, {saved['epochs']} epochs of {task.num_batches} "
+        f"batches of {saved['batch']}; torch {version('torch')}, {platform.processor() or platform.machine()}\n"
+    )
+    print("| arch | parameters | MFLOPs | slice as trained | slice, calibrated | trained alone | seconds alone |")
+    print("|---|---|---|---|---|---|---|")
+    for name, arch in archs.items():
+        network = cut_out(supernet, task, arch)
+        flops = count_flops(network, resolution_of(network, saved["imgsz"]), network.config.ch)
+        slices = [task.measure(network, calibrated=calibrated) for calibrated in (False, True)]
+        pl.seed_everything(args.seed, verbose=False)
+        began = time.perf_counter()
+        alone = task.train(task.network(network.config.raw), saved["epochs"], [])
+        took = time.perf_counter() - began
+        figures = " | ".join(f"{metric:.4f}" for metric in (*slices, alone))
+        print(f"| {name} | {count_params(network):,} | {flops / 1e6:.1f} | {figures} | {took:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
