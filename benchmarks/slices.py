@@ -1,7 +1,7 @@
 """Slices of a supernet beside the same networks trained alone: ``python -m benchmarks.slices --supernet RUN``.
 
-Alone means from scratch, by the search's own optimiser, on its images and for as many steps; a step of the supernet is one
-of several subnets. Batch norm statistics are taken anew on training images for either.
+Alone means from scratch, by the search's own optimiser, on its images and for as many steps; a step of the supernet is
+one of several subnets. Batch norm statistics are taken anew on training images for either.
 """
 
 from __future__ import annotations
