@@ -40,7 +40,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--task", default="classify", choices=["classify", "detect"], help="the classification proxy, or detection")
     add("--cfg", default="models/yolov5n_nas.yaml", help="YAML of the search space")
     add("--space", metavar="POLICY", help="lay choices over a plain --cfg: elastic, or a policy's YAML")
-    add("--detector", help="YAML that gives neck, head and classes; --cfg's own head where it has one")
+    add(
+        "--detector",
+        help="YAML that gives neck, head and classes (default: --cfg's own; without any, a classifier)",
+    )
     add(
         "--data",
         help="classify: digits (default), fashion-mnist, cifar10, imagenette, tinyimagenet, or a folder; "
@@ -63,7 +66,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     group = parser.add_argument_group("bignas")
     add = group.add_argument
     add("--subnets", default="max,random,random,min", help="subnets of a step")
-    add("--sampler", default="uniform", help="of the random ones, see docs/elastic.md")
+    add("--sampler", default="uniform", help="of the random ones, see docs/supernets.md")
     add("--distill", default="auto", help="what the others learn from the largest: kl, alpha, mimic or none")
     add("--distill-rows", type=int, nargs="*", default=[], metavar="ROW", help="rows whose features are distilled too")
     add("--teacher", metavar="FILE", help="a detector.pt, or a run's folder, to learn from in place of the largest")

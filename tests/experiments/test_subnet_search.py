@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,10 +17,11 @@ import yaml
 
 import search_subnets as script
 from experiments import subnet_search
+from experiments.cli import run_script
 from experiments.costs import PROVIDERS, providers_of
 from experiments.run_folder import RunFolder
 from experiments.search_tasks import SEARCH_TASKS
-from experiments.searchers import SEARCHERS, Objective, Search
+from experiments.searchers import SEARCHERS, Objective, Search, open_storage
 from experiments.strategies.spos import SPOS
 from experiments.subnet_report import Pick, verdict
 from experiments.subnet_search import Options, SubnetSearch, evaluate
@@ -214,6 +216,43 @@ class TestRun:
         assert [r["trial"] for r in rows] == ["0", "1", "2", "3"]
         assert len({r["arch"] for r in rows}) == 4
         assert all(r["accuracy"] for r in rows)
+        study = open_storage(f"sqlite:///{run.path / 'study.db'}").get_all_studies()[0]
+        trials = open_storage(f"sqlite:///{run.path / 'study.db'}").get_all_trials(study._study_id)
+        workers = {t.user_attrs["worker"][1] for t in trials if "record" in t.user_attrs}
+        assert workers, "and it was others that evaluated"
+        assert os.getpid() not in workers
+
+    def test_workers_do_not_measure_beside_each_other(self, supernet, tmp_path, rated):
+        costs = tmp_path / "costs.yaml"
+        costs.write_text("costs: {latency: {provider: torch}}")
+        options = replace(OPTIONS, supernet=supernet("classify"), costs=str(costs), objectives=["metric", "latency"])
+        with pytest.raises(InputError, match="--workers 2: latency is measured on this machine"):
+            subnet_search.search_subnets(replace(options, workers=2), RunFolder(tmp_path, "run"))
+        subnet_search.search_subnets(replace(options, trials=2, baseline=False), RunFolder(tmp_path, "run"))
+        assert all(0 < float(r["latency"]) < 1000 for r in table(RunFolder(tmp_path, "run", exist_ok=True)))
+        costs.write_text("costs: {latency: {provider: torch, hw_config: {threads: 2}}}")
+        again = RunFolder(tmp_path, "run", exist_ok=True)
+        with pytest.raises(InputError, match="another setting: costs"):
+            subnet_search.search_subnets(replace(options, trials=3, baseline=False), again)
+
+    def test_a_predictor_is_told_of_and_used(self, supernet, tmp_path, rated, capsys):
+        options = replace(OPTIONS, supernet=supernet("classify"), searcher="random", predictor="mlp", trials=60)
+        subnet_search.search_subnets(replace(options, baseline=False), RunFolder(tmp_path, "run"))
+        assert "predictor  after 50 archs: rank correlation" in capsys.readouterr().out
+        with pytest.raises(InputError, match="--predictor mlp: grid proposes one arch at a time"):
+            subnet_search.search_subnets(replace(options, searcher="grid"), RunFolder(tmp_path, "other"))
+
+    def test_where_nothing_succeeds_it_says_so(self, supernet, tmp_path, monkeypatch):
+        class Rating(subnet_search.Rating):
+            def __call__(self, arch):
+                return float("nan")
+
+        monkeypatch.setattr(subnet_search, "Rating", Rating)
+        run = RunFolder(tmp_path, "run")
+        options = replace(OPTIONS, supernet=supernet("classify"), trials=3, baseline=False, pick="knee")
+        with pytest.raises(InputError, match="none of the evaluations succeeded"):
+            subnet_search.search_subnets(options, run)
+        assert {r["error"] for r in table(run)} == {"ValueError: accuracy is nan"}
 
 
 class TestEvaluate:
@@ -284,6 +323,10 @@ class TestPick:
     def test_chooses(self, text, index):
         assert Pick.read(text).choose(self.rows, self.losses, "accuracy") is self.rows[index]
 
+    def test_of_two_as_good_the_cheaper_one(self):
+        rows = [{"accuracy": 0.8, "flops": 3e9}, {"accuracy": 0.8, "flops": 1e9}]
+        assert Pick.read("flops<=4G").choose(rows, np.array([[-0.8, 3e9], [-0.8, 1e9]]), "accuracy") is rows[1]
+
     def test_nothing_within_says_what_the_least_is(self):
         with pytest.raises(InputError, match="least flops is 1G"):
             Pick.read("flops<=500M").choose(self.rows, self.losses, "accuracy")
@@ -310,14 +353,20 @@ def test_the_scripts_searchers_are_the_catalogues():
 
 
 class TestScript:
-    def test_ctrl_c_and_resume(self, supernet, tmp_path):
-        """A process of its own, killed in the middle: nothing that it told is lost."""
+    @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+    def test_stopped_and_resumed(self, supernet, tmp_path, how):
+        """A process of its own, stopped in the middle: nothing that it told is lost."""
         command = [sys.executable, "-u", str(ROOT / "search_subnets.py")]
         new = ["--supernet", supernet("classify"), "--trials", "40", "--searcher", "random", "--cost-imgsz", "64"]
-        with subprocess.Popen([*command, *new], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        pipe = subprocess.PIPE
+        with subprocess.Popen([*command, *new], cwd=tmp_path, stdout=pipe, stderr=pipe, text=True) as process:
             line = process.stdout.readline()
-            process.send_signal(signal.SIGKILL)
+            process.send_signal(how)
+            err = process.communicate(timeout=120)[1]
         assert line.startswith("search  25 archs rated")
+        if how == signal.SIGINT:
+            assert process.returncode == 130
+            assert err.strip() == "interrupted: go on with --resume runs/search_subnets/exp"
         resume = ["--resume", "runs/search_subnets/exp", "--trials", "28", "--pick", "knee"]
         done = subprocess.run([*command, *resume], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -325,6 +374,28 @@ class TestScript:
         assert [r["trial"] for r in rows] == [str(i) for i in range(28)]
         assert len({r["arch"] for r in rows}) == 28
         assert "picked trial" in done.stdout
+
+    def test_sample_accuracy(self, supernet, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        new = ["--supernet", supernet("classify"), "--seed", "3", "--sample-accuracy", "3", "--samples", "10"]
+        assert run_script(script.main, script.parse(new)) == 0
+        run = tmp_path / "runs/search_subnets/exp"
+        assert json.loads((run / "edf.json").read_text())["subsets"]["exp"]["archs"] == 3
+        again = ["--resume", str(run), "--sample-accuracy", "5", "--samples", "10"]
+        assert run_script(script.main, script.parse(again)) == 0, capsys.readouterr().err
+        rows = table(RunFolder(run.parent, run.name, exist_ok=True))
+        assert [(r["searcher"], r["seed"]) for r in rows] == [("random", "3")] * 5
+
+    def test_sample_cost_of_a_supernet_is_that_of_its_search(self, supernet, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        folder = supernet("detect")
+        assert run_script(script.main, script.parse(["--supernet", folder, "--sample-cost", "50"])) == 0
+        job = SubnetSearch(replace(OPTIONS, supernet=folder, baseline=False), RunFolder(tmp_path, "run"))
+        costs = json.loads((tmp_path / "runs/search_subnets/exp/costs.json").read_text())
+        assert costs["upstream"]["params"] == job.domain.providers["params"]([job.space.upstream()])[0]
+        plain = ["--cfg", str(ROOT / "models/yolov5n.yaml"), "--sample-cost", "5"]
+        assert run_script(script.main, script.parse(plain)) == 2
+        assert "has no choices" in capsys.readouterr().err
 
     @pytest.mark.parametrize("args", [[], ["--sample-cost", "5"], ["--sample-cost", "5", "--edf", "x", "--cfg", CFG]])
     def test_what_is_missing(self, args, capsys):
