@@ -27,8 +27,10 @@ def main() -> None:
     from experiments.resize import resolution_of
     from experiments.run_folder import RunFolder
     from experiments.subnets import cut_out, open_supernet, read_archs
+    from experiments.trainer import quiet_lightning
     from models import count_flops, count_params
 
+    quiet_lightning()
     supernet, task = open_supernet(args.supernet)
     _, saved = RunFolder.resume(args.supernet)
     archs = read_archs(args.arch, supernet.space, saved["imgsz"])
