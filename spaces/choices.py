@@ -5,6 +5,7 @@
 | ``{choice: [a, b, c]}`` | one of these |
 | ``{range: [min, max, step]}`` | min, min + step … max, inclusive |
 | ``{table: {1: 4, 2: 6}, by: LABEL}`` | follows another choice, no freedom of its own (CompOFA's coupling) |
+| ``plain: a`` | which of them the plain network has that the space was made of; else it is the first |
 | ``label: NAME`` | names the decision; equal labels are one decision. Default ``row{i}.{arg}`` |
 """
 
@@ -28,6 +29,8 @@ class Decision:
     ----------
     default
         What an arch without the label means, if it may lack it.
+    plain
+        What the plain network has that the space was made of.
     names
         What people read in place of each value, where it does not say enough by itself.
     """
@@ -36,6 +39,7 @@ class Decision:
     values: tuple[Any, ...]
     default: Any = _MISSING
     names: tuple[str, ...] = ()
+    plain: Any = _MISSING
 
     def name(self, value: Any) -> str:
         """What people read in place of `value`."""
@@ -44,6 +48,13 @@ class Decision:
     @property
     def has_default(self) -> bool:
         return self.default is not _MISSING
+
+    @property
+    def upstream(self) -> Any:
+        """`plain`, where it is known; else the default, else the first value."""
+        if self.plain is not _MISSING:
+            return self.plain
+        return self.default if self.has_default else self.values[0]
 
     def match(self, value: Any) -> Any:
         """The decision's own value that `value` stands for (``"1"`` is 1); `InputError` if there is none."""
@@ -76,7 +87,7 @@ def read_choice(mapping: Mapping[str, Any], default_label: str) -> Decision | Fo
     """Read a choice mapping; `InputError` says what is wrong with it, without the place, which the caller knows."""
     kinds = [k for k in ("choice", "range", "table") if k in mapping]
     allowed = {"table": {"table", "by"}}.get(kinds[0], {kinds[0], "label"})
-    if len(kinds) != 1 or set(mapping) - allowed:
+    if len(kinds) != 1 or set(mapping) - allowed - ({"plain"} if "label" in allowed else set()):
         raise InputError(f"a choice has the keys {' and '.join(sorted(allowed))}, got {', '.join(map(str, mapping))}")
     if kinds[0] == "table":
         table, by = mapping["table"], mapping.get("by")
@@ -91,7 +102,11 @@ def read_choice(mapping: Mapping[str, Any], default_label: str) -> Decision | Fo
         raise InputError(f"a choice is a list of one or more values, got {values!r}")
     if len(set(map(str, values))) != len(values) or len(set(values)) != len(values):
         raise InputError(f"a choice names a value twice: {values!r}")
-    return Decision(label, tuple(values))
+    if "plain" not in mapping:
+        return Decision(label, tuple(values))
+    if mapping["plain"] not in values:
+        raise InputError(f"plain is {mapping['plain']!r}, which is none of {values!r}")
+    return Decision(label, tuple(values), plain=mapping["plain"])
 
 
 def _steps(bounds: Any) -> list[Any]:

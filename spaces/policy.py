@@ -34,6 +34,8 @@ from typing import Any
 from models.errors import InputError
 from models.grammar import Config, Row, is_choice, load_yaml, read_config
 
+from .choices import Decision, read_choice
+
 POLICIES = Path(__file__).parent / "policies"
 WAYS = ("scale", "add", "of", "choice", "range")
 _PLACE = ("modules", "section", "rows")
@@ -156,6 +158,11 @@ def _tie(written: list[Any], source: list[Any], row: Row) -> bool:
     return True
 
 
+def _all_of(choice: Mapping[str, Any]) -> tuple[Any, ...]:
+    decision = read_choice(choice, "")
+    return decision.values if isinstance(decision, Decision) else ()
+
+
 def _open(written: list[Any], arg: str, way: Mapping[str, Any], row: Row, config: Config) -> bool:
     """Make an argument of a row, as written in the YAML, a choice. Returns whether there is anything to choose."""
     if arg == "number":
@@ -171,7 +178,9 @@ def _open(written: list[Any], arg: str, way: Mapping[str, Any], row: Row, config
     values = _values(value, way, row, config)
     if values is None or (isinstance(values, list) and len(values) < 2):
         return False
-    choice = {"range": values["range"]} if isinstance(values, dict) else {"choice": values}
+    choice: dict[str, Any] = {"range": values["range"]} if isinstance(values, dict) else {"choice": values}
+    if value in _all_of(choice):
+        choice["plain"] = value
     if isinstance(holder, list) and key >= len(holder):
         # Not written so far: by name, in the mapping that closes the arguments.
         args = written[3]

@@ -77,6 +77,11 @@ class Space:
                 f"{self.config.file}: {where}: label '{decision.label}' has the values {list(decision.values)}, "
                 f"but elsewhere {list(known.values)}: equal labels are one decision"
             )
+        if known.upstream != decision.upstream:
+            raise InputError(
+                f"{self.config.file}: {where}: label '{decision.label}' has the plain value {decision.upstream!r}, "
+                f"but elsewhere {known.upstream!r}: equal labels are one decision"
+            )
 
     @property
     def is_classifier(self) -> bool:
@@ -88,8 +93,8 @@ class Space:
         return math.prod(len(d.values) for d in self.decisions.values())
 
     def upstream(self) -> Arch:
-        """The arch of the network as upstream builds it; where a choice has no such value, its first."""
-        return {k: d.default if d.has_default else d.values[0] for k, d in self.decisions.items()}
+        """The arch of the plain network; where a choice does not say which of its values that has, its first."""
+        return {k: d.upstream for k, d in self.decisions.items()}
 
     def sample(self, rng: random.Random) -> Arch:
         """An arch drawn uniformly."""
