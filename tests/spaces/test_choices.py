@@ -1,6 +1,8 @@
 import pytest
 from refusal import refused
 
+from models import InputError, Model, count_params, read_config
+from spaces import Space
 from spaces.choices import Decision, Follow, read_choice
 
 
@@ -66,6 +68,8 @@ def test_what_does_not_match_names_label_and_values(given):
         ({"choice": 3}, "one or more values"),
         ({"choice": [[1], [2]]}, "one or more values"),
         ({"choice": [1, 1]}, "a value twice"),
+        ({"choice": [1, 2], "plain": 3}, "plain is 3, which is none of [1, 2]"),
+        ({"table": {1: 2}, "by": "x", "plain": 1}, "a choice has the keys"),
         ({"choice": [8, 8.0]}, "a value twice"),
         ({"choice": [1, "1"]}, "a value twice"),
         ({"choice": [1], "range": [1, 2, 1]}, "a choice has the keys"),
@@ -87,3 +91,21 @@ def test_what_does_not_match_names_label_and_values(given):
 def test_wrong_choice(mapping, part):
     with refused(part):
         read_choice(mapping, "x")
+
+
+@pytest.mark.parametrize("name", ["yolov5n", "yolov5s"])
+def test_plain_yolov5_is_the_upstream_arch_of_its_elastic_space(name):
+    space = Space(f"{name}_bignas.yaml")
+    mine, theirs = read_config(space.freeze(space.upstream())), read_config(f"{name}.yaml")
+    for a, b in zip(mine.rows, theirs.rows, strict=True):
+        assert (a.source, a.number, a.module) == (b.source, b.number, b.module)
+        assert list(a.args[: len(b.args)]) == list(b.args)
+    assert count_params(Model(mine)) == count_params(Model(theirs))
+
+
+def test_equal_labels_have_one_plain_value():
+    row = [-1, 1, "Conv", [{"choice": [8, 16], "label": "w", "plain": 16}]]
+    assert Space({"backbone": [row, row]}).upstream() == {"w": 16}
+    other = [-1, 1, "Conv", [{"choice": [8, 16], "label": "w"}]]
+    with pytest.raises(InputError, match="label 'w' has the plain value 8, but elsewhere 16"):
+        Space({"backbone": [row, other]})

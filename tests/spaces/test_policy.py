@@ -22,6 +22,13 @@ def rows(raw):
     return raw["backbone"] + raw.get("head", [])
 
 
+def bare(part):
+    """Without what is said of the plain network."""
+    if isinstance(part, dict):
+        return {k: bare(v) for k, v in part.items() if k != "plain"}
+    return [bare(v) for v in part] if isinstance(part, list) else part
+
+
 def one(row, rule, **keys):
     """What a rule makes of a row."""
     rule = {"modules": [row[2]], "rows": [1, 1], **rule}
@@ -44,6 +51,7 @@ def test_elastic_policy_holds_the_plain_network(path):
             arch[label] = decision.match(written.args[int(where)])
         else:
             arch[label] = decision.match({"e": 0.5}[where])
+    assert space.upstream() == arch
     frozen = read_config(space.freeze(arch))
     for mine, theirs in zip(frozen.rows, config.rows, strict=True):
         assert (mine.source, mine.number, mine.module) == (theirs.source, theirs.number, theirs.module)
@@ -71,7 +79,8 @@ def test_width_that_cannot_be_shared_stays():
     written = [-1, 1, "Bottleneck", [64]]
     with refused("no rule fits any row"):
         one(written, {"c2": WIDTHS})
-    assert one([-1, 1, "Bottleneck", [64, False]], {"c2": WIDTHS})[3] == [{"choice": [32, 64]}, False]
+    opened = one([-1, 1, "Bottleneck", [64, False]], {"c2": WIDTHS})
+    assert opened[3] == [{"choice": [32, 64], "plain": 64}, False]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +100,7 @@ def test_widths(keys, scale, expected):
         with refused("no choice is made"):
             one(row, {"c2": {"scale": scale}}, **keys)
     else:
-        assert one(row, {"c2": {"scale": scale}}, **keys)[3] == [{"choice": expected}]
+        assert one(row, {"c2": {"scale": scale}}, **keys)[3] == [{"choice": expected, "plain": 64}]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +132,7 @@ def test_depths(number, multiple, add, built):
 )
 def test_arguments_by_name(row, rule, expected):
     opened = one(row, rule)
-    assert opened[3] == expected
+    assert bare(opened[3]) == expected
     Space(cfg(opened)).sample(__import__("random").Random(0))
 
 
@@ -149,7 +158,7 @@ def test_later_rules_take_the_place_of_earlier_ones():
 def test_policy_from_a_file(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("rules:\n  - modules: [Conv]\n    c2: {scale: [1, 2]}\n")
-    assert apply_policy(cfg(), path)["backbone"][0][3][0] == {"choice": [64, 128]}
+    assert apply_policy(cfg(), path)["backbone"][0][3][0] == {"choice": [64, 128], "plain": 64}
 
 
 # Refusals.
