@@ -27,7 +27,7 @@ def parameter_groups(network: nn.Module) -> dict[str, list[nn.Parameter]]:
             if id(parameter) in seen or not parameter.requires_grad:
                 continue
             seen.add(id(parameter))
-            kind = "bias" if name.endswith("bias") else "norm" if isinstance(module, _NORMS) else "weight"
+            kind = "bias" if name == "bias" else "norm" if isinstance(module, _NORMS) else "weight"
             groups[kind].append(parameter)
     return groups
 

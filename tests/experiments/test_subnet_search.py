@@ -5,8 +5,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-import search_subnets as script
+import search_subnets
 from experiments import subnet_search
 from experiments.cli import run_script
 from experiments.costs import PROVIDERS, providers_of
@@ -349,58 +347,61 @@ def test_a_cost_of_no_name_is_refused():
 
 
 def test_the_scripts_searchers_are_the_catalogues():
-    assert list(SEARCHERS) == script.SEARCHERS
+    assert list(SEARCHERS) == search_subnets.SEARCHERS
 
 
 class TestScript:
     @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-    def test_stopped_and_resumed(self, supernet, tmp_path, how):
+    def test_stopped_and_resumed(self, supernet, tmp_path, script, how):
         """A process of its own, stopped in the middle: nothing that it told is lost."""
-        command = [sys.executable, "-u", str(ROOT / "search_subnets.py")]
+
+        class SearchSubnets(script):
+            name = "search_subnets.py"
+
+        searching = SearchSubnets(tmp_path)
         new = ["--supernet", supernet("classify"), "--trials", "40", "--searcher", "random", "--cost-imgsz", "64"]
-        pipe = subprocess.PIPE
-        with subprocess.Popen([*command, *new], cwd=tmp_path, stdout=pipe, stderr=pipe, text=True) as process:
-            line = process.stdout.readline()
-            process.send_signal(how)
-            err = process.communicate(timeout=120)[1]
+        process = searching.start(*new)
+        line = process.stdout.readline()
+        process.send_signal(how)
+        err = process.communicate(timeout=120)[1]
         assert line.startswith("search  25 archs rated")
         if how == signal.SIGINT:
             assert process.returncode == 130
             assert err.strip() == "interrupted: go on with --resume runs/search_subnets/exp"
         resume = ["--resume", "runs/search_subnets/exp", "--trials", "28", "--pick", "knee"]
-        done = subprocess.run([*command, *resume], cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        code, out, err = searching.run(*resume)
+        assert code == 0, err
         rows = table(RunFolder(tmp_path / "runs/search_subnets", "exp", exist_ok=True))
         assert [r["trial"] for r in rows] == [str(i) for i in range(28)]
         assert len({r["arch"] for r in rows}) == 28
-        assert "picked trial" in done.stdout
+        assert "picked trial" in out
 
     def test_sample_accuracy(self, supernet, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         new = ["--supernet", supernet("classify"), "--seed", "3", "--sample-accuracy", "3", "--samples", "10"]
-        assert run_script(script.main, script.parse(new)) == 0
+        assert run_script(search_subnets.main, search_subnets.parse(new)) == 0
         run = tmp_path / "runs/search_subnets/exp"
         assert json.loads((run / "edf.json").read_text())["subsets"]["exp"]["archs"] == 3
         again = ["--resume", str(run), "--sample-accuracy", "5", "--samples", "10"]
-        assert run_script(script.main, script.parse(again)) == 0, capsys.readouterr().err
+        assert run_script(search_subnets.main, search_subnets.parse(again)) == 0, capsys.readouterr().err
         rows = table(RunFolder(run.parent, run.name, exist_ok=True))
         assert [(r["searcher"], r["seed"]) for r in rows] == [("random", "3")] * 5
 
     def test_sample_cost_of_a_supernet_is_that_of_its_search(self, supernet, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         folder = supernet("detect")
-        assert run_script(script.main, script.parse(["--supernet", folder, "--sample-cost", "50"])) == 0
+        assert run_script(search_subnets.main, search_subnets.parse(["--supernet", folder, "--sample-cost", "50"])) == 0
         job = SubnetSearch(replace(OPTIONS, supernet=folder, baseline=False), RunFolder(tmp_path, "run"))
         costs = json.loads((tmp_path / "runs/search_subnets/exp/costs.json").read_text())
         assert costs["upstream"]["params"] == job.domain.providers["params"]([job.space.upstream()])[0]
         plain = ["--cfg", str(ROOT / "models/yolov5n.yaml"), "--sample-cost", "5"]
-        assert run_script(script.main, script.parse(plain)) == 2
+        assert run_script(search_subnets.main, search_subnets.parse(plain)) == 2
         assert "has no choices" in capsys.readouterr().err
 
     @pytest.mark.parametrize("args", [[], ["--sample-cost", "5"], ["--sample-cost", "5", "--edf", "x", "--cfg", CFG]])
     def test_what_is_missing(self, args, capsys):
         with pytest.raises(SystemExit):
-            script.parse(args)
+            search_subnets.parse(args)
         assert "error:" in capsys.readouterr().err
 
 
