@@ -1,6 +1,5 @@
 """Small detection sets and a small detector, to be trained in seconds."""
 
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -66,11 +65,6 @@ def digits(tmp_path_factory):
     )
 
 
-def _hear_ctrl_c():
-    """As from a terminal; a shell starts jobs in its background, such as a test run, with Ctrl-C ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 class Script:
     """A script in a folder, as a process of its own."""
 
@@ -80,10 +74,10 @@ class Script:
         self.cwd, self.always = cwd, [*map(str, always)]
 
     def start(self, *args):
-        command = [sys.executable, "-u", str(ROOT / self.name), *map(str, args)]
-        return subprocess.Popen(
-            command, cwd=self.cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_hear_ctrl_c
-        )
+        # As from a terminal: a shell starts jobs in its background, such as a test run, with Ctrl-C ignored. By env, since
+        # a preexec_fn forks, which gRPC, loaded by other tests, does not always survive.
+        command = ["env", "--default-signal=INT", sys.executable, "-u", str(ROOT / self.name), *map(str, args)]
+        return subprocess.Popen(command, cwd=self.cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def run(self, *args):
         """Exit status, stdout, stderr."""
