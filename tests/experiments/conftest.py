@@ -74,8 +74,8 @@ class Script:
         self.cwd, self.always = cwd, [*map(str, always)]
 
     def start(self, *args):
-        # As from a terminal: a shell starts jobs in its background, such as a test run, with Ctrl-C ignored. By env, since
-        # a preexec_fn forks, which gRPC, loaded by other tests, does not always survive.
+        # As from a terminal: a shell starts jobs in its background, such as a test run, with Ctrl-C ignored. By env,
+        # since a preexec_fn forks, which gRPC, loaded by other tests, does not always survive.
         command = ["env", "--default-signal=INT", sys.executable, "-u", str(ROOT / self.name), *map(str, args)]
         return subprocess.Popen(command, cwd=self.cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
