@@ -205,8 +205,7 @@ class MultiTrialStrategy(Strategy):
             raise self._error
 
     def _cleanup(self) -> None:
-        self.engine.unregister_model_event_callback(ModelEventType.FinalMetric, self._on_metric)
-        self.engine.unregister_model_event_callback(ModelEventType.TrainingEnd, self._on_end)
+        """Goes on to hear of trials: after Ctrl-C some end before the engine does, which takes them for heard of."""
 
     def wait_for_resource(self) -> bool:
         """Whether there is budget for another trial, once a worker is free; NNI's own sleeps a second each time."""
