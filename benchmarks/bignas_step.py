@@ -1,7 +1,8 @@
 """What a sandwich step costs, beside the same subnets as plain networks: ``python -m benchmarks.bignas_step``.
 
-After every step of the supernet the same subnets are cut out of it, and each makes a step of its own on the same batch:
-forward, detection loss, backward, AdamW. Memory is the peak of a process that only trains the one or the other.
+Beside every step of the supernet the same subnets are cut out of it, and each makes a step of its own on the same batch:
+forward, detection loss, backward, AdamW. Who comes first alternates: on subnets that are new to the process, the first
+has oneDNN make its kernels for their shapes, and the second finds them. Memory is the peak of a process that only trains the one or the other.
 """
 
 from __future__ import annotations
@@ -114,32 +115,46 @@ def plain(args: argparse.Namespace, raw: Any) -> tuple[Any, Any, Any]:
     return network, module.configure_optimizers(), module
 
 
-def measure_steps(args: argparse.Namespace, distill: str) -> list[tuple[float, float, float]]:
-    """Of an epoch with new subnets and of one with the same: medians of the sandwich step, of the sum of plain steps,
-    and of their ratio step by step.
+def measure_steps(args: argparse.Namespace, distill: str) -> dict[str, tuple[float, float, float]]:
+    """Medians of the sandwich step, of the sum of plain steps, and of their ratio step by step.
+
+    Of an epoch with new subnets, by who comes first, and of one with the same subnets again.
     """
     from spaces import slice_weights  # isort: skip
 
     import pytorch_lightning as pl
 
-    times: list[list[tuple[float, float]]] = [[], []]
+    times: dict[str, list[tuple[float, float]]] = {}
 
     class Beside(pl.Callback):
         def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
             self.archs = module.archs(batch, batch_idx)
+            if batch_idx % 2:
+                self.plain(module, batch)
             self.start = time.perf_counter()
 
         def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-            took, together = time.perf_counter() - self.start, 0.0
+            took = time.perf_counter() - self.start
+            if not batch_idx % 2:
+                self.plain(module, batch)
+            said = "known subnets"
+            if trainer.current_epoch == 0:
+                said = f"new subnets, {'the plain networks' if batch_idx % 2 else 'the supernet'} first"
+            if batch_idx >= WARMUP:
+                times.setdefault(said, []).append((took, self.together))
+
+        def plain(self, module: Any, batch: Any) -> None:
+            self.together = 0.0
             for arch in self.archs:
                 network, optimizer, own = plain(args, slice_weights(module.model, arch)[0])
-                together += plain_step(network, optimizer, own, batch)
-            if batch_idx >= WARMUP:
-                times[trainer.current_epoch].append((took, together))
+                self.together += plain_step(network, optimizer, own, batch)
 
     train(args, distill, WARMUP + args.steps, 2, [Beside()])
     median = statistics.median
-    return [(median(a for a, _ in t), median(b for _, b in t), median(a / b for a, b in t)) for t in times]
+    return {
+        said: (median(a for a, _ in t), median(b for _, b in t), median(a / b for a, b in t))
+        for said, t in times.items()
+    }
 
 
 def measure_setting(args: argparse.Namespace, count: int = 2000) -> dict[str, float]:
@@ -228,7 +243,7 @@ def main(args: argparse.Namespace) -> None:
     print("| | sandwich step | sum of plain steps | ratio |\n|---|---|---|---|")
     for distill, epochs in steps.items():
         said = "labels for all" if distill == "none" else "labels and distillation"
-        for when, (sandwich, together, share) in zip(("new subnets", "known subnets"), epochs, strict=True):
+        for when, (sandwich, together, share) in epochs.items():
             print(f"| {said}, {when} | {sandwich:.3f} s | {together:.3f} s | {share:.3f} |")
     print("\nPeak memory of training, beyond what the imports take:\n")
     print("| | largest network alone | supernet | ratio |\n|---|---|---|---|")

@@ -88,14 +88,17 @@ class AlphaDivergence:
         return values.sum(1), -(weight * log_q).sum(1)
 
 
+_LEAST_SEEN = 0.01
+
+
 class DetectionMimic:
     """A detector's logits after another's, at every anchor of every cell; both have the same head and image size.
 
     Objectness by binary cross entropy with the teacher's probability, the balance of levels being that of the
     detection loss. Classes by binary cross entropy, and boxes by 1 - CIoU or L1 (in cells), both weighed by the
-    teacher's objectness: where it sees nothing, it has nothing to say of what and where. Their means count as much as
-    the teacher is sure: boxes of one in its first steps are noise, and full weight on them holds all subnets back. So
-    this comes beside the labels' loss.
+    square of the teacher's objectness, and left out where that is below a ten thousandth: where it sees nothing, it has
+    nothing to say of what and where. Their means count as much as the teacher is sure: boxes of one in its first steps
+    are noise, and full weight on them holds all subnets back. So this comes beside the labels' loss.
 
     Parameters
     ----------
@@ -119,25 +122,25 @@ class DetectionMimic:
         for s, t, anchors, balance in zip(student, teacher, head.anchors, self.loss.balance, strict=True):
             s, t = s.float(), t.detach().float()
             seen = t[..., 4].sigmoid()
-            weight = seen**2
-            total = seen.sum().clamp_min(1)
             losses.append(gains.obj * balance * F.binary_cross_entropy_with_logits(s[..., 4], seen))
-            losses.append(gains.box * (self._boxes(s, t, anchors) * weight).sum() / total)
+            total = seen.sum().clamp_min(1)
+            places = (seen > _LEAST_SEEN).nonzero(as_tuple=True)
+            s, t, weight = s[places], t[places], seen[places] ** 2
+            losses.append(gains.box * (self._boxes(s, t, anchors[places[1]]) * weight).sum() / total)
             if head.nc > 1:
-                classes = F.binary_cross_entropy_with_logits(s[..., 5:], t[..., 5:].sigmoid(), reduction="none")
+                classes = F.binary_cross_entropy_with_logits(s[:, 5:], t[:, 5:].sigmoid(), reduction="none")
                 losses.append(gains.cls * (classes.mean(-1) * weight).sum() / total)
         return torch.stack(losses).sum() * len(student[0])
 
     def _boxes(self, student: Tensor, teacher: Tensor, anchors: Tensor) -> Tensor:
-        """(N, na, ny, nx), distances of boxes."""
-        anchors = anchors.view(1, -1, 1, 1, 2)
+        """(n,), distances of boxes, from logits (n, nc + 5) and anchors (n, 2)."""
         one, other = (
-            torch.cat((2 * p[..., :2] - 0.5, (2 * p[..., 2:]) ** 2 * anchors), -1)
-            for p in (student[..., :4].sigmoid(), teacher[..., :4].sigmoid())
+            torch.cat((2 * p[:, :2] - 0.5, (2 * p[:, 2:]) ** 2 * anchors), -1)
+            for p in (student[:, :4].sigmoid(), teacher[:, :4].sigmoid())
         )
         if self.boxes == "l1":
             return (one - other).abs().mean(-1)
-        return 1 - complete_iou(one.reshape(-1, 4), other.reshape(-1, 4)).view(one.shape[:-1])
+        return 1 - complete_iou(one, other)
 
 
 class FeatureMimic:

@@ -53,6 +53,8 @@ class SearchTask(Protocol):
         What a search leaves: ``detector``, or ``classifier`` where nothing gives a neck and a head.
     detector
         The detector whose neck and head the result gets; None where it is a classifier.
+    is_whole
+        Whether the networks that are searched are the results, not their backbones alone.
     num_batches
         Batches of the weights' training data in an epoch.
     """
@@ -60,6 +62,7 @@ class SearchTask(Protocol):
     metric: str
     result: str
     detector: Model | None
+    is_whole: bool
     num_batches: int
 
     def space(self) -> NASBACKBONE | NASDETECTOR:
@@ -111,7 +114,7 @@ def _head_of(space: Space, detector: str | None) -> Model | None:
     """The detector that gives neck and head, if any; built before the search, so that an error comes before it."""
     if detector is not None:
         return Model(detector)
-    if len(space.config.rows) == space.config.num_backbone:
+    if not space.config.has_head:
         return None
     return Model(read_config(space.freeze(space.upstream())))
 
@@ -140,7 +143,8 @@ class ClassifyTask:
     def __init__(self, options: Any, space: Space, accelerator: str) -> None:
         self.options, self.accelerator, self._config = options, accelerator, space.config
         self.detector = _head_of(space, options.detector)
-        self.result = "classifier" if self.detector is None else "detector"
+        self.is_whole = self.detector is None
+        self.result = "classifier" if self.is_whole else "detector"
         check_imgsz(options.imgsz, Classifier(space.freeze(space.upstream()), 2).imgsz_multiple)
         self.data = classification(options.data, options.imgsz, options.seed, options.data_root, space.config.ch)
         self.num_batches = len(self._loader(self.data.train))
@@ -222,7 +226,7 @@ class ClassifyTask:
 class DetectTask:
     """A whole detector on its own loss; the metric is COCO's mAP50-95 on the validation images."""
 
-    metric, result = "mAP50-95", "detector"
+    metric, result, is_whole = "mAP50-95", "detector", True
 
     def __init__(self, options: Any, space: Space, accelerator: str) -> None:
         self.options, self.accelerator, self._config = options, accelerator, space.config

@@ -46,7 +46,7 @@ def report_costs(args: Any) -> dict[str, Any]:
         space = model.space
     else:
         space = Space(cfg)
-        model = CostModel(space, args.cost_imgsz or 640, classifier=space.is_classifier)
+        model = CostModel(space, args.cost_imgsz or 640, classifier=space.config.is_classifier)
     if not space.decisions:
         raise InputError(f"{cfg}: has no choices, so there is one arch alone; right would be a space's YAML")
     sampled = sample_costs(model, args.sample_cost, args.seed, [parse_range(text) for text in args.range])

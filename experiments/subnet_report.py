@@ -203,9 +203,8 @@ def write_pick(job: SubnetSearch, results: Mapping[str, Any]) -> None:
     job.run.write_json("arch.json", row["arch"])
     network = job.task.calibrated(cut_out(job.supernet.cpu(), job.task, row["arch"]))
     side = resolution_of(network, job.trained["imgsz"])
-    handed_over = job.task.hand_over(network, path, row["arch"], is_slice=True)
-    same_task = type(handed_over) is type(network)
-    data, imgsz = (job.trained["data"], side) if same_task else ("path/to/data.yaml", job.imgsz)
+    job.task.hand_over(network, path, row["arch"], is_slice=True)
+    data, imgsz = (job.trained["data"], side) if job.task.is_whole else ("path/to/data.yaml", job.imgsz)
     weights = shlex.quote(str(path / f"{job.task.result}.pt"))
     costs = ", ".join(f"{c} {written(c, row[c])}" for c in job.domain.providers)
     lines = (

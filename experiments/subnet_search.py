@@ -25,7 +25,7 @@ from .costs import Latency, providers_of, read_costs
 from .predictor import CANDIDATES, Predictor
 from .rating import Rating
 from .run_folder import RunFolder
-from .searchers import SEARCHERS, Domain, Objective, Random, Search, open_storage, parse_range
+from .searchers import SEARCHERS, Domain, Objective, Random, Search, Searcher, open_storage, parse_range
 from .subnet_report import Pick, report, write_pick
 from .subnets import SUPERNET, open_supernet
 from .trainer import accelerator_of, quiet_lightning
@@ -80,7 +80,8 @@ class SubnetSearch:
         model = self.task.costs(self.imgsz)
         self.space = model.space
         self.domain = domain_of(model, self._costs(), options.range, options.costs)
-        self._check(options)
+        own_searcher = SEARCHERS[options.searcher](options.population, options.stride)
+        self._check(options, own_searcher)
         storage = open_storage(options.storage or f"sqlite:///{run.path / STUDY_FILE}")
         settings: dict[str, Any] = {
             "supernet": hashlib.sha256((self.folder / SUPERNET).read_bytes()).hexdigest()[:16],
@@ -90,7 +91,6 @@ class SubnetSearch:
             },
         }
         shared: dict[str, Any] = {"budget": options.trials, "seed": options.seed, "storage": storage}
-        own_searcher = SEARCHERS[options.searcher](options.population, options.stride)
         screen: Any = {}
         if options.predictor != "none":
             costs = [o.name for o in self.objectives[1:]]
@@ -108,7 +108,7 @@ class SubnetSearch:
                 self.domain, self.objectives, Random(), name=name, settings=settings, **shared
             )
 
-    def _check(self, options: Options) -> None:
+    def _check(self, options: Options, searcher: Searcher) -> None:
         """`InputError` for options that do not go together."""
         here = [name for name, p in self.domain.providers.items() if isinstance(getattr(p, "provider", p), Latency)]
         if options.workers > 1 and here:
@@ -116,7 +116,7 @@ class SubnetSearch:
                 f"--workers {options.workers}: {here[0]} is measured on this machine, where workers would disturb each "
                 "other; right would be --workers 1, a table of latencies, or a pool of servers"
             )
-        if options.predictor != "none" and SEARCHERS[options.searcher](options.population, options.stride).attempts < 2:
+        if options.predictor != "none" and searcher.attempts < 2:
             raise InputError(f"--predictor {options.predictor}: {options.searcher} proposes one arch at a time")
 
     @property

@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.table import Table
 
 from models.complexity import count_flops, count_params
-from models.detector import Model
 from models.errors import InputError
 from models.files import atomic
 from models.network import Network
@@ -153,7 +152,7 @@ def measure_subnets(options: Options, run: RunFolder) -> list[dict[str, Any]]:
         }
         rows.append(row)
         kept = calibrated if row["calibrated"] >= row["as_trained"] else network
-        if task.detector is None or isinstance(network, Model):  # else the detector has parts that are not trained
+        if task.is_whole:  # else the detector has parts that are not trained
             task.hand_over(kept, run.path, arch, name, is_slice=True)
     run.write_json("results.json", rows)
     with atomic(run.path / "subnets.csv") as temporary, temporary.open("w", newline="") as file:

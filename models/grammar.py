@@ -87,6 +87,15 @@ class Config:
     activation: Call | None
 
     @property
+    def has_head(self) -> bool:
+        return len(self.rows) > self.num_backbone
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether there is no head but a number of classes, so that the network is a `models.Classifier`."""
+        return not self.has_head and self.nc is not None
+
+    @property
     def num_anchors(self) -> int | None:
         """Anchors a level."""
         if isinstance(self.anchors, list):

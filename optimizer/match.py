@@ -64,7 +64,7 @@ def match_nas(
         raise InputError(f"match_nas takes a Model, a YAML or a mapping as detector, got {type(detector).__name__}")
     source, state, arch = _searched(searched, arch)
     target = detector.config if isinstance(detector, Model) else _plain(read_config(detector))
-    if len(source.rows) > source.num_backbone and not _in_step(target, source):
+    if source.has_head and not _in_step(target, source):
         # A whole detector was searched, and its neck is another than this detector's.
         source = _first_rows(source, source.num_backbone)
     model = Model(read_config(join(target, source), file=target.file))

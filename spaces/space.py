@@ -83,11 +83,6 @@ class Space:
                 f"but elsewhere {known.upstream!r}: equal labels are one decision"
             )
 
-    @property
-    def is_classifier(self) -> bool:
-        """Whether the YAML has no head but a number of classes, so that its networks are `models.Classifier`."""
-        return len(self.config.rows) == self.config.num_backbone and self.config.nc is not None
-
     def size(self) -> int:
         """Number of archs."""
         return math.prod(len(d.values) for d in self.decisions.values())

@@ -95,7 +95,7 @@ def _built(raw: dict[str, Any]) -> Network:
         torch.manual_seed(0)
         if config.rows[-1].module == "Detect":
             return Model(config).eval()
-        if len(config.rows) == config.num_backbone and config.nc is not None:
+        if config.is_classifier:
             return Classifier(config).eval()
         network = Network()
         network.build(config)

@@ -24,7 +24,7 @@ def _counted(name: str) -> Maker:
 
         from .counted import Counted
 
-        return Counted(CostModel(space, imgsz, classifier=space.is_classifier), name)
+        return Counted(CostModel(space, imgsz, classifier=space.config.is_classifier), name)
 
     return make
 

@@ -85,7 +85,7 @@ class Roofline:
             raise InputError(f"a roofline tells {' and '.join(_UNITS)}, not '{name}'")
         self.name, self.unit, self.hardware = name, _UNITS[name], Hardware(**hardware)
         self._of = self.hardware.latency if name == "latency" else self.hardware.energy
-        self.model = CostModel(space, imgsz, self, space.is_classifier)
+        self.model = CostModel(space, imgsz, self, space.config.is_classifier)
         self.settings: dict[str, Any] = {"space": space.config.raw, "imgsz": imgsz, **asdict(self.hardware)}
 
     def parts(self, block: Block) -> dict[str, float]:

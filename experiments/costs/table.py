@@ -41,7 +41,7 @@ class TableLatency:
             )
         table = LatencyTable(path, device_of(device), threads)
         try:
-            self.model = CostModel(space, imgsz, table, space.is_classifier)
+            self.model = CostModel(space, imgsz, table, space.config.is_classifier)
         finally:
             table.save()
         content = json.dumps(table.milliseconds, sort_keys=True).encode()

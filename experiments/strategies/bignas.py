@@ -117,6 +117,7 @@ class BigNASModule(SinglePathModule):
 
     def on_train_start(self) -> None:
         super().on_train_start()
+        self._num_steps = self.trainer.estimated_stepping_batches
         self._regularization = Regularization(self.model, self.dropout, self.drop_path)
         self._distillation = self._distillation_of(cast(Any, self.training_module))
         self._features = FeatureMimic(self.distill_rows) if self.distill_rows and self._distillation else None
@@ -147,7 +148,7 @@ class BigNASModule(SinglePathModule):
         return SoftLabels() if kind == "kl" else AlphaDivergence()
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        share = self.learning_rate_share(self.global_step / self.trainer.estimated_stepping_batches)
+        share = self.learning_rate_share(self.global_step / self._num_steps)
         for group in self.weights_optimizer().param_groups:
             group["lr"] = group["initial_lr"] * share
         return self.step_weights(self._losses(batch, batch_idx), batch_idx)
