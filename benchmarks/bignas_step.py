@@ -1,8 +1,9 @@
 """What a sandwich step costs, beside the same subnets as plain networks: ``python -m benchmarks.bignas_step``.
 
-Beside every step of the supernet the same subnets are cut out of it, and each makes a step of its own on the same batch:
-forward, detection loss, backward, AdamW. Who comes first alternates: on subnets that are new to the process, the first
-has oneDNN make its kernels for their shapes, and the second finds them. Memory is the peak of a process that only trains the one or the other.
+Beside every step of the supernet the same subnets are cut out of it, and each makes a step of its own on the same
+batch: forward, detection loss, backward, AdamW. Who comes first alternates: on subnets that are new to the process, the
+first has oneDNN make its kernels for their shapes, and the second finds them. Memory is the peak of a process that only
+trains the one or the other.
 """
 
 from __future__ import annotations
