@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from experiments.cli import add_run_options, positive_int, run_script
+from experiments.cli import add_plugin_option, add_run_options, positive_int, run_script
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -24,6 +24,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--save-txt", action="store_true", help="write labels/*.txt: class, centre, size as shares, confidence")
     add("--save-json", action="store_true", help="write detections.json")
     add("--no-save", dest="save", action="store_false", help="write no pictures and videos")
+    add_plugin_option(parser)
     add_run_options(parser, "runs/detect")
     return parser.parse_args(argv)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from experiments.cli import run_script
+from experiments.cli import add_plugin_option, run_script
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -23,6 +23,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--iou", type=float, default=0.45, help="of two boxes that overlap more, the less confident goes")
     add("--max-det", type=int, default=300, help="most detections of an image")
     add("--source", nargs="+", help="images to compare with: files, folders or patterns; None: random ones")
+    add_plugin_option(parser)
     return parser.parse_args(argv)
 
 

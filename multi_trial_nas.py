@@ -8,7 +8,15 @@ import os
 import sys
 from typing import Any
 
-from experiments.cli import add_run_options, amount, positive_float, positive_int, run_or_resume, run_script
+from experiments.cli import (
+    add_plugin_option,
+    add_run_options,
+    amount,
+    positive_float,
+    positive_int,
+    run_or_resume,
+    run_script,
+)
 
 STRATEGIES = ["random", "grid", "evolution", "tpe", "rl", "nsga3"]
 DEFAULTS = {
@@ -31,14 +39,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--epochs", type=positive_int, default=3, help="epochs that a candidate is trained")
     add("--batch", type=positive_int, help="batch size (classify: 64, detect: 16)")
     add("--imgsz", type=positive_int, help="side of the images, a multiple of the stride (classify: 32, detect: 160)")
-    add("--lr", type=positive_float, default=0.001, help="learning rate (Adam)")
+    add("--lr", type=positive_float, default=0.001, help="learning rate (Adam; detect: AdamW)")
     add("--seed", type=int, default=0, help="fixes data, the weights' start and what the strategy draws")
     add("--device", default="auto", help="auto, cpu or cuda")
-    add("--plugin", nargs="*", default=[], metavar="FILE", help="Python files that register modules of your own")
+    add_plugin_option(parser)
     add("--inherit", metavar="RUN", help="start candidates from the supernet of a run of oneshot_nas.py")
 
     trials = parser.add_argument_group("trials").add_argument
     trials("--max-trials", type=positive_int, help="so many candidates are trained (default: 10)")
+    trials("--population", type=positive_int, help="of evolution and nsga3 (by --max-trials, 50 and 10 at most)")
     trials("--concurrency", type=positive_int, help="so many at a time (default: 2)")
     trials("--gpus", type=int, default=0, help="GPUs of each trial; 0 leaves them all visible")
     trials("--threads", type=positive_int, help="CPU threads of each trial (default: cores / concurrency)")

@@ -9,6 +9,7 @@ from typing import Any
 
 from experiments.cli import (
     add_budget_options,
+    add_plugin_option,
     add_run_options,
     natural,
     positive_float,
@@ -53,15 +54,20 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--epochs", type=positive_int, default=10, help="epochs over the training split")
     add("--batch", type=positive_int, help="batch size (classify: 64, detect: 16)")
     add("--imgsz", type=positive_int, help="side of the images, a multiple of the stride (classify: 64, detect: 320)")
-    add("--lr", type=positive_float, default=0.001, help="learning rate of the weights (Adam)")
+    add("--lr", type=positive_float, default=0.001, help="learning rate of the weights (Adam; detect: AdamW)")
     add("--arch-lr", type=positive_float, default=0.01, help="learning rate of alphas or controller (Adam)")
     add("--seed", type=int, default=0, help="fixes data, weights and the arch that is found")
     add("--device", default="auto", help="auto, cpu or cuda")
-    add("--plugin", nargs="*", default=[], metavar="FILE", help="Python files that register modules of your own")
+    add_plugin_option(parser)
     group = parser.add_argument_group("strategies")
     add = group.add_argument
     add("--arch-update", default="gradient", choices=["gradient", "reinforce"], help="of proxyless")
-    add("--population", type=positive_int, default=50, help="archs a generation, of the search of spos and fairnas")
+    add(
+        "--population",
+        type=positive_int,
+        default=50,
+        help="archs a generation, of the search of spos, fairnas and bignas",
+    )
     add("--generations", type=positive_int, default=20, help="generations of that search")
     group = parser.add_argument_group("bignas")
     add = group.add_argument
@@ -69,7 +75,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--sampler", default="uniform", help="of the random ones, see docs/supernets.md")
     add("--distill", default="auto", help="what the others learn from the largest: kl, alpha, mimic or none")
     add("--distill-rows", type=int, nargs="*", default=[], metavar="ROW", help="rows whose features are distilled too")
-    add("--teacher", metavar="FILE", help="a detector.pt, or a run's folder, to learn from in place of the largest")
+    add("--teacher", metavar="FILE", help="weights, or a run's folder, to learn from in place of the largest")
     add("--dropout", type=float, default=0.0, help="of the largest subnet")
     add("--drop-path", type=float, default=0.0, help="of the largest subnet")
     add("--clip", type=positive_float, help="what gradients are clipped to")

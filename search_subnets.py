@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from experiments.cli import add_run_options, amount, natural, positive_int, run_script
+from experiments.cli import add_plugin_option, add_run_options, amount, natural, positive_int, run_script
 
 SEARCHERS = ["nsga3", "nsga2", "tpe", "gp", "random", "grid", "evolution", "attentive", "coarse-to-fine"]
 
@@ -31,7 +31,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="no arch outside is evaluated, such as flops=200M:400M; may be repeated",
     )
     add("--costs", metavar="YAML", help="where more costs come from, such as latency: providers, or a pool of servers")
-    add("--population", type=positive_int, help="of nsga2, nsga3, evolution and attentive (by --trials, or 50)")
+    add("--population", type=positive_int, help="of nsga2, nsga3, evolution and attentive (by --trials, 50 at most)")
     add("--stride", type=positive_int, help="of grid; by default such that --trials cover the space")
     add("--predictor", default="none", choices=["none", "mlp", "gp"], help="model that chooses among proposed archs")
     add("--no-baseline", dest="baseline", action="store_false", help="no random search beside the search")
@@ -58,6 +58,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="a part of the space that stands beside it in the report; may be repeated",
     )
     add("--baseline-flops", type=amount, metavar="4.5G", help="count the archs near it")
+    add_plugin_option(group)
     add("--samples", type=natural, default=10_000, help="bootstrap samples of the report")
     add_run_options(parser, "runs/search_subnets")
     add(

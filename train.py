@@ -6,7 +6,22 @@ from __future__ import annotations
 import argparse
 import sys
 
-from experiments.cli import add_run_options, positive_float, positive_int, run_or_resume, run_script
+from experiments.cli import (
+    add_plugin_option,
+    add_run_options,
+    parse_args,
+    positive_float,
+    positive_int,
+    refuse,
+    run_or_resume,
+    run_script,
+)
+
+# A classifier is finetuned by Adam, as a search trains it.
+OF_DETECTORS = (
+    *("cfg", "supernet", "recipe", "optimizer", "momentum", "cosine", "patience", "hyp", "augment", "autoanchor"),
+    *("multi_scale", "precision", "devices", "strategy", "sync_bn"),
+)
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -34,7 +49,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "--lr0",
         type=positive_float,
-        help="learning rate after warm-up (sgd: 0.01, adamw: 0.001, slices: a tenth)",
+        help="learning rate after warm-up (sgd: 0.01, adamw and classifiers: 0.001; slices: a tenth)",
     )
     add("--lrf", type=positive_float, default=0.01, help="learning rate at the end, as a share of --lr0")
     add("--momentum", type=float, default=0.937, help="momentum of sgd, first beta of adamw")
@@ -52,9 +67,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--strategy", default="auto", help="Lightning's, such as ddp")
     add("--sync-bn", action="store_true", help="batch norm statistics over all CUDA devices")
     add("--workers", type=int, help="processes that load data (default: 0 on the CPU, up to 8 on CUDA)")
-    add("--plugin", nargs="*", default=[], metavar="FILE", help="Python files that register modules of your own")
+    add_plugin_option(parser)
     add_run_options(parser, "runs/train", resumes=True)
-    args = parser.parse_args(argv)
+    args = parse_args(parser, argv)
     try:
         args.hyp = {name: float(value) for name, value in (item.split("=", 1) for item in args.hyp)}
     except ValueError:
@@ -67,6 +82,10 @@ def main(args: argparse.Namespace) -> None:
     from models.files import is_classifier
 
     classifies = args.weights is not None and is_classifier(args.weights)
+    if classifies:
+        refuse(args, OF_DETECTORS, f"is of detectors, and {args.weights} is a classifier")
+    if args.supernet is None:
+        refuse(args, ["arch"], "is of --supernet")
     args.data = args.data or ("digits" if classifies else "digits-detect")
     args.imgsz = args.imgsz or (None if classifies else 640)
     run_or_resume(args, Options, train, new_run)

@@ -7,7 +7,11 @@ import argparse
 import sys
 from typing import Any
 
-from experiments.cli import add_run_options, positive_int, run_script
+from experiments.cli import add_plugin_option, add_run_options, parse_args, positive_int, refuse, run_script
+
+# What a supernet's run says, and what only detectors have.
+OF_RUN = ("data", "imgsz", "batch", "split", "workers")
+OF_DETECTORS = ("conf", "iou", "max_det", "save_json")
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -29,8 +33,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--workers", type=int, default=0, help="processes that load data")
     add("--save-json", action="store_true", help="write predictions.json, as COCO has it")
+    add_plugin_option(parser)
     add_run_options(parser, "runs/val")
-    return parser.parse_args(argv)
+    return parse_args(parser, argv)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -38,6 +43,12 @@ def main(args: argparse.Namespace) -> None:
     from models.files import is_classifier
 
     classifies = args.weights is not None and is_classifier(args.weights)
+    if args.supernet is not None:
+        refuse(args, (*OF_RUN, *OF_DETECTORS), "the subnets of --supernet are measured as its run measures")
+    else:
+        refuse(args, ["arch"], "is of --supernet")
+    if classifies:
+        refuse(args, OF_DETECTORS, f"is of detectors, and {args.weights} is a classifier")
     args.data = args.data or ("digits" if classifies else "digits-detect")
     run = RunFolder(args.project, args.name, args.exist_ok)
     if args.supernet is not None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from models.errors import InputError
 
 
 def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
-    """Run `main`: 0, or 2 after bad input and 130 after Ctrl-C, with one line that says so."""
+    """Load plug-in files and run `main`: 0, or 2 after bad input and 130 after Ctrl-C, with one line that says so."""
     try:
+        if plugins := getattr(args, "plugin", []):
+            from models.registry import load_plugin
+
+            for path in plugins:
+                load_plugin(path)
         main(args)
     except InputError as e:
         print(f"error: {e}", file=sys.stderr)
@@ -21,6 +26,20 @@ def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namesp
         print(f"interrupted{f': {e}' if str(e) else ''}", file=sys.stderr)
         return 130
     return 0
+
+
+def parse_args(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """The options, and in `given` the ones whose value is not the default."""
+    args = parser.parse_args(argv)
+    args.given = {name: value for name, value in vars(args).items() if value != parser.get_default(name)}
+    return args
+
+
+def refuse(args: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    """`InputError` if one of these options was given."""
+    for name in names:
+        if name in args.given:
+            raise InputError(f"--{'no-' if args.given[name] is False else ''}{name.replace('_', '-')}: {why}")
 
 
 def positive_int(text: str) -> int:
@@ -65,6 +84,11 @@ def add_budget_options(parser: argparse.ArgumentParser) -> None:
     add("--target-weight", type=positive_float, default=1.0, help="weight of the target beside the loss")
     add("--latency-table", metavar="JSON", help="latency by block, measured; made or completed where it is missing")
     add("--cost-imgsz", type=positive_int, default=640, help="side of the images that FLOPs and latency are meant for")
+
+
+def add_plugin_option(parser: Any) -> None:
+    help = "Python files that register modules of your own"
+    parser.add_argument("--plugin", nargs="*", default=[], metavar="FILE", help=help)
 
 
 def add_run_options(parser: argparse.ArgumentParser, project: str, resumes: bool = False) -> None:

@@ -64,7 +64,7 @@ class ArchEngine(TrainingServiceExecutionEngine):
     - The parameters of a trial are its arch, ``{label: value}``, not a pickled model.
     - After a resume a trial that NNI has run before, or runs again, answers for an arch that the strategy asks for once
       more, so that no trial is lost and none is run twice.
-    - What is submitted beyond the budget ends at once as interrupted, so that nobody waits for it (fault H).
+    - What is submitted beyond the budget ends at once as interrupted, so that nobody waits for it.
 
     Attributes
     ----------

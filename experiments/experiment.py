@@ -269,7 +269,7 @@ def has_trials(folder: Path) -> bool:
 def view_experiment(folder: Path, port: int = 8080, host: str = web.LOOPBACK) -> None:
     """Show an ended experiment, given its folder, in the web UI, until Ctrl-C.
 
-    NNI's own `nnictl view` fails for experiments of a search (fault N).
+    NNI's own `nnictl view` fails for experiments of a search.
     """
     id, directory = folder.name, folder.parent
     if not has_trials(folder):

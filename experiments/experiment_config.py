@@ -59,7 +59,7 @@ class RetiariiExeConfig(NasExperimentConfig):
         content: dict[str, Any] = super().json()
         service = content["trainingService"]
         if service.get("trialGpuNumber"):
-            # R: NNI's scheduler refuses a trial all GPUs of a machine, one of one GPU among them (`>=` for `>`).
+            # NNI's scheduler refuses a trial all GPUs of a machine, one of one GPU among them (`>=` for `>`).
             service["trialGpuNumber"] -= 1e-6
         return content
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from models.errors import InputError
 from models.files import atomic
 
-from .cli import positive_int, run_script
+from .cli import add_plugin_option, positive_int, run_script
 from .costs.timing import REPEATS, WARM_UP, median_ms, synchronized, torch_threads
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class LatencyTable:
     path
         JSON; read if there is one, and written by `save`. None: kept nowhere.
     device, threads
-        What is measured on: ``cpu`` or ``cuda``, and the number of threads; by default PyTorch's own.
+        What is measured on: ``cpu`` or ``cuda``, and the number of threads; by default the file's, or PyTorch's own.
     report
         Told of every measurement: key and latency.
 
@@ -67,19 +67,21 @@ class LatencyTable:
         import torch
 
         self.path = None if path is None else Path(path)
-        self.device, self.threads, self.report = device, threads or torch.get_num_threads(), report
-        self.here = {"device": device_name(device), "threads": self.threads, "torch": torch.__version__}
-        self.made_on: dict[str, Any] = self.here
+        self.device, self.report = device, report
+        self.made_on: dict[str, Any] = {}
         self.milliseconds: dict[str, dict[str, float]] = {}
         self._unsaved = 0
         self._measured: dict[str, Block] = {}
         if self.path is not None and self.path.exists():
             self._read(self.path)
+        self.threads = threads or self.made_on.get("threads") or torch.get_num_threads()
+        self.here = {"device": device_name(device), "threads": self.threads, "torch": torch.__version__}
+        self.made_on = self.made_on or self.here
 
     def _read(self, path: Path) -> None:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            self.made_on = {k: content[k] for k in self.here}
+            self.made_on = {"device": content["device"], "threads": int(content["threads"]), "torch": content["torch"]}
             blocks = content["milliseconds"].items()
             self.milliseconds = {k: {name: float(ms) for name, ms in parts.items()} for k, parts in blocks}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
@@ -213,19 +215,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--rounds", type=positive_int, default=3, help="so often every block is measured, with all others between")
     add("--check", type=int, default=0, metavar="N", help="compare N random archs' latency with that of their networks")
     add("--seed", type=int, default=0, help="of those archs")
-    add("--plugin", nargs="*", default=[], metavar="FILE", help="Python files that register modules of your own")
+    add_plugin_option(parser)
     return parser.parse_args(argv)
 
 
 def main(args: argparse.Namespace) -> None:
     """Measure what is missing in the table, and write it; also what there is if it is interrupted."""
-    from models.registry import load_plugin
     from spaces import CostModel, Space
 
     from .device import device_of
-
-    for plugin in args.plugin:
-        load_plugin(plugin)
 
     def report(key: str, latency: float) -> None:
         print(f"{latency:10.3f} ms  {key}", flush=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ STRATEGIES: dict[str, Callable[..., Any]] = {
     "rl": strategies.PolicyBasedRL,
     "nsga3": strategies.NSGA3,
 }
+# Those that have a population, and their own number, which suits 200 trials; few trials are never to be all at random.
+POPULATIONS = {"evolution": 50, "nsga3": 10}
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,11 @@ class Options(Training):
     port: int
     host: str
     config: str | None
+    population: int | None = None
 
 
 def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, Any]:
-    """Search, and write the result into the run's folder (DESIGN §5).
+    """Search, and write the result into the run's folder.
 
     Returns
     -------
@@ -69,8 +72,11 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     if options.inherit is not None and not (Path(options.inherit) / "last.ckpt").is_file():
         raise InputError(f"--inherit {options.inherit}: not the folder of a one-shot run (it has no last.ckpt)")
 
+    if options.strategy in POPULATIONS and options.population is None:
+        most = POPULATIONS[options.strategy]
+        options = replace(options, population=min(max(options.max_trials // 4, 2), most))  # saved, for --resume
     training = training_of(options)
-    strategy = STRATEGIES[options.strategy](seed=options.seed, feasible=_feasible(options, task))
+    strategy = _strategy(options, _feasible(options, task))
     model_space, evaluator, id = (
         Decisions(training["cfg"]),
         Candidate(training),
@@ -124,6 +130,17 @@ def _experiment_id(run: RunFolder) -> str:
     if not path.is_file():
         raise InputError(f"{run.path}: not the folder of a multi-trial run (it has no experiment.json)")
     return str(json.loads(path.read_text(encoding="utf-8"))["id"])
+
+
+def _strategy(options: Options, feasible: Callable[[Arch], bool] | None) -> Any:
+    settings: dict[str, Any] = {"seed": options.seed, "feasible": feasible}
+    if options.population is not None:
+        if options.strategy not in POPULATIONS:
+            raise InputError(f"--population: {options.strategy} has none; right would be {' or '.join(POPULATIONS)}")
+        settings["population_size"] = options.population
+        if options.strategy == "evolution":
+            settings["sample_size"] = max(round(0.3 * options.population), 1)  # the share of its own 15 of 50
+    return STRATEGIES[options.strategy](**settings)
 
 
 def _feasible(options: Options, task: SearchTask) -> Callable[[Arch], bool] | None:

@@ -144,7 +144,7 @@ STRATEGIES: dict[str, Callable[[Options, SearchTask, CostModel, Budget | None, R
 
 
 def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, Any]:
-    """Search, and write the result into the run's folder (DESIGN §5).
+    """Search, and write the result into the run's folder.
 
     Returns
     -------

@@ -238,7 +238,7 @@ def run(args: Any) -> None:
 
 
 def search_subnets(options: Options, run: RunFolder) -> dict[str, Any]:
-    """Search, and write the front into the run's folder (DESIGN §5).
+    """Search, and write the front into the run's folder.
 
     Returns
     -------

@@ -91,12 +91,14 @@ def new_run(project: str, name: str, exist_ok: bool) -> RunFolder:
 
 
 def train(options: Options, run: RunFolder, resume: bool = False) -> dict[str, Any]:
-    """Train, and write the result into the run's folder (DESIGN §5).
+    """Train, and write the result into the run's folder.
 
     Returns
     -------
     The content of ``results.json``: the best epoch's measurements, parameters, FLOPs, minutes.
     """
+    for plugin in options.plugin:
+        load_plugin(plugin)
     if options.weights is not None and is_classifier(options.weights):
         from .classifiers import finetune
 
@@ -104,8 +106,6 @@ def train(options: Options, run: RunFolder, resume: bool = False) -> dict[str, A
     say = _Say(is_first_process())
     accelerator = accelerator_of(options.device)
     _check(options, accelerator)
-    for plugin in options.plugin:
-        load_plugin(plugin)
     checkpoint = run.path / "last.ckpt"
     resume = resume and checkpoint.exists()
     start = None if resume else _start(options)

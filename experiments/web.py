@@ -106,7 +106,7 @@ def manager_environment(host: str = LOOPBACK) -> Iterator[None]:
 
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """Within, SIGTERM ends things in order, as Ctrl-C does (fault O)."""
+    """Within, SIGTERM ends things in order, as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

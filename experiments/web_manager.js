@@ -1,4 +1,4 @@
-// Loaded into NNI's web manager before its own code, by NODE_OPTIONS (see web.py). Letters as in spaces/nni_compat.py.
+// Loaded into NNI's web manager before its own code, by NODE_OPTIONS (see web.py).
 "use strict";
 
 const Module = require("module");
@@ -9,7 +9,7 @@ const parent = process.ppid;
 delete process.env.NODE_OPTIONS; // trials inherit the manager's environment
 delete process.env.NAS_WEB_HOST;
 
-// P: NNI listens on all interfaces, without a login, and whoever reaches it can run code.
+// NNI listens on all interfaces, without a login, and whoever reaches it can run code.
 const LOOPBACK = "127.0.0.1";
 const everywhere = host === "0.0.0.0" || host === "::";
 const listen = net.Server.prototype.listen;
@@ -26,7 +26,7 @@ net.Server.prototype.listen = function (port, ...rest) {
   return listen.call(this, port, LOOPBACK, ...rest);
 };
 
-// O: the manager outlives the process that started it. However that ended, stop in order.
+// The manager outlives the process that started it. However that ended, stop in order.
 const watch = setInterval(() => {
   if (process.ppid === parent) return;
   clearInterval(watch);
@@ -35,7 +35,7 @@ const watch = setInterval(() => {
 watch.unref();
 
 const repairs = {
-  // S: a resumed experiment numbers its trials from 1 again.
+  // A resumed experiment numbers its trials from 1 again.
   NNIManager({ prototype }) {
     const recover = prototype.addRecoveredTrialJob;
     prototype.addRecoveredTrialJob = function (jobs) {
@@ -45,7 +45,7 @@ const repairs = {
       return count;
     };
   },
-  // U: of trials that start together, each gets the parameters of whichever was submitted first.
+  // Of trials that start together, each gets the parameters of whichever was submitted first.
   V3asV1({ prototype }) {
     const submit = prototype.submitTrialJob;
     prototype.submitTrialJob = async function (form) {

@@ -107,10 +107,12 @@ def lookup(row: Row) -> Entry:
 
 
 def load_plugin(path: str | Path) -> None:
-    """Import a Python file for the sake of the modules that it registers."""
-    path = Path(path)
+    """Import a Python file, once, for the sake of the modules that it registers."""
+    path = Path(path).resolve()
     if not path.is_file():
         raise InputError(f"{path}: no such plug-in file")
+    if getattr(sys.modules.get(f"plugin_{path.stem}"), "__file__", None) == str(path):
+        return
     spec = importlib.util.spec_from_file_location(f"plugin_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -119,5 +121,6 @@ def load_plugin(path: str | Path) -> None:
     try:
         spec.loader.exec_module(module)
     except Exception as e:
+        del sys.modules[spec.name]
         first = (str(e).splitlines() or [""])[0]
         raise InputError(f"{path}: the plug-in file cannot be imported: {type(e).__name__}: {first}") from e

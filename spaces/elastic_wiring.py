@@ -1,4 +1,4 @@
-"""How elastic rows feed one another, and what is refused when a space is read."""
+"""How elastic rows feed one another, and what is refused before they are trained."""
 
 from __future__ import annotations
 

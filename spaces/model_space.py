@@ -71,7 +71,7 @@ class _Supernet:
         return cast("int | None", self.space.config.raw.get("resolution"))
 
     def activate(self, arch: Mapping[str, Any]) -> None:
-        """Set a supernet to the path of `arch`; labels that it lacks mean the block as upstream builds it."""
+        """Set a supernet to the path of `arch`; labels of searchable blocks that it lacks mean what upstream builds."""
         self.active.set(self.space.complete(arch), {k: d.values for k, d in self.space.decisions.items()})
 
     def freeze(self, sample: Mapping[str, Any]) -> nn.Module:

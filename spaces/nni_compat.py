@@ -1,4 +1,4 @@
-"""Every repair of NNI 3.0 for today's torch and Lightning, each with its reason.
+"""Repairs of NNI 3.0 for today's torch and Lightning, each with its reason.
 
 NNI is archived, so nothing here will be fixed upstream. Import this module before anything of `nni`; it can be
 deleted the day NNI is replaced.
@@ -27,7 +27,7 @@ _PATIENCE_S = 60.0
 
 
 def _freeze_operation(self: Any, sample: Any) -> Any:
-    """A: NNI gives the frozen operation ``bias: None`` where it has no bias, which loading refuses."""
+    """NNI gives the frozen operation ``bias: None`` where it has no bias, which loading refuses."""
     arguments = {**self.init_arguments, **{k: v.freeze(sample) for k, v in self.mutable_arguments.items()}}
     operation = self.bound_type(**arguments)
     operation.load_state_dict({k: v for k, v in self.freeze_weight(**arguments).items() if v is not None})
@@ -53,7 +53,7 @@ def _on_validation_epoch_end(self: Any) -> None:
 
 
 def _receive_for_nas(self: Any) -> Any:
-    """G: on resume the manager sends earlier results and trials to the tuner; NNI's NAS side dies of these commands."""
+    """On resume the manager sends earlier results and trials to the tuner; NNI's NAS side dies of these commands."""
     while True:
         command, data = _receive(self)
         if command not in (CommandType.ImportData, CommandType.AddCustomizedTrialJob):
@@ -67,7 +67,7 @@ def _start_manager(*args: Any) -> Any:
 
 
 def _wait_for_manager(port: int, retry: int = 3, url_prefix: str | None = None) -> None:
-    """T: NNI gives its manager three seconds to start, which a busy machine does not keep."""
+    """NNI gives its manager three seconds to start, which a busy machine does not keep."""
     end = time.monotonic() + _PATIENCE_S
     while True:
         try:

@@ -21,8 +21,8 @@ class Sizes:
     ranked
         Label to the decision's values, the smallest first.
     largest, smallest
-        The archs with the largest and the smallest value of every decision. Of values that cost the same it is the one
-        that upstream builds, if it is among them.
+        The archs with the largest and the smallest value of every decision. Of a searchable block's values that cost
+        the same it is the one that upstream builds, if it is among them.
     """
 
     def __init__(self, cost: CostModel) -> None:

@@ -1,4 +1,4 @@
-"""Imports between the rooms run one way (DESIGN, section 2), and NNI stays in its two rooms."""
+"""Imports between the rooms run one way, and NNI stays in its two rooms."""
 
 import ast
 from pathlib import Path

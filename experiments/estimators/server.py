@@ -13,7 +13,7 @@ import sys
 from multiprocessing.connection import wait
 from typing import Any, NoReturn
 
-from experiments.cli import positive_float, run_script
+from experiments.cli import add_plugin_option, positive_float, run_script
 
 from .protocol import DEFAULT_PORT, MAX_MESSAGE_MB
 
@@ -41,7 +41,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="what the provider is told, such as threads=2, where a client says nothing else",
     )
     add("--max-message-mb", type=positive_float, default=MAX_MESSAGE_MB, help="larger messages are refused")
-    add("--plugin", nargs="*", default=[], metavar="FILE", help="Python files that register modules of your own")
+    add_plugin_option(parser)
     group = parser.add_argument_group("TLS, by PEM files")
     group.add_argument("--tls-cert", metavar="FILE", help="certificate of this server")
     group.add_argument("--tls-key", metavar="FILE", help="its private key")
@@ -100,12 +100,9 @@ def _serve(args: argparse.Namespace, port: int) -> None:
 
     from experiments.costs.make import make_provider
     from models.errors import InputError
-    from models.registry import load_plugin
 
     from .service import Estimator, Identity, serve
 
-    for plugin in args.plugin:
-        load_plugin(plugin)
     told: dict[str, Any] = {}
     for pair in args.hw_config:
         key, equals, value = pair.partition("=")

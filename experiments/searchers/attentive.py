@@ -18,22 +18,22 @@ class Attentive(Searcher):
     Parameters
     ----------
     population
-        So many archs begin.
+        So many archs begin; by default a quarter of the budget, but 50 at most.
     bins
         Of the cost.
     probability
         Of each decision of a mutated arch to take another value.
     """
 
-    def __init__(self, population: int = 50, bins: int = 20, probability: float = 0.1) -> None:
+    def __init__(self, population: int | None = None, bins: int = 20, probability: float = 0.1) -> None:
         self.population, self.bins, self.probability = population, bins, probability
-        check_positive(population=population, bins=bins)
+        check_positive(population=50 if population is None else population, bins=bins)
 
     def propose(self, question: Question) -> Indices | None:
         history, rng, sizes = question.history, question.rng, question.domain.sizes
         if history.number < 2:
             return tuple(history.number * (n - 1) for n in sizes)
-        if history.number < self.population or not history.good:
+        if history.number < (self.population or history.population(50)) or not history.good:
             return question.draw()
         chosen = [history.good[i] for i in best_of_bins(history.losses, self.bins)]
         parent = rng.choice(chosen)

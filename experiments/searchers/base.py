@@ -47,6 +47,10 @@ class History:
     number: int
     budget: int
 
+    def population(self, most: int) -> int:
+        """Archs that begin, where the searcher was told no number: a quarter of the budget, and `most` at most."""
+        return min(max(self.budget // 4, 2), most)
+
     @cached_property
     def good(self) -> list[Indices]:
         """The archs whose evaluation did not fail."""

@@ -20,7 +20,7 @@ SEARCHERS: dict[str, Callable[[int | None, int | None], Searcher]] = {
     "gp": lambda *_: GP(),
     "random": lambda *_: Random(),
     "grid": lambda _, stride: Grid(stride),
-    "evolution": lambda population, _: Evolution(population or 50),
-    "attentive": lambda population, _: Attentive(population or 50),
+    "evolution": lambda population, _: Evolution(population),
+    "attentive": lambda population, _: Attentive(population),
     "coarse-to-fine": lambda *_: CoarseToFine(),
 }

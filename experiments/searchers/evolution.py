@@ -17,22 +17,24 @@ class Evolution(Searcher):
     Parameters
     ----------
     population
-        So many random archs begin, and so many of the youngest take part.
+        So many random archs begin, and so many of the youngest take part; by default a quarter of the budget, but 50 at
+        most.
     tournament
         Archs in one; by default half of the population. The paper's quarter is for one objective: here a tournament
         looks in one direction of many, and of few archs hardly any lies there.
     """
 
-    def __init__(self, population: int = 50, tournament: int | None = None) -> None:
-        self.population, self.tournament = population, tournament or max(population // 2, 1)
-        check_positive(population=population, tournament=self.tournament)
+    def __init__(self, population: int | None = None, tournament: int | None = None) -> None:
+        self.population, self.tournament = population, tournament
+        check_positive(**{name: n for name, n in vars(self).items() if n is not None})
 
     def propose(self, question: Question) -> Indices | None:
         history, rng = question.history, question.rng
-        if history.number < self.population or not history.good:
+        population = self.population or history.population(50)
+        if history.number < population or not history.good:
             return question.draw()
-        archs, losses = history.good[-self.population :], history.losses[-self.population :]
-        drawn = rng.sample(range(len(archs)), min(self.tournament, len(archs)))
+        archs, losses = history.good[-population:], history.losses[-population:]
+        drawn = rng.sample(range(len(archs)), min(self.tournament or max(population // 2, 1), len(archs)))
         spread = losses.max(0) - losses.min(0)
         scaled = (losses[drawn] - losses.min(0)) / np.where(spread > 0, spread, 1)
         # Of a flat Dirichlet distribution.

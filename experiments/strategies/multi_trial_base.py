@@ -199,7 +199,7 @@ class MultiTrialStrategy(Strategy):
                 self._running[id(model)] = (model, trial)
             self.engine.submit_models(model)
         if self._running and self._error is None:
-            # Not by name: what was submitted beyond the budget of a training service is never run (fault H).
+            # Not by name: what was submitted beyond the budget of a training service is never run.
             self.engine.wait_models()
         if self._error is not None:
             raise self._error
