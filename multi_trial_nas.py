@@ -16,6 +16,7 @@ from experiments.cli import (
     positive_int,
     run_or_resume,
     run_script,
+    seed,
 )
 
 STRATEGIES = ["random", "grid", "evolution", "tpe", "rl", "nsga3"]
@@ -40,7 +41,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--batch", type=positive_int, help="batch size (classify: 64, detect: 16)")
     add("--imgsz", type=positive_int, help="side of the images, a multiple of the stride (classify: 32, detect: 160)")
     add("--lr", type=positive_float, default=0.001, help="learning rate (Adam; detect: AdamW)")
-    add("--seed", type=int, default=0, help="fixes data, the weights' start and what the strategy draws")
+    add("--seed", type=seed, default=0, help="fixes data, the weights' start and what the strategy draws")
     add("--device", default="auto", help="auto, cpu or cuda")
     add_plugin_option(parser)
     add("--inherit", metavar="RUN", help="start candidates from the supernet of a run of oneshot_nas.py")

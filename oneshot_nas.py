@@ -16,6 +16,7 @@ from experiments.cli import (
     positive_int,
     run_or_resume,
     run_script,
+    seed,
 )
 
 STRATEGIES = ["darts", "darts-2nd", "gumbel", "proxyless", "enas", "spos", "fairnas", "bignas"]
@@ -56,7 +57,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--imgsz", type=positive_int, help="side of the images, a multiple of the stride (classify: 64, detect: 320)")
     add("--lr", type=positive_float, default=0.001, help="learning rate of the weights (Adam; detect: AdamW)")
     add("--arch-lr", type=positive_float, default=0.01, help="learning rate of alphas or controller (Adam)")
-    add("--seed", type=int, default=0, help="fixes data, weights and the arch that is found")
+    add("--seed", type=seed, default=0, help="fixes data, weights and the arch that is found")
     add("--device", default="auto", help="auto, cpu or cuda")
     add_plugin_option(parser)
     group = parser.add_argument_group("strategies")

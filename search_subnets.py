@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from experiments.cli import add_plugin_option, add_run_options, amount, natural, positive_int, run_script
+from experiments.cli import add_plugin_option, add_run_options, amount, natural, positive_int, run_script, seed
 
 SEARCHERS = ["nsga3", "nsga2", "tpe", "gp", "random", "grid", "evolution", "attentive", "coarse-to-fine"]
 
@@ -39,7 +39,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--storage", metavar="URL", help="sqlite:///…, journal:FILE or postgresql://… (default: study.db of the run)")
     add("--study", default="subnets", help="name in the storage; one that is there is worked on together")
     add("--workers", type=positive_int, default=1, help="processes that evaluate")
-    add("--seed", type=int, default=0, help="fixes the archs that are asked for")
+    add("--seed", type=seed, default=0, help="fixes the archs that are asked for")
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--cost-imgsz", type=positive_int, help="side of the images that FLOPs are meant for (default: the supernet's)")
     group = parser.add_argument_group("looking at a space")

@@ -15,6 +15,7 @@ from experiments.cli import (
     refuse,
     run_or_resume,
     run_script,
+    seed,
 )
 
 # A classifier is finetuned by Adam, as a search trains it.
@@ -61,7 +62,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--no-autoanchor", dest="autoanchor", action="store_false", help="keep the YAML's anchors whatever the data")
     add("--multi-scale", action="store_true", help="vary the side of the images by half, from batch to batch")
     add("--precision", default="auto", choices=["auto", "32", "16-mixed", "bf16-mixed"], help="auto: 16-mixed on CUDA")
-    add("--seed", type=int, default=0, help="fixes weights, order and augmentation")
+    add("--seed", type=seed, default=0, help="fixes weights, order and augmentation")
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--devices", type=positive_int, default=1, help="number of devices, or of processes on the CPU")
     add("--strategy", default="auto", help="Lightning's, such as ddp")

@@ -28,6 +28,7 @@ from spaces import Space
 from .costs.timing import measure_latency
 from .inherit import inherited
 from .limits import Limits
+from .resize import resolution_of
 from .search_tasks import SEARCH_TASKS, SearchTask
 from .trainer import accelerator_of, quiet_lightning
 
@@ -138,7 +139,7 @@ def _result(training: Training, task: SearchTask, raw: Mapping[str, Any]) -> Net
 
 def costs_of(training: Training, network: Network, device: str) -> dict[str, float]:
     """``params`` and ``flops`` of a network, and where limit or target ask for it its measured ``latency``."""
-    side = training.cost_imgsz
+    side = resolution_of(network, training.cost_imgsz)
     costs: dict[str, float] = {
         "params": count_params(network),
         "flops": count_flops(network, side, network.config.ch),

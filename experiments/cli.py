@@ -49,6 +49,13 @@ def positive_int(text: str) -> int:
     return value
 
 
+def seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**32:  # NumPy takes no others
+        raise argparse.ArgumentTypeError(f"must be 0 to 4294967295, got {value}")
+    return value
+
+
 def natural(text: str) -> int:
     value = int(text)
     if value < 0:
@@ -113,6 +120,10 @@ def run_or_resume(
         run = (new_run or RunFolder)(args.project, args.name, args.exist_ok)
         saved = {k: v for k, v in vars(args).items() if k in options.__dataclass_fields__}
     try:
-        work(options(**saved), run, resume=bool(args.resume))
+        given = options(**saved)
+    except TypeError:
+        raise InputError(f"--resume {run.path}: the options in its config.yaml are not this script's") from None
+    try:
+        work(given, run, resume=bool(args.resume))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"go on with --resume {run.path}") from None

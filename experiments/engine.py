@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,6 +75,9 @@ class ArchEngine(TrainingServiceExecutionEngine):
         Numbers of the trials whose end the strategy has heard of.
     on_end
         Called with every trial that has ended, in the thread of the channel.
+    before_trial
+        Called before a new trial is sent: what the strategy has decided is to be saved by then, so that it claims the
+        trial even if this process is killed.
     """
 
     def __init__(
@@ -83,10 +87,11 @@ class ArchEngine(TrainingServiceExecutionEngine):
         on_end: Callable[[Trial], None],
         trials: Iterable[Trial] = (),
         heard: Iterable[int] = (),
+        before_trial: Callable[[], None] = lambda: None,
     ) -> None:
         self.trials = {trial.number: trial for trial in trials}
         self.heard = set(heard)
-        self.max_trials, self.on_end = max_trials, on_end
+        self.max_trials, self.on_end, self.before_trial = max_trials, on_end, before_trial
         self._known = [t for t in self.trials.values() if t.number not in self.heard]
         self._changed = threading.Condition()
         self._error: Exception | None = None
@@ -101,33 +106,41 @@ class ArchEngine(TrainingServiceExecutionEngine):
     def _submit(self, model: ExecutableModelSpace) -> None:
         arch = dict(model.sample or {})
         model.status = ModelStatus.Training
+        over: list[Trial] = []
         with self._changed:
             known = next((t for t in self._known if t.arch == arch), None)
             number = None
             if known is not None:
                 self._known.remove(known)
                 known.model = model  # its events go to the strategy's model from now on
-                if not known.ended:
+                if known.ended:
+                    over = [known]
+                else:
                     known.begun = time.monotonic()
                     self._workers -= 1
+                    self._pass_on(known)  # under the lock, so that its end comes after
             elif self.max_trials is None or len(self.trials) < self.max_trials:
                 number = max(self.trials, default=-1) + 1
                 self.trials[number] = Trial(number, arch, model, begun=time.monotonic())
                 self._workers -= 1
             else:
-                self._known.clear()  # a strategy that asks for others does not know of them
+                # A strategy that asks for others does not know of them.
+                over = [t for t in self._known if t.ended]
+                self._known.clear()
+        for trial in over:
+            self._pass_on(trial)
+            self._tell(trial)
         if known is None and number is None:
             self.dispatch_model_event(TrainingEndEvent(model, ModelStatus.Interrupted))
         elif known is None:
+            self.before_trial()
             self._channel.send_trial(parameter_id=number, parameters=encode(arch))
-        elif known.ended:
-            self._replay(known)
 
-    def _replay(self, trial: Trial) -> None:
+    def _pass_on(self, trial: Trial) -> None:
+        """Tell the strategy what was reported before it asked for the trial."""
         for kind, value in [*(("intermediate_metric", v) for v in trial.intermediates), ("final_metric", trial.metric)]:
             if value is not None:
                 self.dispatch_model_event(kind, model=trial.model, metric=value)
-        self._tell(trial)
 
     def _tell(self, trial: Trial) -> None:
         status = self._interpret_trial_job_status(trial.status)
@@ -246,10 +259,11 @@ def recovered(space: ExecutableModelSpace, jobs: Iterable[Any], metrics: Mapping
             trial.metric = next((m.data for m in reversed(reported) if m.type == "FINAL"), None)
             if job.endTime > job.startTime > 0:
                 trial.seconds = (job.endTime - job.startTime) / 1000
-            for value in trial.intermediates:
-                trial.model.metrics.add_intermediate(value)
-            if trial.metric is not None:
-                trial.model.metrics.final = trial.metric
+            with suppress(ValueError):  # what is no metric made a failed trial of it, and does again
+                for value in trial.intermediates:
+                    trial.model.metrics.add_intermediate(value)
+                if trial.metric is not None:
+                    trial.model.metrics.final = trial.metric
             trial.model.status = ModelStatus.Trained if trial.status == "SUCCEEDED" else ModelStatus.Failed
         trials.append(trial)
     return trials

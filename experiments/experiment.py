@@ -55,7 +55,8 @@ class RetiariiExperiment(NasExperiment):
     Attributes
     ----------
     on_trial_end
-        Called with every `experiments.engine.Trial` that has ended, in a thread of its own.
+        Called with every `experiments.engine.Trial` that has ended, in a thread of its own; after a resume with
+        earlier ones again.
     """
 
     config: RetiariiExeConfig
@@ -111,11 +112,7 @@ class RetiariiExperiment(NasExperiment):
             finally:
                 self.stop()
             return
-        web.check(port, host)
-        if self.config.training_service.platform == "remote":
-            from .remote import check_host
-
-            check_host(self.config, host)
+        web.check(port, host, self.config)
         self._use_training_service()
         with web.sigterm_as_interrupt():
             try:
@@ -155,8 +152,11 @@ class RetiariiExperiment(NasExperiment):
     def stderr_of(self, trial_id: str) -> str:
         """What a trial wrote to its standard error; asked of the running manager, which asks the trial's machine."""
         url = f"http://{web.LOOPBACK}:{self.port}/api/v1/nni/trial-file/{trial_id}/stderr"
-        answer = requests.get(url, timeout=_TIMEOUT_S)
-        answer.raise_for_status()
+        try:
+            answer = requests.get(url, timeout=_TIMEOUT_S)
+            answer.raise_for_status()
+        except requests.RequestException as e:
+            return f"could not be fetched: {e}\n"
         return answer.text
 
     def output_of(self, trial: Trial, name: str) -> Path:
@@ -222,10 +222,13 @@ class RetiariiExperiment(NasExperiment):
             trials = recovered(self._exec_model_space, self.list_trial_jobs(), self.get_job_metrics())
             state = self._load_state()
         heard = state["engine"]["heard"] if state else []
-        self._engine = ArchEngine(self, config.max_trial_number, self._trial_ended, trials, heard)
+        self._engine = ArchEngine(self, config.max_trial_number, self._trial_ended, trials, heard, self.save_checkpoint)
         self.strategy.initialize(self._exec_model_space, self._engine)
         if state:
             self.strategy.load_state_dict(state["strategy"])
+        for trial in trials:
+            if trial.number in heard:
+                self.on_trial_end(trial)  # once more: the process may have been killed before it took note
         self._send_space_to_nni_manager()
         self.save_checkpoint()
         self.strategy.run()

@@ -24,8 +24,10 @@ from .candidate import Candidate, Decisions, Training, training_of
 from .engine import Trial
 from .experiment import RetiariiExperiment, has_trials, view_experiment
 from .experiment_config import RetiariiExeConfig
+from .inherit import inherited
 from .limits import Limits
 from .plot_trials import plot_trials
+from .resize import resolution_of
 from .run_folder import RunFolder
 from .search_tasks import SearchTask, open_task
 from .trial_log import TrialLog, reported, status_of, value_of
@@ -69,14 +71,15 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     The content of ``results.json``.
     """
     space, task, _ = open_task(options)
-    if options.inherit is not None and not (Path(options.inherit) / "last.ckpt").is_file():
-        raise InputError(f"--inherit {options.inherit}: not the folder of a one-shot run (it has no last.ckpt)")
-
-    if options.strategy in POPULATIONS and options.population is None:
+    if options.inherit is not None:
+        if options.config is not None:
+            raise InputError("--inherit: runs are not sent to the machines of --config; right would be one of them")
+        inherited(options.inherit, task, space.upstream())  # its errors before the first trial, not in each
+    if options.strategy in POPULATIONS and options.population is None and not resume:
         most = POPULATIONS[options.strategy]
         options = replace(options, population=min(max(options.max_trials // 4, 2), most))  # saved, for --resume
     training = training_of(options)
-    strategy = _strategy(options, _feasible(options, task))
+    strategy = _strategy(options, _budget(options, task))
     model_space, evaluator, id = (
         Decisions(training["cfg"]),
         Candidate(training),
@@ -92,7 +95,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
         lambda trial: experiment.output_of(trial, "weights.pt").unlink(missing_ok=True),
     )
     experiment.on_trial_end = log.add
-    web.check(options.port, options.host)
+    web.check(options.port, options.host, experiment.config)
     run.write_config(asdict(options))
     run.write_json("experiment.json", {"id": experiment.id})
     if resume and has_trials(experiment.folder):
@@ -132,24 +135,26 @@ def _experiment_id(run: RunFolder) -> str:
     return str(json.loads(path.read_text(encoding="utf-8"))["id"])
 
 
-def _strategy(options: Options, feasible: Callable[[Arch], bool] | None) -> Any:
-    settings: dict[str, Any] = {"seed": options.seed, "feasible": feasible}
+def _strategy(options: Options, budget: Budget | None) -> Any:
+    settings: dict[str, Any] = {"seed": options.seed}
+    if budget is not None:
+        settings["feasible"] = lambda arch: budget.feasible([arch])[0]
     if options.population is not None:
         if options.strategy not in POPULATIONS:
             raise InputError(f"--population: {options.strategy} has none; right would be {' or '.join(POPULATIONS)}")
         settings["population_size"] = options.population
         if options.strategy == "evolution":
             settings["sample_size"] = max(round(0.3 * options.population), 1)  # the share of its own 15 of 50
-    return STRATEGIES[options.strategy](**settings)
+    strategy = STRATEGIES[options.strategy](**settings)
+    if budget is not None:
+        strategy.start_from = budget.cheapest()
+    return strategy
 
 
-def _feasible(options: Options, task: SearchTask) -> Callable[[Arch], bool] | None:
+def _budget(options: Options, task: SearchTask) -> Budget | None:
     """What is known without a trial: parameters and FLOPs of the whole detector."""
     limits = Limits(options.max_flops, options.max_params)
-    if not limits.any:
-        return None
-    budget = Budget(task.costs(options.cost_imgsz), limits)
-    return lambda arch: budget.feasible([arch])[0]
+    return Budget(task.costs(options.cost_imgsz), limits) if limits.any else None
 
 
 def _config(options: Options, run: RunFolder) -> RetiariiExeConfig:
@@ -184,7 +189,7 @@ def _finish(
     run.write_json("arch.json", best.arch)
     model = task.hand_over(network, run.path, best.arch)
     cost = f"flops_{options.cost_imgsz}"
-    flops = count_flops(model, options.cost_imgsz, model.config.ch)
+    flops = count_flops(model, resolution_of(model, options.cost_imgsz), model.config.ch)
     results: dict[str, Any] = {
         "task": options.task,
         "metric": task.metric,

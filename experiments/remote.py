@@ -64,6 +64,10 @@ def read_config_file(path: str) -> RetiariiExeConfig:
 def check_host(config: RetiariiExeConfig, host: str) -> None:
     """Raise `InputError` where the machines could not reach a web manager that listens on `host`."""
     ip = config.nni_manager_ip
+    try:
+        ipaddress.ip_address(ip or host)
+    except ValueError:
+        raise InputError(f"nniManagerIp {ip}: right would be an IP address") from None
     if ip is not None and not ipaddress.ip_address(ip).is_loopback and ipaddress.ip_address(host).is_loopback:
         raise InputError(
             f"the machines are told to reach this one at {ip}, where nothing listens: right would be --host {ip}, "

@@ -83,8 +83,8 @@ class TrialLog:
         """Take note of a trial that has ended."""
         with self._lock:
             folder, status = self.path / "trials" / trial.id, status_of(trial)
-            with atomic(folder / "arch.json") as temporary:
-                temporary.write_text(json.dumps(trial.arch, indent=2) + "\n", encoding="utf-8")
+            if (folder / "arch.json").exists():
+                return  # of before a resume
             line = status
             if status == "failed":
                 with atomic(folder / "stderr.txt") as temporary:
@@ -92,6 +92,8 @@ class TrialLog:
                 line += f", see {folder / 'stderr.txt'}"
             elif status == "done":
                 line = f"{self.metric} {reported(trial, self.metric):.4f}"
+            with atomic(folder / "arch.json") as temporary:
+                temporary.write_text(json.dumps(trial.arch, indent=2) + "\n", encoding="utf-8")
             best = self.best
             if best is not None:
                 line += f"  best {value_of(best):.4f} (trial {best.number})"

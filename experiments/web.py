@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import psutil
 from rich.console import Console
@@ -22,14 +23,22 @@ _PATIENCE_S = 15
 _SCRIPT = Path(__file__).with_name("web_manager.js")
 
 
-def check(port: int, host: str = LOOPBACK) -> None:
-    """Raise `InputError` where the web UI could not start: NNI's Node part is missing, or the address is no good."""
+def check(port: int, host: str = LOOPBACK, config: Any = None) -> None:
+    """Raise `InputError` where the web UI could not start: NNI's Node part is missing, or the address is no good.
+
+    With other machines, given the experiment's configuration, also where these could not reach it.
+    """
     _check_manager()
     try:
         ipaddress.ip_address(host)
     except ValueError:
         raise InputError(f"--host {host}: right would be an IP address, such as {LOOPBACK} or 0.0.0.0") from None
     _check_port(port, host)
+    if config is not None and config.training_service.platform == "remote":
+        from .remote import check_host
+
+        check_host(config, host)
+        _check_port(port + 1, LOOPBACK)  # NNI's own, for commands to the machines
 
 
 def warn(host: str) -> None:

@@ -44,9 +44,32 @@ const repairs = {
       this.experimentProfile.nextSequenceId = Math.max(-1, ...numbers) + 1;
       return count;
     };
+    // Once the tuner is ready, NNI asks it for all trials that may run, and for what a change before that added besides.
+    const ready = new WeakSet();
+    const { onTunerCommand, updateTrialConcurrency } = prototype;
+    prototype.onTunerCommand = function (command, ...rest) {
+      if (command === "ID") ready.add(this);
+      return onTunerCommand.call(this, command, ...rest);
+    };
+    prototype.updateTrialConcurrency = function (concurrency) {
+      updateTrialConcurrency.call(this, concurrency);
+      if (!ready.has(this)) this.trialConcurrencyChange = 0;
+    };
   },
-  // Of trials that start together, each gets the parameters of whichever was submitted first.
   V3asV1({ prototype }) {
+    // A trial that a signal ended, such as the one of a full memory, has failed; NNI says that the user cancelled it.
+    const cancelled = new Set();
+    const { cancelTrialJob, getTrialJob } = prototype;
+    prototype.cancelTrialJob = function (id, ...rest) {
+      cancelled.add(id);
+      return cancelTrialJob.call(this, id, ...rest);
+    };
+    prototype.getTrialJob = async function (id) {
+      const trial = await getTrialJob.call(this, id);
+      if (trial.status === "USER_CANCELED" && !cancelled.has(id)) trial.status = "FAILED";
+      return trial;
+    };
+    // Of trials that start together, each gets the parameters of whichever was submitted first.
     const submit = prototype.submitTrialJob;
     prototype.submitTrialJob = async function (form) {
       const trial = await submit.call(this, form);

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 from .multi_trial_base import Arch, Indices, MultiTrialStrategy
 
 
 class GridSearch(MultiTrialStrategy):
-    """Goes through the whole space.
+    """Goes through the whole space, unless so many archs in a row are not feasible that none may be left.
 
     Unlike NNI's, which shuffles a hundred archs at a time and forgets those of the hundred that were not yet submitted
     when it resumes, the order covers the space evenly from the start, and needs no memory.
@@ -21,6 +22,8 @@ class GridSearch(MultiTrialStrategy):
     seed, feasible
         See `MultiTrialStrategy`.
     """
+
+    _rejected: ClassVar[int] = 20_000
 
     def __init__(
         self, *, shuffle: bool = True, seed: int | None = None, feasible: Callable[[Arch], bool] | None = None
@@ -39,11 +42,13 @@ class GridSearch(MultiTrialStrategy):
             self._stride = stride
 
     def propose(self) -> Indices | None:
-        while self._visited < self._total:
+        rejected = 0
+        while self._visited < self._total and rejected < self._rejected:
             rank = (self._offset + self._visited * self._stride) % self._total
             self._visited += 1
             if self.usable(arch := self._decode(rank)):
                 return arch
+            rejected += 1
         return None
 
     def _decode(self, rank: int) -> Indices:

@@ -12,7 +12,7 @@ import math
 import random
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -64,6 +64,11 @@ class MultiTrialStrategy(Strategy):
         Whether no arch is trained twice.
     feasible
         Whether an arch ``{label: value}`` may be trained at all; it is asked once for every arch.
+
+    Attributes
+    ----------
+    start_from
+        A feasible arch, if one is known. Where draws find none, archs near it and near earlier trials are proposed.
     """
 
     _draws: ClassVar[int] = 10_000
@@ -79,6 +84,7 @@ class MultiTrialStrategy(Strategy):
     ) -> None:
         super().__init__()
         self.dedup, self.feasible = dedup, feasible
+        self.start_from: Arch | None = None
         self._seed = secrets.randbits(31) if seed is None else seed
         self._lock = threading.RLock()
         self._ended = threading.Event()
@@ -117,19 +123,40 @@ class MultiTrialStrategy(Strategy):
 
     def draw_usable(self) -> Indices | None:
         """A random arch that is usable, or None if none was found in so many draws."""
-        return next((a for a in (self.draw() for _ in range(self._draws)) if self.usable(a)), None)
+        if not self._rare:
+            if found := next((a for a in (self.draw() for _ in range(self._draws)) if self.usable(a)), None):
+                return found
+            self._rare = self.start_from is not None
+        return self._near_feasible() if self._rare else None
+
+    def _near_feasible(self) -> Indices | None:
+        """A usable arch one to three decisions away from one that is known to be feasible."""
+        first = tuple(values.index(self.start_from[label]) for label, values in self.choices.items())  # type: ignore[index]
+        if self.usable(first):
+            return first
+        free = [i for i, n in enumerate(self.sizes) if n > 1]
+        known = [first, *(trial.indices for trial in self._trials)]
+        for _ in range(self._draws):
+            where = self._random.sample(free, self._random.randint(1, min(3, len(free))))
+            child = self._changed(self._random.choice(known), where)
+            if self.usable(child):
+                return child
+        return None
+
+    def _changed(self, indices: Indices, where: Sequence[int]) -> Indices:
+        """Another arch, in which these decisions have any value but the present one."""
+        child = list(indices)
+        for i in where:
+            child[i] = (child[i] + self._random.randrange(1, self.sizes[i])) % self.sizes[i]
+        return tuple(child)
 
     def neighbour(self, indices: Indices) -> Indices | None:
         """A usable arch one decision away; where none is found, two away, and so on; at last a random one."""
         free = [i for i, n in enumerate(self.sizes) if n > 1]
         for num_changes in range(1, len(free) + 1):
             for _ in range(self._changes_tried):
-                child = list(indices)
-                for i in self._random.sample(free, num_changes):
-                    # Any value but the present one.
-                    child[i] = (child[i] + self._random.randrange(1, self.sizes[i])) % self.sizes[i]
-                if self.usable(tuple(child)):
-                    return tuple(child)
+                if self.usable(child := self._changed(indices, self._random.sample(free, num_changes))):
+                    return child
         return self.draw_usable()
 
     def usable(self, indices: Indices) -> bool:
@@ -280,6 +307,7 @@ class MultiTrialStrategy(Strategy):
         self._seen: set[Indices] = set()
         self._infeasible: set[Indices] = set()
         self._replaying = False
+        self._rare: bool = False  # feasible archs are so rare that draws do not find them
         # (indices, None, None) of a proposal, (None, number, values) of an end.
         self._log: list[tuple[Indices | None, int | None, tuple[float, ...] | None]] = []
         self._running: dict[int, tuple[Any, Trial]] = {}  # by id; engines hold models weakly, so the model is kept

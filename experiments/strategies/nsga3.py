@@ -9,6 +9,8 @@ from typing import Any
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, NSGAIIISampler
 
+from models.errors import InputError
+
 from .optuna_base import OptunaStrategy
 
 
@@ -18,7 +20,7 @@ class NSGA3(OptunaStrategy):
     Parameters
     ----------
     population_size
-        Archs in a generation. Optuna's 50 suits thousands of trials.
+        Archs in a generation, 2 or more. Optuna's 50 suits thousands of trials.
     objectives, directions, costs, seed, dedup, feasible
         See `OptunaStrategy`.
     """
@@ -26,6 +28,8 @@ class NSGA3(OptunaStrategy):
     def __init__(
         self, *, objectives: Sequence[str] = ("metric", "flops"), population_size: int = 10, **settings: Any
     ) -> None:
+        if population_size < 2:
+            raise InputError(f"population_size {population_size} must be 2 or more")
         super().__init__(objectives=objectives, **settings)
         self.population_size = population_size
 

@@ -283,6 +283,8 @@ BAD = {
     "no run to resume": (["--resume", "nowhere"], "nowhere: neither the folder of a run nor the id of an experiment"),
     "no run to view": (["--view", "nowhere"], "nowhere: neither the folder of a run nor the id of an experiment"),
     "no machines": (["--config", "nowhere.yaml"], "--config nowhere.yaml: no such file"),
+    "a run of another script": (["--resume", "other"], "the options in its config.yaml are not this script's"),
+    "a population where there is none": (["--population", "5"], "--population: random has none"),
     "a host that is none": (["--host", "here"], "--host here: right would be an IP address"),
 }
 
@@ -291,6 +293,8 @@ BAD = {
 def test_bad_input_says_what_would_be_right_and_leaves_nothing(case, tmp_path, monkeypatch, capsys):
     args, message = BAD[case]
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/config.yaml").write_text("options: {weights: detector.pt}")
     argv = [*QUICK, "--port", str(free_port()), *args]
     assert run_script(multi_trial_nas.main, multi_trial_nas.parse(argv)) == 2
     out, err = capsys.readouterr()

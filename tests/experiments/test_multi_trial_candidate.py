@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from experiments import candidate
-from experiments.candidate import Decisions, Training, reward, run_trial
+from experiments.candidate import Decisions, Training, costs_of, reward, run_trial
 from experiments.costs import timing
 from experiments.costs.timing import measure_latency
 from experiments.inherit import inherited
 from experiments.search_tasks import SEARCH_TASKS, ClassifyTask
 from experiments.strategies import SPOS
 from models import Classifier, InputError, Model, count_flops, count_params
+from models.grammar import read_config
 from spaces import Space, freeze, slice_weights
 
 TINY = "tests/assets/tiny_nas.yaml"
@@ -93,6 +94,13 @@ def test_a_candidate_beyond_a_limit_is_reported_and_not_trained(limit, reports, 
     assert [r["infeasible"] for r in intermediate] == [1]
     assert "infeasible: " in capsys.readouterr().out
     assert not (tmp_path / "weights.pt").exists()
+
+
+def test_costs_are_those_at_the_resolution_of_the_yaml():
+    network = Model("yolov5n.yaml")
+    at_64 = costs_of(replace(TRAINING, cost_imgsz=64), network, "cpu")["flops"]
+    network = Model(read_config({**network.config.raw, "resolution": 64}))
+    assert costs_of(replace(TRAINING, cost_imgsz=128), network, "cpu")["flops"] == at_64
 
 
 def test_reward_takes_off_what_is_slower_than_the_target():

@@ -43,13 +43,15 @@ def make(monkeypatch, space, tmp_path):
     """An engine with a free worker: (most trials, trials of before, numbers heard of) -> engine, what it told."""
     monkeypatch.setattr(training_service, "TunerCommandChannel", Channel)
 
-    def build(max_trials=None, trials=(), heard=()):
+    def build(max_trials=None, trials=(), heard=(), before_trial=lambda: None):
         process = SimpleNamespace(poll=lambda: None, returncode=None)
         binding = SimpleNamespace(
             tuner_command_channel="", _proc=process, folder=tmp_path, get_status=lambda: "RUNNING"
         )
         told = []
-        engine = ArchEngine(binding, max_trials, lambda trial: told.append((trial.number, trial.status)), trials, heard)
+        engine = ArchEngine(
+            binding, max_trials, lambda trial: told.append((trial.number, trial.status)), trials, heard, before_trial
+        )
         engine._workers = 10
         return engine, told
 
@@ -131,6 +133,25 @@ def test_after_a_resume_a_trial_that_nni_runs_again_is_not_run_twice(make, space
     assert models[0].metric == 0.75
 
 
+def test_after_a_resume_a_result_that_came_before_the_strategy_asked_is_passed_on(make, space):
+    engine, told = make(trials=[known(space, 0, 8, 1, "RUNNING")])
+    report(engine, 0, 0.25, MetricType.PERIODICAL)
+    report(engine, 0, 0.75)
+    model, seen = space.freeze(arch(8, 1)), []
+    engine.register_model_event_callback(ModelEventType.FinalMetric, lambda event: seen.append(event.metric))
+    engine.submit_models(model)
+    end(engine, 0)
+    assert seen == [0.75]
+    assert (model.metric, model.status, told) == (0.75, ModelStatus.Trained, [(0, "SUCCEEDED")])
+
+
+def test_what_a_strategy_has_decided_is_saved_before_the_trial_is_sent(make, space):
+    saved = []
+    engine, _ = make(before_trial=lambda: saved.append(len(engine._channel.sent)))
+    engine.submit_models(space.freeze(arch(8, 1)), space.freeze(arch(8, 3)))
+    assert saved == [0, 1]
+
+
 def test_what_the_strategy_has_heard_of_is_not_told_again(make, space):
     engine, told = make(trials=[known(space, 0, 8, 1, "SUCCEEDED", 0.5)], heard=[0])
     engine.submit_models(space.freeze(arch(8, 1)))  # as a strategy may that trains archs several times
@@ -143,6 +164,15 @@ def test_a_strategy_that_does_not_ask_for_known_trials_comes_to_an_end(make, spa
     assert engine.budget_available()
     engine.submit_models(space.freeze(arch(24, 1)))
     assert not engine.budget_available()
+
+
+def test_what_became_of_trials_that_no_strategy_asks_for_is_noted(make, space):
+    engine, told = make(max_trials=2, trials=[known(space, 0, 8, 1, "RUNNING"), known(space, 1, 8, 3, "RUNNING")])
+    end(engine, 0, "FAILED")
+    engine.submit_models(space.freeze(arch(24, 1)))
+    end(engine, 1)
+    assert told == [(0, "FAILED"), (1, "SUCCEEDED")]
+    assert engine.heard == {0, 1}
 
 
 def test_an_error_in_the_channels_thread_reaches_the_strategy(make, space):
@@ -214,8 +244,11 @@ def test_the_log_knows_what_became_of_trials_and_keeps_the_best_weights_only(spa
     assert log.best is trials[4]
     assert dropped == [t for t in trials if t.number not in (4, 5)]
     assert (tmp_path / "trials/id1/stderr.txt").read_text() == "why id1"
+    (tmp_path / "trials/id1/stderr.txt").write_text("kept")
+    log.add(trials[1])  # as after a resume
+    assert (tmp_path / "trials/id1/stderr.txt").read_text() == "kept"
     out = capsys.readouterr().out
-    assert "trial    1  failed, see" in out
+    assert out.count("trial    1  failed, see") == 1
     assert "best 0.7000 (trial 4)" in out
     import csv
 

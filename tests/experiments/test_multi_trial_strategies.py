@@ -232,6 +232,22 @@ class TestStrategy:
         assert len(set(archs)) == len(archs) == 7
         assert "the search ends after 7 trials" in caplog.text
 
+    def test_rare_feasible_archs_are_found_near_one_that_is_known(self, make):
+        def searcher():
+            made = make(seed=0, feasible=lambda arch: flops(arch.values()) <= 1)
+            made.start_from = dict.fromkeys(space().simplify(), "a")
+            made._draws = 30
+            return made
+
+        first = searcher()
+        archs = run(first, 5)
+        assert len(archs) == len(set(archs)) == 5
+        assert all(sum(arch) <= 1 for arch in archs)
+        again = searcher()
+        again.initialize(space(), SequentialExecutionEngine(5))
+        again.load_state_dict(first.state_dict())
+        assert [t.indices for t in again.trials] == archs
+
     def test_says_when_nothing_is_feasible(self, make):
         with pytest.raises(InputError, match="no feasible arch"):
             run(make(seed=0, feasible=lambda arch: False), 20)
@@ -303,6 +319,19 @@ def test_grid_search_visits_all():
         assert visited != sorted(visited) == list(itertools.product(range(3), repeat=DECISIONS))
     in_order = run(strategy.GridSearch(shuffle=False), 10)
     assert in_order == list(itertools.islice(itertools.product(range(3), repeat=DECISIONS), 10))
+
+
+def test_grid_search_ends_where_no_feasible_arch_is_left_in_sight(monkeypatch):
+    monkeypatch.setattr(strategy.GridSearch, "_rejected", 100)
+    asked = []
+    with pytest.raises(InputError, match="no feasible arch"):
+        run(strategy.GridSearch(seed=0, feasible=lambda arch: bool(asked.append(arch))), 20)
+    assert len(asked) == 100
+
+
+def test_nsga3_needs_two_archs_a_generation():
+    with pytest.raises(InputError, match="population_size 1 must be 2 or more"):
+        strategy.NSGA3(population_size=1)
 
 
 def test_without_dedup_archs_come_again():

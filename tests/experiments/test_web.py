@@ -196,6 +196,55 @@ console.log(manager.experimentProfile.nextSequenceId);
     assert found == 3
 
 
+def test_other_workers_on_resume_are_booked_once():
+    found = node("""
+const { NNIManager } = load("core/nnimanager");
+const asked = [];
+const manager = Object.create(NNIManager.prototype);
+Object.assign(manager, {
+  experimentProfile: { params: { trialConcurrency: 4 } }, trialConcurrencyChange: 0,
+  trialDataForTuner: "", trialDataForResume: "", log: { info() {} },
+  requestTrialJobs: (n) => asked.push(n),
+});
+(async () => {
+  manager.updateTrialConcurrency(1);
+  asked.push(manager.trialConcurrencyChange);
+  await manager.onTunerCommand("ID", "");
+  manager.updateTrialConcurrency(3);
+  asked.push(manager.trialConcurrencyChange);
+  console.log(JSON.stringify(asked));
+})();
+""")
+    assert found == [0, 1, 2], "asked for by the change, once ready, and by a change after that"
+
+
+def test_a_trial_that_a_signal_ended_has_failed_and_one_that_was_cancelled_has_not():
+    found = node("""
+const { V3asV1 } = load("training_service/v3/compat");
+const service = new V3asV1({ platform: "local" });
+let start, end, count = 0;
+service.v3 = {
+  init: async () => {}, start: async () => [{ id: "env" }], uploadDirectory: async () => {},
+  createTrial: async () => `trial${count++}`, stopTrial: async () => {},
+  onRequestParameter() {}, onMetric() {}, onEnvironmentUpdate() {},
+  onTrialStart: (f) => { start = f; }, onTrialEnd: (f) => { end = f; },
+};
+(async () => {
+  await service.start();
+  const found = [];
+  for (const [id, code] of [["trial0", null], ["trial1", null], ["trial2", 0]]) {
+    await service.submitTrialJob({ sequenceId: 0, hyperParameters: { value: id, index: 0 } });
+    await start(id, 1);
+    if (id === "trial1") await service.cancelTrialJob(id, false);
+    await end(id, 2, code);
+    found.push((await service.getTrialJob(id)).status);
+  }
+  console.log(JSON.stringify(found));
+})();
+""")
+    assert found == ["FAILED", "USER_CANCELED", "SUCCEEDED"]
+
+
 def test_u_a_trial_gets_its_own_parameters_whoever_asks_first():
     sent = node("""
 const { V3asV1 } = load("training_service/v3/compat");
