@@ -37,6 +37,8 @@ assert nni_compat.nni is not None
 
 _SCRIPT = Path(__file__).resolve().parents[1] / "oneshot_nas.py"
 _LOOKED_EVERY_S = 0.5
+_KINDS = ("detector.yaml", "detector.pt", "classifier.yaml", "classifier.pt")
+_RESULTS = ("arch.json", "results.json", "alphas.png", *_KINDS)
 # What an epoch is worth, the first that it has: on the architecture's data if the strategy has seen them.
 _WATCHED = (("arch_acc", 1), ("train_acc", 1), ("arch_loss", -1), ("train_loss", -1))
 
@@ -109,7 +111,7 @@ def _report(path: Path, reported: int) -> int:
 def search(options: Options, run: RunFolder, resume: bool = False) -> None:
     """Search ``options.trials`` times, from as many seeds, with each of the strategies that ``options.strategy`` lists.
 
-    The best run's ``arch.json``, ``detector.yaml``, ``detector.pt`` and ``results.json`` become this run's.
+    The results of the best run, its supernet left out, become this run's.
     """
     names = options.strategy.split(",")
     seeds = [options.seed + i for i in range(options.trials)]
@@ -140,8 +142,9 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> None:
     best = log.best
     if best is None:
         raise InputError(f"no search has a result, see {run.path / 'trials'}")
-    for name in ("arch.json", "detector.yaml", "detector.pt", "results.json", "alphas.png"):
-        shutil.copyfile(run_of(runs, best.arch) / name, run.path / name)
+    for name in _RESULTS:
+        if (run_of(runs, best.arch) / name).exists():
+            shutil.copyfile(run_of(runs, best.arch) / name, run.path / name)
     _show(run, metric, experiment.trials)
 
 

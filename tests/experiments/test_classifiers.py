@@ -196,6 +196,9 @@ def test_a_supernet_of_classifiers_is_searched(searched, call, tmp_path):
     [
         (val, ["--split", "test"], "--split test: a classifier is measured on val"),
         (val, ["--imgsz", "30"], "--imgsz 30 is no multiple of the stride 4"),
+        (val, ["--iou", "0.5"], "--iou: is of detectors, and"),
+        (train, ["--optimizer", "adamw"], "--optimizer: is of detectors, and"),
+        (train, ["--no-augment"], "--no-augment: is of detectors, and"),
         (train, ["--data", "two"], "--data two has 2 classes, but"),
         (export, ["--nms"], "--nms is of detectors"),
         (detect, ["--source", "."], "a classifier's; right would be a detector.pt"),

@@ -65,6 +65,18 @@ def test_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["t.json"]
 
 
+def test_what_a_file_lacks_is_measured_with_its_threads(tmp_path):
+    path = tmp_path / "t.json"
+    table = LatencyTable(path, threads=torch.get_num_threads() + 1)
+    CostModel(Space(ROWS), 32, table)
+    table.save()
+    again = LatencyTable(path)
+    assert again.threads == table.threads
+    CostModel(Space(ROWS), 64, again)
+    again.save()
+    assert json.loads(path.read_text())["threads"] == table.threads
+
+
 @pytest.mark.parametrize(("key", "value"), [("device", "Tea Pot"), ("threads", 64), ("torch", "1.0")])
 def test_table_of_another_device_is_not_added_to(tmp_path, key, value):
     path = tmp_path / "t.json"

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from data import detection, detection_split
 from experiments import DetectionMetrics, evaluate, validate
 from experiments.cli import run_script
 from experiments.detectors import OnnxDetector, TorchDetector, open_detector
-from models import InputError, Model, save_detector
+from models import InputError, Model, load_plugin, registry, save_detector
 from models.files import atomic
 from models.postprocess import non_max_suppression
 from optimizer import NMS, export_onnx
@@ -271,9 +272,27 @@ def test_refusals(files, tmp_path, capsys, monkeypatch):
     assert "--device tpu" in _refused(capsys, "--weights", weights, "--device", "tpu")
     if not torch.cuda.is_available():
         assert "0 CUDA devices" in _refused(capsys, "--weights", weights, "--device", "cuda")
+    assert "--arch: is of --supernet" in _refused(capsys, "--weights", weights, "--arch", "min")
+    assert "--split: the subnets of" in _refused(capsys, "--supernet", "run", "--split", "test")
     (tmp_path / "text.onnx").write_text("hello")
     assert "text.onnx" in _refused(capsys, "--weights", "text.onnx")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_detector_of_ones_own_modules_is_measured_with_the_plugin(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    plugin, data = tmp_path / "mine.py", yolo(tmp_path)
+    plugin.write_text(
+        "from models import register\nfrom models.blocks import Conv\n@register()\nclass Mine(Conv): pass"
+    )
+    load_plugin(plugin)
+    rows = {"backbone": [[-1, 1, "Mine", [8, 3, 8]]], "head": [[[0], 1, "Detect", ["nc", [[8, 8]]]]]}
+    save_detector(Model({"nc": 3, "anchors": [[8, 8]], **rows}), tmp_path / "mine.pt")
+    del registry._REGISTRY["Mine"], sys.modules["plugin_mine"]
+    monkeypatch.chdir(tmp_path)
+    options = ("--weights", tmp_path / "mine.pt", "--data", data, "--imgsz", "64", "--device", "cpu")
+    assert "unknown module" in _refused(capsys, *options)
+    assert run_script(val.main, val.parse([*map(str, options), "--plugin", str(plugin)])) == 0
 
 
 def three_classes(folder):

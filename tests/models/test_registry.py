@@ -52,6 +52,17 @@ def test_plugin_module_is_used_from_a_yaml(tmp_path, written):
     assert block.n == ("repeats" in written)
 
 
+def test_a_plugin_is_imported_once_and_again_after_an_error(tmp_path):
+    plugin, marks = tmp_path / "once.py", tmp_path / "marks"
+    plugin.write_text(f"open({str(marks)!r}, 'a').write('x')\nraise ValueError('not yet')")
+    with refused("not yet"):
+        load_plugin(plugin)
+    plugin.write_text(f"open({str(marks)!r}, 'a').write('x')")
+    load_plugin(plugin)
+    load_plugin(plugin)
+    assert marks.read_text() == "xx"
+
+
 def test_plugin_channel_rule_sees_row_and_inputs():
     def rule(config, row, c_in):
         return [list(c_in)], c_in[0]
