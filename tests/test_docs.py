@@ -1,12 +1,29 @@
 """What the documentation shows has been run as it is written."""
 
+import importlib
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
+
+COMMANDS = sorted(
+    {
+        (str(page.relative_to(ROOT)), script, line)
+        for page in (ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md"))
+        for script, line in re.findall(r"python (\w+)\.py ([^`\n]*)", page.read_text(encoding="utf-8"))
+    }
+)
+
+
+@pytest.mark.parametrize(("page", "script", "line"), COMMANDS)
+def test_options_that_are_shown_are_the_scripts(page, script, line):
+    importlib.import_module(script).parse(shlex.split(line))
 
 
 def test_script_api_page_runs(tmp_path):
