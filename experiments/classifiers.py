@@ -6,12 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from .console import console
+
 from spaces import nni_compat  # isort: skip
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
-from rich.console import Console
 from torch.utils.data import DataLoader
 
 from data import EpochSampler, classification
@@ -64,9 +65,9 @@ def validate(options: Any, run: RunFolder) -> dict[str, Any]:
     run.write_json("results.json", results)
     top5 = f", top-5 {results['accuracy_top5']:.4f}" if "accuracy_top5" in results else ""
     line = f"accuracy {results['accuracy']:.4f}{top5}, loss {results['loss']:.4f}"
-    say = Console().print
+    say = console().print
     say(f"{options.weights} on {options.data} ({len(right):,} images, {imgsz} pixels): {line}")
-    say(f"results in {run.path}", highlight=False, soft_wrap=True)
+    say(f"results in {run.path}", soft_wrap=True)
     return results
 
 
@@ -128,12 +129,12 @@ def finetune(options: Any, run: RunFolder, resume: bool = False) -> dict[str, An
         trainer.fit(module, train, val, **again)
     results = {"accuracy": best.accuracy, "before": best.before, "epoch": best.epoch, **size}
     run.write_json("results.json", results)
-    say = Console().print
+    say = console().print
     say(
         f"accuracy {best.accuracy:.4f} in epoch {best.epoch} of {options.epochs}, {best.before:.4f} before",
         highlight=False,
     )
-    say(f"results in {run.path}", highlight=False, soft_wrap=True)
+    say(f"results in {run.path}", soft_wrap=True)
     return results
 
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from .console import console
+
 from spaces import nni_compat  # isort: skip
 
 import nni
@@ -20,7 +22,6 @@ import requests
 from nni.experiment import Experiment
 from nni.nas.experiment import NasExperiment, NasExperimentConfig
 from nni.nas.strategy.base import Strategy, StrategyStatus
-from rich.console import Console
 
 from models.errors import InputError
 from models.files import atomic
@@ -211,7 +212,7 @@ class RetiariiExperiment(NasExperiment):
         web.warn(host)
         with web.manager_environment(host):
             self._start_nni_manager(port, debug)
-        Console().print(f"experiment {self.id}, web UI: http://{web.LOOPBACK}:{port}", highlight=False, soft_wrap=True)
+        console().print(f"experiment {self.id}, web UI: http://{web.LOOPBACK}:{port}", soft_wrap=True)
 
     def _search(self) -> None:
         config = self.config.canonical_copy()
@@ -289,7 +290,7 @@ def view_experiment(folder: Path, port: int = 8080, host: str = web.LOOPBACK) ->
         try:
             with web.manager_environment(host):
                 viewed._start_nni_manager(port, False)
-            Console().print(f"experiment {id}, web UI: http://{web.LOOPBACK}:{port} (Ctrl-C ends it)", soft_wrap=True)
+            console().print(f"experiment {id}, web UI: http://{web.LOOPBACK}:{port} (Ctrl-C ends it)", soft_wrap=True)
             while viewed._proc is not None and viewed._proc.poll() is None:  # type: ignore[union-attr]
                 time.sleep(0.2)
         except KeyboardInterrupt:

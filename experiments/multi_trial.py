@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .console import console
+
 from spaces import nni_compat  # isort: skip
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from models.complexity import count_flops, count_params
@@ -237,9 +238,9 @@ def _report(options: Options, run: RunFolder, metric: str, trials: list[Trial], 
         values += [f"{reported(trial, name):.4f}" for name in (metric, "unseen")]
         values += [f"{reported(trial, 'params'):,.0f}"]
         table.add_row(*values, f"{(reported(trial, 'flops') or 0) / 1e9:.3f}")
-    console = Console(width=None if Console().is_terminal else 100)
-    console.print(table)
-    console.print(f"results in {run.path}", highlight=False, soft_wrap=True)
+    say = console().print
+    say(table)
+    say(f"results in {run.path}", soft_wrap=True)
 
 
 def _statuses(results: dict[str, Any]) -> dict[str, int]:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .console import console
+
 from spaces import nni_compat  # isort: skip
 
 import pytorch_lightning as pl
@@ -277,14 +279,14 @@ def _report(options: Options, run: RunFolder, task: SearchTask, results: dict[st
     for name, how, row, metric in rows:
         if metric is not None:
             table.add_row(name, how, f"{metric:.4f}", f"{row['params']:,}", f"{row['flops'] / 1e6:.1f}")
-    console = Console(width=None if Console().is_terminal else 100)
-    console.print(table)
+    say = console().print
+    say(table)
     if line := verdict(results):
-        console.print(line, highlight=False, soft_wrap=True)
+        say(line, soft_wrap=True)
     d, flops = results[task.result], f"flops_{options.cost_imgsz}"
     cost = f"{d['params']:,} parameters, {d[flops] / 1e9:.2f} GFLOPs at {options.cost_imgsz}"
-    console.print(f"{task.result}: {cost}", highlight=False)
-    console.print(f"results in {run.path}", highlight=False, soft_wrap=True)
+    say(f"{task.result}: {cost}")
+    say(f"results in {run.path}", soft_wrap=True)
 
 
 def metric_of(results: dict[str, Any]) -> float:

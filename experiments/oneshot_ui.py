@@ -14,12 +14,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from .console import console
+
 from spaces import nni_compat  # isort: skip
 
 import nni
 from nni.nas.evaluator import Evaluator
 from nni.nas.nn.pytorch import ModelSpace
-from rich.console import Console
 from rich.table import Table
 
 from models.errors import InputError
@@ -154,6 +155,6 @@ def _show(run: RunFolder, metric: str, trials: list[Trial]) -> None:
         table.add_column(column, justify="left" if column == "strategy" else "right")
     for trial in sorted((t for t in trials if status_of(t) == "done"), key=value_of, reverse=True):
         table.add_row(f"{trial.number}", trial.arch["strategy"], f"{trial.arch['seed']}", f"{value_of(trial):.4f}")
-    console = Console(width=None if Console().is_terminal else 100)
-    console.print(table)
-    console.print(f"results of the best in {run.path}", highlight=False, soft_wrap=True)
+    say = console().print
+    say(table)
+    say(f"results of the best in {run.path}", soft_wrap=True)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from models.errors import InputError
 from models.files import atomic
 
+from .console import console
 from .limits import written
 from .run_folder import RunFolder
 from .searchers.ranges import Range, parse_range
@@ -139,9 +139,9 @@ def _say_costs(cfg: Any, results: Mapping[str, Any], run: RunFolder) -> None:
     for name, quantiles in results["quantiles"].items():
         values = [*quantiles.values(), results["upstream"][name]]
         table.add_row(name, *(written(name, v) for v in values))
-    console = Console(width=None if Console().is_terminal else 110)
-    console.print(table)
+    say = console(110).print
+    say(table)
     if near := results.get("near_baseline"):
         share = f"{near['share']:.1%} of the archs lie within {near['within']:.0%} of {written('flops', near['flops'])}"
-        console.print(f"{share} FLOPs", highlight=False)
-    console.print(f"results in {run.path}", highlight=False, soft_wrap=True)
+        say(f"{share} FLOPs")
+    say(f"results in {run.path}", soft_wrap=True)

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from models.errors import InputError
 from models.files import atomic
 
+from .console import console
 from .limits import written
 from .run_folder import RunFolder
 from .searchers.ranges import Range, parse_range
@@ -289,17 +289,17 @@ def _number(name: str, value: float, is_decision: bool) -> str:
 
 
 def _say_edf(results: Mapping[str, Any], run: RunFolder) -> None:
-    console = Console(width=None if Console().is_terminal else 110)
+    say = console(110).print
     table = Table(title=f"error, 1 - {results['metric']}")
     for column in ("subset", "archs", "least", "median", "mean"):
         table.add_column(column, justify="left" if column == "subset" else "right")
     for name, r in results["subsets"].items():
         table.add_row(name, str(r["archs"]), *(f"{r[k]:.4f}" for k in ("least", "median", "mean")))
-    console.print(table)
+    say(table)
     table = Table(title="values of good archs (bootstrap)")
     for column in ("dimension", "95 %", "median", "how often the best has it"):
         table.add_column(column)
     for name, summary in results["good_values"].items():
         table.add_row(name, *_shown(name, summary))
-    console.print(table)
-    console.print(f"results in {run.path}", highlight=False, soft_wrap=True)
+    say(table)
+    say(f"results in {run.path}", soft_wrap=True)

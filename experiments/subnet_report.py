@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from models.errors import InputError
 from models.files import atomic, save_model_yaml
 
+from .console import console
 from .limits import parse_amount, written
 from .pareto import front, hypervolume_history, knee, reference_point
 from .pareto_plots import plot_front
@@ -178,13 +178,13 @@ def _say(job: SubnetSearch, results: Mapping[str, Any]) -> None:
         table.add_column(column, justify="right")
     for row in shown:
         table.add_row(str(row["trial"]), f"{row[metric]:.4f}", *(written(c, row[c]) for c in costs))
-    console = Console(width=None if Console().is_terminal else 100)
-    console.print(table)
+    say = console().print
+    say(table)
     if (done := next(iter(results["evaluations"].values()))) < job.options.trials:
-        console.print(f"ended after {done} of {job.options.trials}: no more archs were found", highlight=False)
+        say(f"ended after {done} of {job.options.trials}: no more archs were found")
     if line := verdict(results["hypervolume"]):
-        console.print(line, highlight=False, soft_wrap=True)
-    console.print(f"results in {job.run.path}", highlight=False, soft_wrap=True)
+        say(line, soft_wrap=True)
+    say(f"results in {job.run.path}", soft_wrap=True)
 
 
 def verdict(hypervolumes: Mapping[str, float]) -> str:
@@ -213,4 +213,4 @@ def write_pick(job: SubnetSearch, results: Mapping[str, Any]) -> None:
         f"ONNX:     python export.py --weights {weights} --imgsz {imgsz}",
     )
     for line in lines:
-        Console().print(line, highlight=False, soft_wrap=True)
+        console().print(line, soft_wrap=True)

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .console import console
+
 from spaces import nni_compat  # isort: skip
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from models.complexity import count_flops, count_params
@@ -174,7 +175,7 @@ def _report(options: Options, run: RunFolder, rows: list[dict[str, Any]], metric
     for r in rows:
         numbers = (f"{r['params']:,}", f"{r['flops'] / 1e6:.1f}", str(r["imgsz"]))
         table.add_row(r["subnet"], *numbers, f"{r['as_trained']:.4f}", f"{r['calibrated']:.4f}")
-    console = Console(width=None if Console().is_terminal else 100)
-    console.print(table)
-    console.print("calibrated: with batch norm statistics of the subnet's own on training images", highlight=False)
-    console.print(f"results in {run.path}", highlight=False, soft_wrap=True)
+    say = console().print
+    say(table)
+    say("calibrated: with batch norm statistics of the subnet's own on training images")
+    say(f"results in {run.path}", soft_wrap=True)

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from models.files import atomic
+
+from .console import console
 
 _PANELS = (
     ("box loss", ("train_box", "val_box")),
@@ -33,9 +34,9 @@ def print_report(measured: Mapping[str, Any], title: str, run: Path, data: str) 
     add("all", m["instances"], m["map50_95"], m["map50"], m["map75"], m["precision"], m["recall"])
     for name, c in m["classes"].items():
         add(name, c["instances"], c["ap50_95"], c["ap50"], c.get("ap75"), c["precision"], c["recall"])
-    console = Console(width=None if Console().is_terminal else 100)
-    console.print(title, highlight=False, soft_wrap=True, markup=False)
-    console.print(table)
+    say = console().print
+    say(title, soft_wrap=True)
+    say(table)
     weights = run / "detector.pt"
     for line in (
         f"results in {run}; next:",
@@ -43,7 +44,7 @@ def print_report(measured: Mapping[str, Any], title: str, run: Path, data: str) 
         f"  detect.py --weights {weights} --source IMAGES",
         f"  export.py --weights {weights}",
     ):
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(line, soft_wrap=True)
 
 
 def plot_training(rows: Sequence[Mapping[str, float]], path: str | Path) -> None:

@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from models.files import atomic
 
+from .console import console
 from .engine import Trial
 
 _NUMBERS = ("unseen", "params", "flops", "latency")
@@ -101,7 +100,7 @@ class TrialLog:
                 if other.ended and other is not best:
                     self.drop(other)
             self._write()
-        Console().print(f"trial {trial.number:>4}  {line}", highlight=False, soft_wrap=True)
+        console().print(f"trial {trial.number:>4}  {line}", soft_wrap=True)
 
     def write(self) -> None:
         """Write ``trials.csv``."""

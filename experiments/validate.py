@@ -22,6 +22,7 @@ from models.detector import Model
 from models.errors import InputError
 from models.files import atomic, is_classifier
 
+from .console import console
 from .detectors import Detector, TorchDetector, detections_of, open_detector
 from .metrics import NMS_FOR_AP, DetectionMetrics, in_original_pixels
 from .run_folder import RunFolder
@@ -255,8 +256,8 @@ def _report(options: Options, run: RunFolder, results: dict[str, Any]) -> None:
     for name, c in r["classes"].items():
         add(name, c["instances"], c["ap50_95"], c["ap50"], None, c["precision"], c["recall"])
     speed = ", ".join(f"{part} {ms:.1f} ms" for part, ms in r["speed"].items())
-    console = Console(width=None if Console().is_terminal else 100)
-    console.print(table)
-    console.print(f"{r['images']:,} images; an image: {speed}", highlight=False)
-    console.print(f"precision and recall at confidence {r['confidence']:.3f}", highlight=False)
-    console.print(f"results in {run.path}", highlight=False, soft_wrap=True)
+    say = console().print
+    say(table)
+    say(f"{r['images']:,} images; an image: {speed}")
+    say(f"precision and recall at confidence {r['confidence']:.3f}")
+    say(f"results in {run.path}", soft_wrap=True)

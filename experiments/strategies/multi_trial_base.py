@@ -91,6 +91,7 @@ class MultiTrialStrategy(Strategy):
         self._error: Exception | None = None
         self.choices: dict[str, list[Any]] = {}
         self.sizes: Indices = ()
+        self._rare = False  # feasible archs are so rare that draws do not find them
         self._forget()
 
     def start(self, seed: int) -> None:
@@ -307,7 +308,7 @@ class MultiTrialStrategy(Strategy):
         self._seen: set[Indices] = set()
         self._infeasible: set[Indices] = set()
         self._replaying = False
-        self._rare: bool = False  # feasible archs are so rare that draws do not find them
+        self._rare = False
         # (indices, None, None) of a proposal, (None, number, values) of an end.
         self._log: list[tuple[Indices | None, int | None, tuple[float, ...] | None]] = []
         self._running: dict[int, tuple[Any, Trial]] = {}  # by id; engines hold models weakly, so the model is kept
