@@ -14,7 +14,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--weights", required=True, help="detector.pt, a YOLOv5 checkpoint, or model.onnx that export.py wrote")
     add("--source", nargs="+", required=True, help="images or videos: files, folders, or patterns such as 'a/*.jpg'")
-    add("--imgsz", type=int, help="longer side in pixels; None: as trained, or 640")
+    add("--imgsz", type=positive_int, help="longer side in pixels; None: as trained, or 640")
     add("--conf", type=float, default=0.25, help="detections have more than this confidence")
     add("--iou", type=float, default=0.45, help="of two boxes that overlap more, the less confident goes")
     add("--max-det", type=positive_int, default=300, help="most detections of an image")

@@ -62,10 +62,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     costs = parser.add_argument_group("costs of the detector").add_argument
     for name, example in (("flops", "4.5G"), ("params", "2M")):
         costs(
-            f"--max-{name}", type=amount, metavar=example, help=f"no candidate has more {name}; known without a trial"
+            f"--max-{name}",
+            type=amount(name),
+            metavar=example,
+            help=f"no candidate has more {name}; known without a trial",
         )
-    costs("--max-latency", type=amount, metavar="8ms", help="no candidate that is slower is trained; measured")
-    costs("--target-latency", type=amount, metavar="7ms", help="a candidate that is slower is worth less")
+    costs(
+        "--max-latency", type=amount("latency"), metavar="8ms", help="no candidate that is slower is trained; measured"
+    )
+    costs("--target-latency", type=amount("latency"), metavar="7ms", help="a candidate that is slower is worth less")
     costs("--target-weight", type=positive_float, default=1.0, help="metric lost for a latency twice the target")
     costs(
         "--cost-imgsz", type=positive_int, default=640, help="side of the images that FLOPs and latency are meant for"

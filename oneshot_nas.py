@@ -12,15 +12,23 @@ from experiments.cli import (
     add_plugin_option,
     add_run_options,
     natural,
+    not_negative,
+    parse_args,
     positive_float,
     positive_int,
+    refuse,
     run_or_resume,
     run_script,
     seed,
+    share,
 )
 
 STRATEGIES = ["darts", "darts-2nd", "gumbel", "proxyless", "enas", "spos", "fairnas", "bignas"]
 
+OF_BIGNAS = (
+    *("subnets", "sampler", "distill", "distill_rows", "distill_boxes", "teacher", "dropout", "drop_path"),
+    *("clip", "clip_by", "lr_floor", "weight_decay"),
+)
 DEFAULTS = {
     "classify": {"data": "digits", "imgsz": 64, "batch": 64},
     "detect": {"data": "digits-detect", "imgsz": 320, "batch": 16},
@@ -77,13 +85,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--distill", default="auto", help="what the others learn from the largest: kl, alpha, mimic or none")
     add("--distill-rows", type=int, nargs="*", default=[], metavar="ROW", help="rows whose features are distilled too")
     add("--teacher", metavar="FILE", help="weights, or a run's folder, to learn from in place of the largest")
-    add("--dropout", type=float, default=0.0, help="of the largest subnet")
-    add("--drop-path", type=float, default=0.0, help="of the largest subnet")
+    add("--dropout", type=share, default=0.0, help="of the largest subnet")
+    add("--drop-path", type=share, default=0.0, help="of the largest subnet")
     add("--clip", type=positive_float, help="what gradients are clipped to")
     add("--clip-by", default="norm", choices=["norm", "value"], help="their norm, or every value")
     add("--distill-boxes", default="ciou", choices=["ciou", "l1"], help="distance of boxes from the teacher's")
     add("--lr-floor", type=positive_float, default=0.05, help="share of --lr that it decays to; 1: constant")
-    add("--weight-decay", type=float, help="never of batch norms and biases (default: that of the task)")
+    add("--weight-decay", type=not_negative, help="never of batch norms and biases (default: that of the task)")
     add_budget_options(parser)
     group = parser.add_argument_group("training afterwards")
     add = group.add_argument
@@ -101,7 +109,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--trials", type=positive_int, default=1, help="searches of each strategy there, from as many seeds")
     add("--concurrency", type=positive_int, default=1, help="searches at a time there")
     add_run_options(parser, "runs/oneshot_nas", resumes=True)
-    args = parser.parse_args(argv)
+    args = parse_args(parser, argv)
     for name, value in DEFAULTS[args.task].items():
         if getattr(args, name) is None:
             setattr(args, name, value)
@@ -119,6 +127,10 @@ def main(args: argparse.Namespace) -> None:
 
             oneshot_ui.search(options, run, resume)
 
+    if "bignas" not in args.strategy.split(","):
+        refuse(args, OF_BIGNAS, "is of --strategy bignas")
+    if args.ui is None:
+        refuse(args, ["concurrency"], "is of --ui")
     run_or_resume(args, Options, work)
 
 

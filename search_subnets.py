@@ -6,9 +6,21 @@ from __future__ import annotations
 import argparse
 import sys
 
-from experiments.cli import add_plugin_option, add_run_options, amount, natural, positive_int, run_script, seed
+from experiments.cli import (
+    add_plugin_option,
+    add_run_options,
+    amount,
+    natural,
+    parse_args,
+    positive_int,
+    refuse,
+    run_script,
+    seed,
+)
 
 SEARCHERS = ["nsga3", "nsga2", "tpe", "gp", "random", "grid", "evolution", "attentive", "coarse-to-fine"]
+
+WITH_POPULATION = ["nsga3", "nsga2", "evolution", "attentive"]
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -57,7 +69,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME:LABEL=VALUE[|VALUE],…",
         help="a part of the space that stands beside it in the report; may be repeated",
     )
-    add("--baseline-flops", type=amount, metavar="4.5G", help="count the archs near it")
+    add("--baseline-flops", type=amount("flops"), metavar="4.5G", help="count the archs near it")
     add_plugin_option(group)
     add("--samples", type=natural, default=10_000, help="bootstrap samples of the report")
     add_run_options(parser, "runs/search_subnets")
@@ -66,7 +78,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="RUN",
         help="go on with a run, given its folder; of new options it takes --trials and --pick",
     )
-    args = parser.parse_args(argv)
+    args = parse_args(parser, argv)
     modes = [name for name in ("sample_cost", "sample_accuracy", "edf") if getattr(args, name)]
     if len(modes) > 1:
         parser.error("--sample-cost, --sample-accuracy and --edf exclude each other")
@@ -95,6 +107,10 @@ def main(args: argparse.Namespace) -> None:
     else:
         from experiments.subnet_search import run
 
+        if args.searcher != "grid":
+            refuse(args, ["stride"], "is of --searcher grid")
+        if args.searcher not in WITH_POPULATION:
+            refuse(args, ["population"], f"is of --searcher {', '.join(WITH_POPULATION)}")
         run(args)
 
 

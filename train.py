@@ -9,6 +9,8 @@ import sys
 from experiments.cli import (
     add_plugin_option,
     add_run_options,
+    natural,
+    not_negative,
     parse_args,
     positive_float,
     positive_int,
@@ -16,6 +18,7 @@ from experiments.cli import (
     run_or_resume,
     run_script,
     seed,
+    share,
 )
 
 # A classifier is finetuned by Adam, as a search trains it.
@@ -53,10 +56,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="learning rate after warm-up (sgd: 0.01, adamw and classifiers: 0.001; slices: a tenth)",
     )
     add("--lrf", type=positive_float, default=0.01, help="learning rate at the end, as a share of --lr0")
-    add("--momentum", type=float, default=0.937, help="momentum of sgd, first beta of adamw")
-    add("--weight-decay", type=float, default=0.0005, help="weight decay at a nominal batch of 64")
+    add("--momentum", type=share, default=0.937, help="momentum of sgd, first beta of adamw")
+    add("--weight-decay", type=not_negative, default=0.0005, help="weight decay at a nominal batch of 64")
     add("--cosine", action="store_true", help="learning rate by a cosine instead of a line")
-    add("--patience", type=int, default=100, help="stop after as many epochs without a better mAP; 0: never")
+    add("--patience", type=natural, default=100, help="stop after as many epochs without a better mAP; 0: never")
     add("--hyp", nargs="+", default=[], metavar="NAME=VALUE", help="augmentation, such as mosaic=0.5 mixup=0.1")
     add("--no-augment", dest="augment", action="store_false", help="no augmentation at all")
     add("--no-autoanchor", dest="autoanchor", action="store_false", help="keep the YAML's anchors whatever the data")
@@ -67,7 +70,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--devices", type=positive_int, default=1, help="number of devices, or of processes on the CPU")
     add("--strategy", default="auto", help="Lightning's, such as ddp")
     add("--sync-bn", action="store_true", help="batch norm statistics over all CUDA devices")
-    add("--workers", type=int, help="processes that load data (default: 0 on the CPU, up to 8 on CUDA)")
+    add("--workers", type=natural, help="processes that load data (default: 0 on the CPU, up to 8 on CUDA)")
     add_plugin_option(parser)
     add_run_options(parser, "runs/train", resumes=True)
     args = parse_args(parser, argv)

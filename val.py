@@ -7,7 +7,7 @@ import argparse
 import sys
 from typing import Any
 
-from experiments.cli import add_plugin_option, add_run_options, parse_args, positive_int, refuse, run_script
+from experiments.cli import add_plugin_option, add_run_options, natural, parse_args, positive_int, refuse, run_script
 
 # What a supernet's run says, and what only detectors have.
 OF_RUN = ("data", "imgsz", "batch", "split", "workers")
@@ -24,14 +24,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "--data", help="a data.yaml, a folder (YOLO, COCO, VOC), digits-detect (default) or bccd; of classifiers digits"
     )
-    add("--imgsz", type=int, help="side of the images in pixels; None: as trained, or 640")
+    add("--imgsz", type=positive_int, help="side of the images in pixels; None: as trained, or 640")
     add("--batch", type=positive_int, default=32, help="images at a time")
     add("--split", default="val", choices=["val", "test", "train"], help="which images")
     add("--conf", type=float, default=0.001, help="detections have more than this confidence")
     add("--iou", type=float, default=0.6, help="of two boxes that overlap more, the less confident goes")
     add("--max-det", type=positive_int, default=300, help="most detections of an image")
     add("--device", default="auto", help="auto, cpu or cuda")
-    add("--workers", type=int, default=0, help="processes that load data")
+    add("--workers", type=natural, default=0, help="processes that load data")
     add("--save-json", action="store_true", help="write predictions.json, as COCO has it")
     add_plugin_option(parser)
     add_run_options(parser, "runs/val")

@@ -172,11 +172,10 @@ class DetectionSet(SeededDataset[Item]):
 
 @dataclass(frozen=True)
 class DetectionData:
-    """The splits of a set and its class names, in class order."""
+    """What is trained and validated on, and the class names, in class order."""
 
     train: DetectionSet
     val: DetectionSet
-    test: DetectionSet | None
     names: tuple[str, ...]
 
     @property
@@ -187,7 +186,7 @@ class DetectionData:
 def detection(
     source: str | Path, imgsz: int = 640, hyp: Hyp | None = _DEFAULT_HYP, seed: int = 0, rect: bool = False
 ) -> DetectionData:
-    """Opens a detection set: YOLO, COCO or Pascal VOC, told apart by what is there (see `formats`).
+    """Opens a detection set: YOLO, COCO or Pascal VOC, told apart by what is there (see `formats`); no test split.
 
     Args:
         source: a data.yaml, a folder, or the name of a set that has a YAML in this package (`digits-detect`, `bccd`).
@@ -205,12 +204,12 @@ def detection(
     spec = spec_of(source)
     if hyp is not None and spec.options.get("mirror") is False:
         hyp = replace(hyp, fliplr=0.0, flipud=0.0)
-    names, sources = _sources(spec)
+    names, sources = _sources(spec, ["train", "val"])
     sets = {
         split: DetectionSet(images, imgsz, hyp if split == "train" else None, seed, rect and split != "train")
         for split, images in sources.items()
     }
-    return DetectionData(sets["train"], sets["val"], sets.get("test"), names)
+    return DetectionData(sets["train"], sets["val"], names)
 
 
 def detection_split(
@@ -230,15 +229,14 @@ def detection_split(
     return DetectionSet(sources[split], imgsz, rect=rect), names
 
 
-def _sources(spec: Spec, splits: Sequence[str] | None = None) -> tuple[tuple[str, ...], dict[str, ImageSource]]:
-    """Class names and the images of these splits, or of all there are."""
-    entries = {split: spec.entries[split] for split in splits or spec.entries}
+def _sources(spec: Spec, splits: Sequence[str]) -> tuple[tuple[str, ...], dict[str, ImageSource]]:
+    """Class names and the images of these splits."""
     if spec.format == "digits-detect":
         from .digits_detect import CLASS_NAMES, digit_images
 
-        return CLASS_NAMES, {**digit_images(spec.where, entries, spec.options.get("canvas", 320))}
+        return CLASS_NAMES, {**digit_images(spec.where, spec.entries, spec.options.get("canvas", 320))}
     names = class_names(spec)
-    found = records(replace(spec, names=names, entries=entries))[1]
+    found = records(replace(spec, names=names, entries={split: spec.entries[split] for split in splits}))[1]
     return names, {split: _Files(build(images, report)) for split, (images, report) in found.items()}
 
 

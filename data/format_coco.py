@@ -38,11 +38,11 @@ def class_names(entry: Any, root: Path, where: str) -> tuple[str, ...]:
 
 
 def ids(entry: Any, root: Path, where: str, names: tuple[str, ...]) -> tuple[dict[str, Any], list[Any]]:
-    """The file's own id of each image, by the name of its file without folders, and of each class."""
+    """The file's own id of each image, by the name of its file as it stands there, and of each class."""
     file, _ = _files(entry, root, where)
     content = _load(file)
-    by_name = {c["name"]: c["id"] for c in _field(content, "categories", file)}
-    images = {Path(i["file_name"]).name: i["id"] for i in _field(content, "images", file)}
+    by_name = {str(c["name"]): c["id"] for c in _field(content, "categories", file)}
+    images = {Path(i["file_name"]).as_posix(): i["id"] for i in _field(content, "images", file)}
     return images, [by_name.get(name) for name in names]
 
 
@@ -52,9 +52,9 @@ def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: 
     content = _load(file)
     class_of = {}
     for category in _field(content, "categories", file):
-        if category["name"] not in names:
-            raise InputError(f"{file}: category {category['name']!r} is not one of the names {', '.join(names)}")
-        class_of[category["id"]] = names.index(category["name"])
+        if (name := str(category["name"])) not in names:
+            raise InputError(f"{file}: category {name!r} is not one of the names {', '.join(names)}")
+        class_of[category["id"]] = names.index(name)
 
     bases = [folder] if folder else _image_folders(file, root, report.split)
     by_image: dict[Any, Record] = {}

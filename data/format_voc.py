@@ -1,7 +1,8 @@
 """Pascal VOC: an XML an image in Annotations/, images in JPEGImages/, splits as lists in ImageSets/Main/.
 
 Coordinates are pixel numbers that start at 1 and include the last (VOC2012 development kit, section 3), so that
-the edges of a box are xmin - 1 and xmax. Objects marked difficult are left out, as VOC's own evaluation does.
+the edges of a box are xmin - 1 and xmax. Objects marked difficult are left out; a detection on one
+counts as false, which VOC's own evaluation does not do.
 """
 
 from math import isfinite

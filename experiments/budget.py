@@ -95,7 +95,7 @@ def detector_space(space: Space, detector: Model, own_head: bool) -> Space:
     raw = join(detector.config, plain.backbone())
     joined = [*raw["backbone"], *raw["head"]]
     multiples = ("depth_multiple", "width_multiple", "channel_multiple")
-    as_written = all(raw.get(m) == space.config.raw.get(m) for m in multiples)
+    as_written = all(getattr(detector.config, m) == getattr(space.config, m) for m in multiples)
     for row in space.config.backbone().rows:
         written = space.config.raw["backbone"][row.index]
         nas_row = space.rows.get(row.index)

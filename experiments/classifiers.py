@@ -120,7 +120,7 @@ def finetune(options: Any, run: RunFolder, resume: bool = False) -> dict[str, An
         log_every_n_steps=1,
         num_sanity_val_steps=0,
     )
-    run.write_config(asdict(options))
+    run.write_config(asdict(options), anew=not resume)
     save_model_yaml(network.config.raw, run.path / "classifier.yaml")
     with interruptible(trainer):
         if not again:

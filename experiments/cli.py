@@ -22,6 +22,9 @@ def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namesp
     except InputError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
+    except (FileNotFoundError, NotADirectoryError, PermissionError, IsADirectoryError, FileExistsError) as e:
+        print(f"error: {e.filename}: {e.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt as e:
         print(f"interrupted{f': {e}' if str(e) else ''}", file=sys.stderr)
         return 130
@@ -49,6 +52,20 @@ def positive_int(text: str) -> int:
     return value
 
 
+def not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
+    return value
+
+
+def share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 0 and less than 1, got {value}")
+    return value
+
+
 def seed(text: str) -> int:
     value = int(text)
     if not 0 <= value < 2**32:  # NumPy takes no others
@@ -70,14 +87,18 @@ def positive_float(text: str) -> float:
     return value
 
 
-def amount(text: str) -> float:
-    """Type of an option: a positive number with a unit or without, such as ``4.5G``, ``2M`` or ``8ms``."""
-    from .limits import parse_amount
+def amount(name: str) -> Callable[[str], float]:
+    """Type of an option: a cost with a unit or without, such as ``4.5G``, ``2M`` or ``8ms``."""
 
-    try:
-        return parse_amount(text)
-    except InputError as e:
-        raise argparse.ArgumentTypeError(str(e)) from None
+    def read(text: str) -> float:
+        from .limits import parse_amount
+
+        try:
+            return parse_amount(text, name)
+        except InputError as e:
+            raise argparse.ArgumentTypeError(str(e)) from None
+
+    return read
 
 
 def add_budget_options(parser: argparse.ArgumentParser) -> None:
@@ -85,9 +106,9 @@ def add_budget_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("costs of the detector")
     add = group.add_argument
     for name, example in (("flops", "4.5G"), ("params", "2M"), ("latency", "8ms")):
-        add(f"--max-{name}", type=amount, metavar=example, help=f"no result has more {name}")
+        add(f"--max-{name}", type=amount(name), metavar=example, help=f"no result has more {name}")
     for name, example in (("flops", "4G"), ("params", "1.8M"), ("latency", "7ms")):
-        add(f"--target-{name}", type=amount, metavar=example, help=f"steer the search to that many {name}")
+        add(f"--target-{name}", type=amount(name), metavar=example, help=f"steer the search to that many {name}")
     add("--target-weight", type=positive_float, default=1.0, help="weight of the target beside the loss")
     add("--latency-table", metavar="JSON", help="latency by block, measured; made or completed where it is missing")
     add("--cost-imgsz", type=positive_int, default=640, help="side of the images that FLOPs and latency are meant for")
@@ -95,7 +116,7 @@ def add_budget_options(parser: argparse.ArgumentParser) -> None:
 
 def add_plugin_option(parser: Any) -> None:
     help = "Python files that register modules of your own"
-    parser.add_argument("--plugin", nargs="*", default=[], metavar="FILE", help=help)
+    parser.add_argument("--plugin", nargs="*", action="extend", default=[], metavar="FILE", help=help)
 
 
 def add_run_options(parser: argparse.ArgumentParser, project: str, resumes: bool = False) -> None:

@@ -55,6 +55,8 @@ class LatencyTable:
         Device, threads and PyTorch version of the measurements.
     milliseconds
         Key of a block, which can be read, to its latency by submodule.
+    used
+        Keys of the blocks that were asked for.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class LatencyTable:
         self.device, self.report = device, report
         self.made_on: dict[str, Any] = {}
         self.milliseconds: dict[str, dict[str, float]] = {}
+        self.used: set[str] = set()
         self._unsaved = 0
         self._measured: dict[str, Block] = {}
         if self.path is not None and self.path.exists():
@@ -96,6 +99,7 @@ class LatencyTable:
             If it is missing in a table of another device, number of threads or PyTorch.
         """
         key = block.key
+        self.used.add(key)
         if key not in self.milliseconds:
             if other := [k for k, v in self.here.items() if self.made_on[k] != v]:
                 raise InputError(
@@ -211,7 +215,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--imgsz", type=positive_int, default=640, help="side of the images")
     add("--out", default="latency.json", help="JSON that is written; what it has already is kept")
     add("--device", default="cpu", help="cpu or cuda")
-    add("--threads", type=positive_int, default=1, help="threads of PyTorch")
+    add("--threads", type=positive_int, help="threads of PyTorch (default: those of --out, or 1)")
     add("--rounds", type=positive_int, default=3, help="so often every block is measured, with all others between")
     add("--check", type=int, default=0, metavar="N", help="compare N random archs' latency with that of their networks")
     add("--seed", type=int, default=0, help="of those archs")
@@ -228,7 +232,8 @@ def main(args: argparse.Namespace) -> None:
     def report(key: str, latency: float) -> None:
         print(f"{latency:10.3f} ms  {key}", flush=True)
 
-    table = LatencyTable(args.out, device_of(args.device), args.threads, report)
+    threads = args.threads or (None if Path(args.out).exists() else 1)
+    table = LatencyTable(args.out, device_of(args.device), threads, report)
     space = Space(args.cfg)
     try:
         CostModel(space, args.imgsz, table)

@@ -26,8 +26,13 @@ _SHARES = 4
 _WORDS = {"flops": "FLOPs", "params": "parameters", "activations": "activations", "latency": "latency"}
 
 
-def parse_amount(text: str) -> float:
+def parse_amount(text: str, name: str = "") -> float:
     """A positive number with or without a unit: ``4.5G`` is 4.5e9, ``2M`` is 2e6; times are in ms, ``0.5s`` is 500.
+
+    Parameters
+    ----------
+    name
+        Of the cost, where it is known to be a time or a count: it has no units of the other kind.
 
     Raises
     ------
@@ -35,11 +40,15 @@ def parse_amount(text: str) -> float:
         Says which units there are.
     """
     match = _AMOUNT.fullmatch(text)
-    power = {**_COUNTS, **_MILLISECONDS}.get(match[2].lower()) if match else None
+    units = {"": 0, **_MILLISECONDS} if name == "latency" else _COUNTS if name in _WORDS else _COUNTS | _MILLISECONDS
+    power = units.get(match[2].lower()) if match else None
     # Decimal: 8.2 * 1e6 is a little less than 8.2 million, and an arch of just that many would be beyond it.
     value = float(Decimal(match[1]).scaleb(power)) if match and power is not None else 0.0
     if not 0 < value < math.inf:
-        raise InputError(f"{text!r} is no amount; right would be a positive number such as 4.5G, 2M, 300k or 8ms")
+        right = (
+            "8ms or 0.5s" if name == "latency" else "4.5G, 2M or 300k" if name in _WORDS else "4.5G, 2M, 300k or 8ms"
+        )
+        raise InputError(f"{text!r} is no amount; right would be a positive number such as {right}")
     return value
 
 

@@ -97,7 +97,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     )
     experiment.on_trial_end = log.add
     web.check(options.port, options.host, experiment.config)
-    run.write_config(asdict(options))
+    run.write_config(asdict(options), anew=not resume)
     run.write_json("experiment.json", {"id": experiment.id})
     if resume and has_trials(experiment.folder):
         experiment.resume(options.port, host=options.host)

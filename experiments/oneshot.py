@@ -155,7 +155,8 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     space, task, accelerator = open_task(options)
     costs = cost_model(task, options.cost_imgsz, options.latency_table, options.device)
     budget = read_budget(options, costs)
-    run.write_config(asdict(options))
+    others = random_archs(space, options.random_archs, options.seed, budget) if options.baseline else []
+    run.write_config(asdict(options), anew=not resume)
 
     pl.seed_everything(options.seed, verbose=False)
     history = History(run.path / "metrics.csv")
@@ -191,7 +192,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
             results["derived"]["from_inherited"] = train("inherited", raw, state)
         results["plain"]["from_scratch"] = train("plain", plain)
         results["random"] = []
-        for i, other in enumerate(random_archs(space, options.random_archs, options.seed, budget), start=1):
+        for i, other in enumerate(others, start=1):
             cfg = space.freeze(other)
             trained = {"arch": other, "from_scratch": train(f"random{i}", cfg)}
             results["random"].append({**trained, **_cost(task.network(cfg), options.imgsz)})

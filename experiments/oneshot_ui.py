@@ -72,8 +72,9 @@ class OneShotRun(Evaluator):
 
     def _execute(self, model: Any) -> None:
         folder = run_of(Path(self.folder), model.sample)
-        if not (folder / "config.yaml").exists():
-            RunFolder(folder.parent, folder.name, exist_ok=True).write_config({**self.options, **model.sample})
+        options = {**self.options, **model.sample}
+        if not (folder / "config.yaml").exists() or RunFolder.resume(folder)[1] != options:
+            RunFolder(folder.parent, folder.name, exist_ok=True).write_config(options, anew=True)
         # The search is an NNI experiment itself, and not to be taken for this trial.
         environment = {k: v for k, v in os.environ.items() if not k.startswith("NNI_")}
         command = [sys.executable, "-u", str(_SCRIPT), "--resume", str(folder)]
@@ -133,7 +134,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> None:
     )
     experiment.on_trial_end = log.add
     web.check(options.ui, web.LOOPBACK)
-    run.write_config(asdict(options))
+    run.write_config(asdict(options), anew=not resume)
     run.write_json("experiment.json", {"id": experiment.id})
     if resume and has_trials(experiment.folder):
         experiment.resume(options.ui)

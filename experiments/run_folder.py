@@ -15,6 +15,7 @@ import yaml
 from models.errors import InputError
 from models.files import atomic
 
+_GONE_ON_WITH = ("last.ckpt", "retrained.json", "experiment.json")
 _PACKAGES = ("torch", "torchvision", "pytorch-lightning", "nni", "numpy")
 
 
@@ -37,13 +38,27 @@ class RunFolder:
     def resume(cls, path: str | Path) -> tuple[RunFolder, dict[str, Any]]:
         """An existing run's folder and the options that it was started with."""
         path = Path(path)
-        if not (path / "config.yaml").is_file():
+        config = path / "config.yaml"
+        if not config.is_file():
             raise InputError(f"{path}: not the folder of a run (it has no config.yaml)")
-        run = cls(path.parent, path.name, exist_ok=True)
-        return run, yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))["options"]
+        try:
+            content = yaml.safe_load(config.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+            raise InputError(f"{config}: cannot be read: {type(e).__name__}") from None
+        if not isinstance(content, dict) or not isinstance(content.get("options"), dict):
+            raise InputError(f"{path}: not the folder of a run (its config.yaml has no options)")
+        return cls(path.parent, path.name, exist_ok=True), content["options"]
 
-    def write_config(self, options: Mapping[str, Any]) -> None:
-        """``config.yaml``: options after defaults, versions, git commit, command line."""
+    def write_config(self, options: Mapping[str, Any], anew: bool = False) -> None:
+        """``config.yaml``: options after defaults, versions, git commit, command line.
+
+        Parameters
+        ----------
+        anew
+            Remove what an earlier run in this folder would be gone on with.
+        """
+        for name in _GONE_ON_WITH if anew else ():
+            (self.path / name).unlink(missing_ok=True)
         content = {
             "options": dict(options),
             "command": sys.argv,

@@ -27,6 +27,7 @@ from models.network import Network
 from models.registry import load_plugin
 from optimizer import calibrate_bn, match_nas
 from spaces import NASBACKBONE, NASDETECTOR, CostModel, Space, apply_policy
+from spaces.kinds import RESOLUTION
 
 from .budget import detector_space
 from .callbacks import OrderlyInterrupt
@@ -143,6 +144,11 @@ class ClassifyTask:
     def __init__(self, options: Any, space: Space, accelerator: str) -> None:
         self.options, self.accelerator, self._config = options, accelerator, space.config
         self.detector = _head_of(space, options.detector)
+        if options.detector is not None and RESOLUTION in space.decisions:
+            raise InputError(
+                f"{options.cfg}: resolution is a choice of the proxy's images, which are not those of --detector; "
+                "right would be a YAML without it, or no --detector"
+            )
         self.is_whole = self.detector is None
         self.result = "classifier" if self.is_whole else "detector"
         check_imgsz(options.imgsz, Classifier(space.freeze(space.upstream()), 2).imgsz_multiple)

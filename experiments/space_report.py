@@ -150,12 +150,15 @@ def read_rows(path: Path) -> tuple[str, list[dict[str, Any]]]:
     if not names or "arch" not in rows[0]:
         raise InputError(f"--edf {path}: no evaluated archs in it; right would be subnets.csv of a search")
     metric, costs = names[0], names[1:]
-    found = []
+    found: list[dict[str, Any]] = []
     for row in rows:
         if row[metric]:
-            arch = json.loads(row["arch"])
-            known = {c: float(row[c]) for c in costs if row[c]}
-            rate = 1 - float(row[metric])
+            try:
+                arch = json.loads(row["arch"])
+                known = {c: float(row[c]) for c in costs if row[c]}
+                rate = 1 - float(row[metric])
+            except (TypeError, ValueError):
+                raise InputError(f"--edf {path}: row {len(found) + 1} is no arch and numbers") from None
             found.append({"arch": arch, "error_rate": rate, "searcher": row.get("searcher"), **known})
     return metric, found
 

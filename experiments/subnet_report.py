@@ -51,7 +51,7 @@ class Pick:
         for part in text.split(","):
             if not (match := re.fullmatch(r"\s*(\w+)\s*<=(.+)", part)):
                 raise InputError(f"--pick {text!r}: right would be knee, flops<=4G or latency<=8ms")
-            bounds[match[1]] = parse_amount(match[2])
+            bounds[match[1]] = parse_amount(match[2], match[1])
         return cls(bounds)
 
     def check(self, names: Sequence[str]) -> None:

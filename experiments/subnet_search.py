@@ -7,7 +7,7 @@ import math
 import multiprocessing
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytorch_lightning as pl
 import torch
 
 from models.errors import InputError
+from models.registry import load_plugin
 from spaces import CostModel, Sizes
 from spaces.kinds import kind_of
 from spaces.space import Arch
@@ -26,6 +27,7 @@ from .predictor import CANDIDATES, Predictor
 from .rating import Rating
 from .run_folder import RunFolder
 from .searchers import SEARCHERS, Domain, Objective, Random, Search, Searcher, open_storage, parse_range
+from .space_report import Subset, report_edf
 from .subnet_report import Pick, report, write_pick
 from .subnets import SUPERNET, open_supernet
 from .trainer import accelerator_of, quiet_lightning
@@ -57,6 +59,7 @@ class Options:
     seed: int
     device: str
     cost_imgsz: int | None
+    plugin: list[str] = field(default_factory=list)
 
 
 class SubnetSearch:
@@ -82,7 +85,7 @@ class SubnetSearch:
         self.domain = domain_of(model, self._costs(), options.range, options.costs)
         own_searcher = SEARCHERS[options.searcher](options.population, options.stride)
         self._check(options, own_searcher)
-        storage = open_storage(options.storage or f"sqlite:///{run.path / STUDY_FILE}")
+        storage = open_storage(options.storage or _sqlite(run.path / STUDY_FILE))
         settings: dict[str, Any] = {
             "supernet": hashlib.sha256((self.folder / SUPERNET).read_bytes()).hexdigest()[:16],
             "cost_imgsz": self.imgsz,
@@ -127,6 +130,8 @@ class SubnetSearch:
     def _costs(self) -> list[str]:
         aliases = {"metric", self.task.metric.lower(), self.task.metric.lower().partition("50")[0]}
         names = [name for name in self.options.objectives if name.lower() not in aliases]
+        if len({*names}) < len(names) or len(self.options.objectives) > len(names) + 1:
+            raise InputError(f"--objectives {','.join(self.options.objectives)}: names one twice")
         if len(names) == len(self.options.objectives):
             raise InputError(
                 f"--objectives {','.join(names)}: the metric is missing; right would be {self.task.metric},flops"
@@ -221,19 +226,23 @@ def run(args: Any) -> None:
         folder, saved = RunFolder(args.project, args.name, args.exist_ok), {}
     given = {k: v for k, v in vars(args).items() if k in Options.__dataclass_fields__}
     if saved:
-        given = {k: v for k, v in given.items() if k in ("trials", "pick") and v is not None}
+        given = {k: v for k, v in given.items() if k in ("trials", "pick", "plugin") and v}
     elif args.mode == "sample_accuracy":
         given.update(searcher="random", baseline=False)
     if args.mode == "sample_accuracy":
         given["trials"] = args.sample_accuracy
-    options = Options(**{"trials": 500, **saved, **{k: v for k, v in given.items() if v is not None or k not in saved}})
+    given = {"trials": 500, **saved, **{k: v for k, v in given.items() if v is not None or k not in saved}}
+    try:
+        options = Options(**given)
+    except TypeError:
+        raise InputError(f"--resume {folder.path}: the options in its config.yaml are not this script's") from None
+    for text in args.subset:
+        Subset.read(text)  # what is wrong with them is said before the evaluations
     try:
         search_subnets(options, folder)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"go on with --resume {folder.path}") from None
     if args.mode == "sample_accuracy":
-        from .space_report import report_edf
-
         report_edf(args, folder)
 
 
@@ -284,6 +293,8 @@ def _by_workers(options: Options, run: RunFolder) -> None:
 
 def _worker(options: Options, path: Path) -> None:
     try:
+        for plugin in options.plugin:
+            load_plugin(plugin)
         job = SubnetSearch(options, RunFolder(path.parent, path.name, exist_ok=True))
         torch.set_num_threads(max(torch.get_num_threads() // options.workers, 1))
         job.work()
@@ -291,6 +302,13 @@ def _worker(options: Options, path: Path) -> None:
         raise SystemExit(130) from None
     except InputError as e:
         raise SystemExit(f"error: {e}") from None
+
+
+def _sqlite(path: Path) -> str:
+    """The URL of a file."""
+    if "?" in str(path):
+        raise InputError(f"{path}: a '?' begins the options of a database; right would be another --name or --project")
+    return f"sqlite:///{path}"
 
 
 def supernet_folder(path: str) -> Path:

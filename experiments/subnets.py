@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,10 +64,13 @@ def open_supernet(folder: str | Path, device: str = "cpu") -> tuple[NASBACKBONE 
     if "strategy" not in saved or "task" not in saved:
         raise InputError(f"--supernet {folder}: not a run of oneshot_nas.py")
     file = Path(folder) / SUPERNET
+    if (Path(folder) / "runs").is_dir():
+        raise InputError(f"--supernet {folder}: holds several searches; right would be a folder in {folder}/runs")
     if not file.is_file():
         raise InputError(f"--supernet {folder}: has no {SUPERNET}; finish it by oneshot_nas.py --resume {folder}")
     for plugin in saved["plugin"]:
-        load_plugin(plugin)
+        if f"plugin_{Path(plugin).stem}" not in sys.modules:  # --plugin says where it lies now
+            load_plugin(plugin)
     content = torch.load(file, map_location="cpu", weights_only=True)
     options = argparse.Namespace(**{**saved, "cfg": content["yaml"]})
     task: SearchTask = SEARCH_TASKS[saved["task"]](options, Space(content["yaml"]), accelerator_of(device))

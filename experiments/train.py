@@ -133,7 +133,7 @@ def train(options: Options, run: RunFolder, resume: bool = False) -> dict[str, A
     history = History(run.path / "metrics.csv")
     trainer = _trainer(options, run, accelerator, history)
     if is_first_process():
-        run.write_config(asdict(options))
+        run.write_config(asdict(options), anew=not resume)
         save_model_yaml(config.raw, run.path / "detector.yaml")
     # Our own file, in the run's own folder: it holds optimizer and loops, which weights_only refuses.
     again: dict[str, Any] = {"ckpt_path": str(checkpoint), "weights_only": False} if resume else {}

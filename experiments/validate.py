@@ -227,7 +227,7 @@ def save_coco_json(
     rows = []
     for meta, found in zip(measured.metas, measured.detections, strict=True):
         file = Path(meta.name)
-        image_id = ids[0][file.name] if ids else int(file.stem) if file.stem.isdecimal() else file.stem
+        image_id = _id_of(file, ids[0]) if ids else int(file.stem) if file.stem.isdecimal() else file.stem
         boxes = box_convert(found[:, :4], "xyxy", "xywh").tolist()
         for box, score, label in zip(boxes, found[:, 4].tolist(), found[:, 5].int().tolist(), strict=True):
             rows.append(
@@ -240,6 +240,12 @@ def save_coco_json(
             )
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(rows), encoding="utf-8")
+
+
+def _id_of(file: Path, ids: Mapping[str, Any]) -> Any:
+    """An image's id, by the longest end of its path that has one: files in several folders may share a name."""
+    ends = ("/".join(file.parts[i:]) for i in range(len(file.parts)))
+    return next(ids[end] for end in ends if end in ids)
 
 
 def _report(options: Options, run: RunFolder, results: dict[str, Any]) -> None:

@@ -114,8 +114,8 @@ def load_plugin(path: str | Path) -> None:
     if getattr(sys.modules.get(f"plugin_{path.stem}"), "__file__", None) == str(path):
         return
     spec = importlib.util.spec_from_file_location(f"plugin_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path}: not a Python file, by its name; right would be {path.stem}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:

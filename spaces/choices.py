@@ -95,8 +95,8 @@ def read_choice(mapping: Mapping[str, Any], default_label: str) -> Decision | Fo
             raise InputError("a table is written {table: {value: result, …}, by: LABEL}")
         return Follow(by, table)
     label = mapping.get("label", default_label)
-    if not isinstance(label, str):
-        raise InputError(f"a label is a name, got {label!r}")
+    if not isinstance(label, str) or not label or "/" in label:  # which NNI keeps for itself
+        raise InputError(f"a label is a name without '/', got {label!r}")
     values = mapping["choice"] if kinds[0] == "choice" else _steps(mapping["range"])
     if not isinstance(values, list) or not values or any(isinstance(v, (dict, list)) for v in values):
         raise InputError(f"a choice is a list of one or more values, got {values!r}")

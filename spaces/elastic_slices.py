@@ -186,7 +186,7 @@ def _blocks(
             dims[dim] = segments
 
     if isinstance(layer, nn.modules.conv._ConvNd) and isinstance(other, nn.modules.conv._ConvNd):
-        if key == "bias":
+        if len(mine) == 1:  # a bias
             set_dim(0, runs.outputs)
         else:
             for dim in range(2, len(mine)):

@@ -119,7 +119,7 @@ class Check:
         self.seen.add(plan)
         try:
             output = self.spec.dry_run(plan, inputs)
-        except (RuntimeError, ValueError, IndexError) as e:
+        except (RuntimeError, TypeError, ValueError, IndexError) as e:
             raise self.row.error(f"at {where}: {str(e).splitlines()[0]}") from None
         size = tuple(output.shape[2:]) if isinstance(output, Tensor) else ()
         self.maps = len(output) if isinstance(output, list) else 0

@@ -6,7 +6,7 @@ import inspect
 import re
 
 from models.grammar import Row, choices_in
-from models.registry import lookup, scaled
+from models.registry import lookup
 
 from .choices import Follow, read_choice
 from .space import Space
@@ -52,9 +52,7 @@ def _argument(row: Row, where: str) -> str:
     if not where.isdecimal():
         return where
     entry = lookup(row)
-    names = list(inspect.signature(entry.cls).parameters)
-    if entry.channels is scaled:
-        names = names[1:]  # c1 follows from the rows
+    names = [name for name in inspect.signature(entry.cls).parameters if name != "c1"]  # which follows from the rows
     if entry.repeats:
         names = [name for name in names if name != "n"]
     return names[int(where)] if int(where) < len(names) else where

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ def _problem(rule: Any) -> str | None:
         kind, value = next(iter(way.items()))
         if not isinstance(value, dict if kind == "of" else list):
             return f"{arg}: {kind} takes a {'mapping' if kind == 'of' else 'list'}, got {value!r}"
-        if kind in ("scale", "add") and not all(type(v) in (int, float) for v in value):
+        if kind in ("scale", "add") and not all(type(v) in (int, float) and math.isfinite(v) for v in value):
             return f"{arg}: {kind} takes numbers, got {value!r}"
         if (kind == "add") != (arg == "number") and kind in ("add", "scale"):
             return f"{arg}: add is for number, and scale for widths"
@@ -159,7 +160,7 @@ def _tie(written: list[Any], source: list[Any], row: Row) -> bool:
 
 
 def _all_of(choice: Mapping[str, Any]) -> tuple[Any, ...]:
-    decision = read_choice(choice, "")
+    decision = read_choice(choice, "any")
     return decision.values if isinstance(decision, Decision) else ()
 
 

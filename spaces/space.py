@@ -53,6 +53,11 @@ class Space:
                 self.row_of.setdefault(label, row.index)
         resolution = self.config.raw.get("resolution")
         if resolution is not None and is_choice(resolution):
+            if "table" in resolution or "label" in resolution:
+                raise InputError(
+                    f"{self.config.file}: resolution: right would be a choice or a range without a label: it is the "
+                    "decision 'resolution'"
+                )
             self._read(resolution, "resolution", "resolution")
         for where, follow in self._follows:
             if follow.label not in self.decisions:

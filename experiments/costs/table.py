@@ -44,7 +44,8 @@ class TableLatency:
             self.model = CostModel(space, imgsz, table, space.config.is_classifier)
         finally:
             table.save()
-        content = json.dumps(table.milliseconds, sort_keys=True).encode()
+        used = {key: table.milliseconds[key] for key in sorted(table.used)}
+        content = json.dumps(used, sort_keys=True).encode()
         self.settings: dict[str, Any] = {
             "space": space.config.raw,
             "imgsz": imgsz,

@@ -40,8 +40,8 @@ def parse_range(text: str) -> Range:
         raise InputError(f"{text!r} is no range; right would be flops=200M:400M, flops=:400M or latency=5ms:")
     found = Range(
         name.strip(),
-        parse_amount(low) if low.strip() else -math.inf,
-        parse_amount(high) if high.strip() else math.inf,
+        parse_amount(low, name.strip()) if low.strip() else -math.inf,
+        parse_amount(high, name.strip()) if high.strip() else math.inf,
     )
     if found.low > found.high:
         raise InputError(f"{text!r}: the lower end is above the upper one")

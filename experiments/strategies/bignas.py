@@ -42,7 +42,7 @@ DISTILL = ("auto", "none", "kl", "alpha", "mimic")
 # its 360 epochs; the thousands of steps that a detector is trained for on one device have no time for that.
 _DECAYS, _DECAYED = 0.5, 0.9
 # Rows whose output is several maps, or the channels of several.
-_SEVERAL = ("Concat", "Detect", "SharedTowers")
+_SEVERAL = ("Concat", "Detect", "GhostConv", "SharedTowers")
 _CLIPS: dict[str, Callable[..., Any]] = {"norm": nn.utils.clip_grad_norm_, "value": nn.utils.clip_grad_value_}
 
 
@@ -163,27 +163,23 @@ class BigNASModule(SinglePathModule):
 
     def archs(self, batch: Any, batch_idx: int) -> list[Arch]:
         """The subnets of a step."""
+        count = self.subnets.count("random")
+        drawn = [self.sampler.candidates(self.global_step * count + i) for i in range(count)]
         fixed = {"max": self.sizes.largest, "min": self.sizes.smallest}
-        number = self.global_step * self.subnets.count("random")
-        found = []
-        for kind in self.subnets:
-            if kind in fixed:
-                found.append(dict(fixed[kind]))
-            else:
-                found.append(self._drawn(number, batch, batch_idx))
-                number += 1
+        common: Arch = {}
         if RESOLUTION in self._index and self._compares_maps():
             # As in OFA (arXiv:1908.09791), all subnets of a step see the same images: their maps are compared.
             rng = random.Random(f"{self.sampler.seed} {RESOLUTION} {self.global_step}")
-            side = rng.choice(list(self._index[RESOLUTION]))
-            found = [{**arch, RESOLUTION: side} for arch in found]
-        return found
+            side = drawn[0][0][RESOLUTION] if drawn else rng.choice(list(self._index[RESOLUTION]))
+            common = {RESOLUTION: side}
+        picked = (self._picked([{**arch, **common} for arch in archs], batch, batch_idx) for archs in drawn)
+        return [{**fixed[kind], **common} if kind in fixed else next(picked) for kind in self.subnets]
 
     def _compares_maps(self) -> bool:
         return self._features is not None or (self._distillation is not None and self._distillation.of_maps)
 
-    def _drawn(self, number: int, batch: Any, batch_idx: int) -> Arch:
-        candidates = self.sampler.candidates(number)
+    def _picked(self, candidates: list[Arch], batch: Any, batch_idx: int) -> Arch:
+        """Which of the archs that were drawn is trained."""
         if len(candidates) == 1:
             return candidates[0]
         losses = torch.stack([self._loss_now(arch, batch, batch_idx) for arch in candidates])
@@ -323,6 +319,12 @@ class BigNAS(SPOS):
         ):
             if value not in known:
                 raise InputError(f"--{name} {value}: right would be one of {', '.join(known)}")
+        if distill == "none" and (settings.get("distill_rows") or settings.get("teacher") is not None):
+            raise InputError(
+                "--distill none: nothing is learnt from --teacher or --distill-rows; leave one of them out"
+            )
+        if "max" not in subnets and settings.get("teacher") is None and distill not in ("auto", "none"):
+            raise InputError(f"--distill {distill}: right would be max among the --subnets, or a --teacher")
         if not 0 < lr_floor <= 1:
             raise InputError(f"--lr-floor {lr_floor:g}: right would be a share above 0, up to 1")
         super().__init__(

@@ -16,6 +16,7 @@ from torch import Tensor, distributed, nn, optim
 from torch.utils.data import Dataset
 
 from data import Batch, DetectionData, EpochSampler, Item, collate
+from models.errors import InputError
 from models.loss import DetectionLoss, scaled_gains
 from models.postprocess import non_max_suppression
 
@@ -186,6 +187,8 @@ def search_loaders(data: DetectionData, batch: int, seed: int, bilevel: bool) ->
     if not bilevel:
         val = DataLoader(data.val, batch_size=batch, collate_fn=collate, num_workers=0)
         return {"train_dataloaders": _train_loader(data.train, batch, seed), "val_dataloaders": val}
+    if len(data.train) < 2:
+        raise InputError("a search takes 2 training images or more: one for the weights, one for the architecture")
     weights, arch = halves(len(data.train), seed)
     return {
         "train_dataloaders": _train_loader(Part(data.train, weights), batch, seed),

@@ -66,6 +66,8 @@ class Conv(nn.Module):
         k = tuple(k) if isinstance(k, list) else k
         if p is None:
             p = same_padding(k, d)
+        if min(c1, c2) < 1:
+            raise ValueError(f"a convolution of {c1} to {c2} channels")
         self.conv = nn.Conv2d(c1, c2, k, s, p, groups=g, dilation=d, bias=False)
         self.bn: nn.Module = BatchNorm2d(c2)
         self.act = activation(act)

@@ -61,7 +61,11 @@ class SharedTowers(nn.Module):
 
 
 def _picked(config: Config, row: Row, c_in: Sequence[int]) -> tuple[list[Any], int]:
-    return list(row.args), c_in[row.args[0]] if isinstance(row.source, tuple) else c_in[0]
+    index = row.args[0] if row.args else None
+    several = isinstance(row.source, tuple)
+    if type(index) is not int or index < 0 or (several and index >= len(c_in)):
+        raise row.error(f"args must be the index of one of the maps, from 0 on, got {list(row.args)}")
+    return list(row.args), c_in[index] if several else c_in[0]
 
 
 @register(channels=_picked)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from detection_sets import BOXES, NAMES, SIZES, coco, coco_content, save, voc, voc_object, yolo
 
-from data import DetectionData, detect, detection
+from data import DetectionData, detect, detection, detection_split
 from models.errors import InputError
 
 BCCD = Path(__file__).resolve().parents[3] / "shared/data/bccd/BCCD"
@@ -34,9 +35,15 @@ def test_every_format_gives_the_same_boxes(write, tmp_path):
     assert sorted(data.names) == sorted(NAMES)
     assert data.nc == 3
     assert len(data.val) == 1
-    assert data.test is None
     report = data.train.report
     assert (report.images, report.boxes, report.background, report.clipped, report.zero_area) == (3, 3, 1, 0, 0)
+
+
+def test_a_test_split_is_not_opened_for_training(tmp_path):
+    path = yolo(tmp_path)
+    content = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**content, "test": "images/nowhere"}))
+    assert len(detection(path, 64).val) == 1
 
 
 def test_class_order_of_each_format(tmp_path):
@@ -79,11 +86,11 @@ def test_bccd():
     data = detection("bccd", 320)
     assert data.names == ("Platelets", "RBC", "WBC")
     assert data.names == detection(BCCD, 320).names
-    assert data.test is not None
-    assert [len(s) for s in (data.train, data.val, data.test)] == [205, 87, 72]
+    test, _ = detection_split("bccd", "test", 320)
+    assert [len(s) for s in (data.train, data.val, test)] == [205, 87, 72]
     # 4,888 objects; two Platelets have no area.
-    assert sum(s.report.boxes for s in (data.train, data.val, data.test)) == 4886
-    assert sum(s.report.zero_area for s in (data.train, data.val, data.test)) == 2
+    assert sum(s.report.boxes for s in (data.train, data.val, test)) == 4886
+    assert sum(s.report.zero_area for s in (data.train, data.val, test)) == 2
     assert data.train.report.clipped == 0
 
 

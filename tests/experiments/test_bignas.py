@@ -254,6 +254,12 @@ def test_resolution_is_one_for_a_step_of_detectors(train, monkeypatch):
     assert set.union(*steps) == {16, 24, 32}
 
 
+def test_that_resolution_is_the_one_that_the_sampler_drew(train, monkeypatch):
+    watch = Watch(monkeypatch, NASDETECTOR)
+    train({**DETECTOR, "resolution": {"choice": [16, 24, 32]}}, sampler="stage_wise,resolution=middle")
+    assert {x.shape[-1] for x in watch.inputs} == {24}
+
+
 def test_best_up_trains_the_subnet_of_least_loss(train, monkeypatch):
     watch = Watch(monkeypatch)
     strategy = train(subnets=("random",), sampler="best_up:3:1", evaluator={"num": 4, "sgd": 0.0})
@@ -440,6 +446,8 @@ torch.save((seen, {{k: v.detach() for k, v in state.items()}}), {str(tmp_path)!r
         ({"lr_floor": 0}, "--lr-floor 0: right would be"),
         ({"sampler": "often"}, "--sampler often: right would be"),
         ({"dropout": 2}, "--dropout 2: right would be"),
+        ({"distill": "none", "distill_rows": [1]}, "--distill none: nothing is learnt"),
+        ({"distill": "kl", "subnets": ("random", "min")}, "--distill kl: right would be max among the --subnets"),
         ({"distill_rows": [9]}, "--distill-rows 9: the network has the rows 0 to 1"),
     ],
 )

@@ -60,6 +60,14 @@ def test_what_is_no_amount(text):
         parse_amount(text)
 
 
+@pytest.mark.parametrize(("text", "name"), [("8m", "latency"), ("4ms", "flops"), ("2s", "params")])
+def test_costs_have_their_own_units(text, name):
+    with refused(repr(text), "is no amount"):
+        parse_amount(text, name)
+    assert parse_amount("8ms", "latency") == parse_amount("8", "latency") == 8
+    assert parse_amount("4k", "activations") == 4000
+
+
 def test_written_as_it_is_read():
     assert [written("flops", v) for v in (4.5e9, 2e6, 1500, 12)] == ["4.5G", "2M", "1.5k", "12"]
     assert written("latency", 8.25) == "8.25 ms"

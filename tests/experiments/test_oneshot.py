@@ -156,6 +156,13 @@ BAD = {
     "no run to resume": (["--resume", "nowhere"], "nowhere: not the folder of a run"),
     "detection without a head": (["--task", "detect", "--cfg", "yolov5nb_nas.yaml"], "has no head"),
     "detection with a head": (["--task", "detect", "--detector", "yolov5n.yaml"], "--detector is for --task classify"),
+    "fewer archs than wanted": (["--cfg", "two.yaml", "--random-archs", "3"], "only 2 random archs"),
+    "options of bignas": (["--sampler", "fair"], "--sampler: is of --strategy bignas"),
+    "a plug-in by another name": (["--plugin", "plug.txt"], "plug.txt: not a Python file, by its name"),
+    "another program's folder": (
+        ["--resume", "other"],
+        "other: not the folder of a run (its config.yaml",
+    ),
     "no plug-in": (["--plugin", "nowhere.py"], "nowhere.py: no such plug-in file"),
 }
 
@@ -166,6 +173,11 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path, finish):
     if case == "no CUDA" and torch.cuda.is_available():
         args, message = ["--device", "tpu"], "--device tpu: right would be"
     (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/config.yaml").write_text("model: resnet")
+    (tmp_path / "plug.txt").touch()
+    row = "[-1, 1, Conv, [{choice: [8, 16]}, 3, 2]]"
+    (tmp_path / "two.yaml").write_text(f"nc: 2\nbackbone:\n  - {row}\n")
     (tmp_path / "unknown.yaml").write_text(SPACE.read_text().replace("NASConv, [16", "NASConf, [16"))
     code, out, err = finish(tmp_path, *QUICK, *args)
     assert code == 2

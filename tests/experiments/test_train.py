@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from data import collate, detection
+from experiments.run_folder import RunFolder
 from models import Model, load_detector, save_detector
 
 QUICK = ["--imgsz", "64", "--batch", "4", "--device", "cpu", "--project", "runs"]
@@ -156,6 +157,16 @@ def test_stops_early_and_stays_so(train):
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert f"the best of {epochs};" in out
+
+
+def test_a_new_run_in_an_old_folder_is_not_gone_on_with(tmp_path):
+    run = RunFolder(tmp_path, "run")
+    for name in ("last.ckpt", "retrained.json", "detector.pt"):
+        run.write_json(name, 1)
+    run.write_config({"epochs": 1})
+    assert (run.path / "last.ckpt").exists()
+    RunFolder(tmp_path, "run", exist_ok=True).write_config({"epochs": 1}, anew=True)
+    assert sorted(p.name for p in run.path.iterdir()) == ["config.yaml", "detector.pt"]
 
 
 BAD = {

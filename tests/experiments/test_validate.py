@@ -12,7 +12,7 @@ import yaml
 from faster_coco_eval import COCO, COCOeval_faster
 
 import val
-from data import detection, detection_split
+from data import coco_ids, detection, detection_split
 from experiments import DetectionMetrics, evaluate, validate
 from experiments.cli import run_script
 from experiments.detectors import OnnxDetector, TorchDetector, open_detector
@@ -237,6 +237,24 @@ def test_other_formats_name_images_by_their_files(tmp_path):
     rows = json.loads((tmp_path / "p.json").read_text())
     assert [(r["image_id"], r["category_id"]) for r in rows] == [("a", 0), ("a", 2), ("b", 1)]
     assert rows[0]["bbox"] == pytest.approx([10, 20, 20, 30], abs=0.01)
+
+
+def test_ids_of_files_that_share_a_name(tmp_path):
+    data = coco(tmp_path)
+    file = next((tmp_path / "annotations").glob("instances*train*.json"))
+    content = json.loads(file.read_text())
+    folder = next(p.parent for p in tmp_path.rglob(content["images"][0]["file_name"]))
+    for i, image in enumerate(content["images"]):
+        (folder / f"v{i}").mkdir()
+        (folder / image["file_name"]).rename(folder / f"v{i}" / "same.png")
+        image["file_name"] = f"v{i}/same.png"
+    file.write_text(json.dumps(content))
+    dataset, names = detection_split(data, "train", IMGSZ)
+    measured = validate.measure(Oracle(dataset, names), dataset)
+    validate.save_coco_json(measured, tmp_path / "p.json", coco_ids(data, "train"))
+    found = {row["image_id"] for row in json.loads((tmp_path / "p.json").read_text())}
+    assert found == {a["image_id"] for a in content["annotations"]}
+    assert len(found) == 2
 
 
 def test_a_split_opens_no_other(tmp_path):

@@ -11,10 +11,11 @@ import sys
 import pytest
 from refusal import refused
 
-from models import Model, read_config
+from models import Classifier, Model, read_config
 from models.files import dump_model_yaml
 from models.grammar import MODELS
 from spaces import Space, freeze, read_arch, space_of
+from spaces.kinds import kind_of
 
 ELASTIC = {
     "nc": 3,
@@ -219,6 +220,26 @@ def test_freeze_is_pure_python():
         "assert not {'torch', 'nni', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=MODELS.parent)
+
+
+@pytest.mark.parametrize(
+    "more", [{"choice": [32, 64], "label": "size"}, {"table": {1: 32, 3: 64}, "by": "row2.number"}]
+)
+def test_resolution_is_a_decision_of_its_own(more):
+    with refused("resolution: right would be a choice or a range without a label"):
+        Space({**ELASTIC, "resolution": more})
+
+
+@pytest.mark.parametrize("args", [[2], [-1], [], ["a"]])
+def test_pick_takes_one_of_its_maps(args):
+    rows = [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "Conv", [8, 3, 2]], [[0, 1], 1, "Pick", args]]
+    with refused("row 2 (Pick): args must be the index of one of the maps"):
+        Classifier({"nc": 2, "backbone": rows})
+
+
+def test_kinds_leave_out_the_input_channels():
+    kinds = kind_of(Space(MODELS / "resnet_bignas.yaml"))
+    assert (kinds["row16.0"], kinds["row16.1"]) == ("c", "k")
 
 
 def test_resolution_may_be_plain():
