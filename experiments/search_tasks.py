@@ -144,11 +144,6 @@ class ClassifyTask:
     def __init__(self, options: Any, space: Space, accelerator: str) -> None:
         self.options, self.accelerator, self._config = options, accelerator, space.config
         self.detector = _head_of(space, options.detector)
-        if options.detector is not None and RESOLUTION in space.decisions:
-            raise InputError(
-                f"{options.cfg}: resolution is a choice of the proxy's images, which are not those of --detector; "
-                "right would be a YAML without it, or no --detector"
-            )
         self.is_whole = self.detector is None
         self.result = "classifier" if self.is_whole else "detector"
         check_imgsz(options.imgsz, Classifier(space.freeze(space.upstream()), 2).imgsz_multiple)
@@ -351,6 +346,11 @@ def open_task(options: Any) -> tuple[Space, SearchTask, str]:
     task: SearchTask = SEARCH_TASKS[options.task](options, space, accelerator)
     if not space.decisions:
         raise InputError(f"{options.cfg}: there is nothing to search, the YAML has no choices (try yolov5n_nas.yaml)")
+    if options.detector is not None and RESOLUTION in space.decisions:
+        raise InputError(
+            f"{options.cfg}: resolution is a choice of the proxy's images, which are not those of --detector; "
+            "right would be a YAML without it, or no --detector"
+        )
     in_head = [label for label, row in space.row_of.items() if row >= space.config.num_backbone]
     if in_head and options.task == "classify":
         raise InputError(f"{options.cfg}: '{in_head[0]}' is a choice of the head: search it with --task detect")

@@ -157,6 +157,10 @@ BAD = {
     "detection without a head": (["--task", "detect", "--cfg", "yolov5nb_nas.yaml"], "has no head"),
     "detection with a head": (["--task", "detect", "--detector", "yolov5n.yaml"], "--detector is for --task classify"),
     "fewer archs than wanted": (["--cfg", "two.yaml", "--random-archs", "3"], "only 2 random archs"),
+    "resolution for another head": (
+        ["--cfg", "sides.yaml", "--detector", "yolov5n.yaml"],
+        "resolution is a choice of the proxy",
+    ),
     "options of bignas": (["--sampler", "fair"], "--sampler: is of --strategy bignas"),
     "a plug-in by another name": (["--plugin", "plug.txt"], "plug.txt: not a Python file, by its name"),
     "another program's folder": (
@@ -177,6 +181,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path, finish):
     (tmp_path / "other/config.yaml").write_text("model: resnet")
     (tmp_path / "plug.txt").touch()
     row = "[-1, 1, Conv, [{choice: [8, 16]}, 3, 2]]"
+    (tmp_path / "sides.yaml").write_text(f"nc: 2\nresolution: {{choice: [32, 64]}}\nbackbone:\n  - {row}\n")
     (tmp_path / "two.yaml").write_text(f"nc: 2\nbackbone:\n  - {row}\n")
     (tmp_path / "unknown.yaml").write_text(SPACE.read_text().replace("NASConv, [16", "NASConf, [16"))
     code, out, err = finish(tmp_path, *QUICK, *args)
