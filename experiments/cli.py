@@ -23,7 +23,7 @@ def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namesp
         print(f"error: {e}", file=sys.stderr)
         return 2
     except (FileNotFoundError, NotADirectoryError, PermissionError, IsADirectoryError, FileExistsError) as e:
-        print(f"error: {e.filename}: {e.strerror}", file=sys.stderr)
+        print(f"error: {f'{e.filename}: {e.strerror}' if e.filename else e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as e:
         print(f"interrupted{f': {e}' if str(e) else ''}", file=sys.stderr)

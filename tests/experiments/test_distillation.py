@@ -142,6 +142,17 @@ def test_mimic_is_the_sum_of_its_parts(boxes, detectors):
         torch.testing.assert_close(mimic(student, boxes, gains)(s, t), 2 * part, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("seen", "teaches"), [(0.009, False), (0.011, True)])
+def test_where_a_teacher_sees_nothing_it_teaches_neither_boxes_nor_classes(seen, teaches, detectors):
+    student, _, x = detectors
+    s = [level.detach() for level in student(x)]
+    t = [level + torch.randn(level.shape, generator=torch.Generator().manual_seed(0)) for level in s]
+    for level in t:
+        level[..., 4] = torch.logit(torch.tensor(seen))
+    for gains in ((1, 0, 0), (0, 0, 1)):
+        assert bool(mimic(student, gains=gains)(s, t) > 0) == teaches
+
+
 def student_loss_balance(model):
     return DetectionLoss(model.head).balance
 

@@ -302,6 +302,23 @@ def test_what_is_no_number_counts_as_failed(reported):
     assert all(m.status == ModelStatus.Trained for m in engine.list_models())
 
 
+def test_a_trial_that_ends_after_ctrl_c_is_heard_of():
+    class Interrupted(TwoWorkers):
+        def submit_models(self, *models):
+            if self.models:
+                raise KeyboardInterrupt
+            self.models += models
+
+    searcher, engine = strategy.Random(seed=0), Interrupted(5)
+    with pytest.raises(KeyboardInterrupt):
+        searcher(space(), engine)
+    assert searcher.trials == []
+    (model,) = engine.models
+    engine.dispatch_model_event(FinalMetricEvent(model, 0.5))
+    engine.dispatch_model_event(TrainingEndEvent(model, ModelStatus.Trained))
+    assert [t.values for t in searcher.trials] == [(0.5,)]
+
+
 def test_directions_are_the_users():
     searcher = strategy.TPE(objectives=("flops",), directions=("maximize",), seed=0)
     run(searcher, 60)
