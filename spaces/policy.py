@@ -57,8 +57,13 @@ def apply_policy(
     InputError
         Names the policy and the rule, or the row, that does not fit.
     """
+    from models.registry import registered  # loads torch
+
     config = read_config(cfg).require_plain()
     rules, name = _rules(policy)
+    known = registered()
+    if unknown := [module for rule in rules for module in rule["modules"] if module not in known]:
+        raise InputError(f"{name}: there is no module {unknown[0]!r}")
     raw = copy.deepcopy(config.raw)
     rows = [*raw["backbone"], *raw["head"]]
     width_of_input = _tied(config)

@@ -181,6 +181,8 @@ def test_policy_from_a_file(tmp_path):
         ({"rules": [{"modules": ["Conv"], "number": {"scale": [1]}}]}, ["add is for number"]),
         ({"rules": [{"modules": ["Conv"], "width": WIDTHS}]}, ["row 0 (Conv)", "'width'", "it takes c1, c2, k"]),
         ({"rules": [{"modules": ["C3"], "c2": WIDTHS}]}, ["no rule fits any row of model dict"]),
+        ({"rules": [{"modules": ["Conv", "Cnov"], "c2": WIDTHS}]}, ["policy: there is no module 'Cnov'"]),
+        ({"rules": [{"modules": ["Conv"], "c2": {"scale": [float("inf")]}}]}, ["scale takes numbers"]),
     ],
 )
 def test_refused(policy, parts):
