@@ -6,8 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .console import console
-
 from spaces import nni_compat  # isort: skip
 
 import pytorch_lightning as pl
@@ -23,6 +21,7 @@ from models.errors import InputError
 from models.files import load_classifier, save_classifier, save_model_yaml
 
 from .callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
+from .console import console
 from .device import device_of
 from .run_folder import RunFolder
 from .tasks.classify import ClassificationModule
@@ -130,10 +129,7 @@ def finetune(options: Any, run: RunFolder, resume: bool = False) -> dict[str, An
     results = {"accuracy": best.accuracy, "before": best.before, "epoch": best.epoch, **size}
     run.write_json("results.json", results)
     say = console().print
-    say(
-        f"accuracy {best.accuracy:.4f} in epoch {best.epoch} of {options.epochs}, {best.before:.4f} before",
-        highlight=False,
-    )
+    say(f"accuracy {best.accuracy:.4f} in epoch {best.epoch} of {options.epochs}, {best.before:.4f} before")
     say(f"results in {run.path}", soft_wrap=True)
     return results
 

@@ -88,6 +88,7 @@ class AlphaDivergence:
         return values.sum(1), -(weight * log_q).sum(1)
 
 
+# Objectness below which a teacher's boxes and classes are left out: they would weigh less than 1e-4.
 _LEAST_SEEN = 0.01
 
 

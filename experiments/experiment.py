@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .console import console
-
 from spaces import nni_compat  # isort: skip
 
 import nni
@@ -27,6 +25,7 @@ from models.errors import InputError
 from models.files import atomic
 
 from . import web
+from .console import console
 from .engine import ArchEngine, Trial, recovered
 from .experiment_config import RetiariiExeConfig, config_for
 

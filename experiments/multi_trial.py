@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .console import console
-
 from spaces import nni_compat  # isort: skip
 
 import torch
@@ -22,6 +20,7 @@ from spaces import Space
 from . import strategies, web
 from .budget import Budget
 from .candidate import Candidate, Decisions, Training, training_of
+from .console import console
 from .engine import Trial
 from .experiment import RetiariiExperiment, has_trials, view_experiment
 from .experiment_config import RetiariiExeConfig

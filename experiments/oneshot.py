@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .console import console
-
 from spaces import nni_compat  # isort: skip
 
 import pytorch_lightning as pl
@@ -24,6 +22,7 @@ from . import strategies
 from .budget import Budget, read_budget
 from .callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
 from .collapse import collapse
+from .console import console
 from .device import device_of
 from .experiment import RetiariiExeConfig, RetiariiExperiment
 from .latency_table import LatencyTable

@@ -14,8 +14,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from .console import console
-
 from spaces import nni_compat  # isort: skip
 
 import nni
@@ -26,6 +24,7 @@ from rich.table import Table
 from models.errors import InputError
 
 from . import strategies, web
+from .console import console
 from .engine import Trial
 from .experiment import RetiariiExperiment, has_trials
 from .experiment_config import RetiariiExeConfig

@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .console import console
-
 from spaces import nni_compat  # isort: skip
 
 import torch
@@ -24,6 +22,7 @@ from models.network import Network
 from models.registry import load_plugin
 from spaces import NASBACKBONE, NASDETECTOR, CostModel, Sizes, Space, read_arch, slice_weights
 
+from .console import console
 from .resize import resolution_of
 from .run_folder import RunFolder
 from .search_tasks import SEARCH_TASKS, SearchTask

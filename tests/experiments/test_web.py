@@ -184,7 +184,7 @@ def test_trials_do_not_inherit_what_the_manager_is_started_with():
     assert "NAS_WEB_HOST" not in os.environ
 
 
-def test_s_a_resumed_experiment_goes_on_counting():
+def test_a_resumed_experiment_goes_on_counting():
     found = node("""
 const { NNIManager } = load("core/nnimanager");
 const manager = Object.create(NNIManager.prototype);
@@ -245,7 +245,7 @@ service.v3 = {
     assert found == ["FAILED", "USER_CANCELED", "SUCCEEDED"]
 
 
-def test_u_a_trial_gets_its_own_parameters_whoever_asks_first():
+def test_a_trial_gets_its_own_parameters_whoever_asks_first():
     sent = node("""
 const { V3asV1 } = load("training_service/v3/compat");
 const service = new V3asV1({ platform: "local" });
@@ -271,7 +271,7 @@ const form = (value) => ({ sequenceId: 0, hyperParameters: { value, index: 0 } }
     assert sent == {"trial0": "first", "trial1": "second"}
 
 
-def test_r_a_trial_may_have_all_gpus_of_a_machine(monkeypatch):
+def test_a_trial_may_have_all_gpus_of_a_machine(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     config = RetiariiExeConfig("local")
     config.trial_gpu_number, config.training_service.use_active_gpu = 1, True
