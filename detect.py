@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from experiments.cli import add_plugin_option, add_run_options, positive_int, run_script
+from experiments.run.cli import add_plugin_option, add_run_options, positive_int, run_script
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -30,8 +30,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    from experiments.predict import Options, predict
-    from experiments.run_folder import RunFolder
+    from experiments.inference.predict import Options, predict
+    from experiments.run.folder import RunFolder
 
     options = Options(**{k: v for k, v in vars(args).items() if k in Options.__dataclass_fields__})
     predict(options, RunFolder(args.project, args.name, args.exist_ok))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from experiments.cli import add_plugin_option, parse_args, positive_int, refuse, run_script
+from experiments.run.cli import add_plugin_option, parse_args, positive_int, refuse, run_script
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -37,7 +37,7 @@ def batch(text: str) -> int | None:
 
 
 def main(args: argparse.Namespace) -> None:
-    from experiments.export import Options, export
+    from experiments.inference.export import Options, export
 
     if not args.nms:
         refuse(args, ("conf", "iou", "max_det"), "is of --nms")

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Any
 
-from experiments.cli import (
+from experiments.run.cli import (
     add_plugin_option,
     add_run_options,
     amount,
@@ -87,7 +87,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    from experiments.multi_trial import Options, run_of, search, view
+    from experiments.multi_trial.search import Options, run_of, search, view
 
     again = {name: getattr(args, name) for name in OF_RESUME if getattr(args, name) is not None}
     if args.view:

@@ -7,7 +7,7 @@ import argparse
 import sys
 from typing import Any
 
-from experiments.cli import (
+from experiments.run.cli import (
     add_budget_options,
     add_plugin_option,
     add_run_options,
@@ -117,13 +117,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    from experiments.oneshot import Options, search
+    from experiments.oneshot.search import Options, search
 
     def work(options: Options, run: Any, resume: bool) -> None:
         if options.ui is None and options.trials == 1 and "," not in options.strategy:
             search(options, run, resume)
         else:
-            from experiments import oneshot_ui
+            from experiments.oneshot import ui as oneshot_ui
 
             oneshot_ui.search(options, run, resume)
 

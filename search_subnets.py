@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from experiments.cli import (
+from experiments.run.cli import (
     add_plugin_option,
     add_run_options,
     amount,
@@ -97,15 +97,15 @@ def _names(text: str) -> list[str]:
 
 def main(args: argparse.Namespace) -> None:
     if args.mode == "sample_cost":
-        from experiments.space_costs import report_costs
+        from experiments.supernets.space_costs import report_costs
 
         report_costs(args)
     elif args.mode == "edf":
-        from experiments.space_report import report_edf
+        from experiments.supernets.space_report import report_edf
 
         report_edf(args)
     else:
-        from experiments.subnet_search import run
+        from experiments.supernets.search import run
 
         if args.searcher != "grid":
             refuse(args, ["stride"], "is of --searcher grid")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from experiments.cli import (
+from experiments.run.cli import (
     add_plugin_option,
     add_run_options,
     natural,
@@ -82,7 +82,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    from experiments.train import Options, new_run, train
+    from experiments.training.train import Options, new_run, train
     from models.files import is_classifier
 
     classifies = args.weights is not None and is_classifier(args.weights)

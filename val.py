@@ -7,7 +7,15 @@ import argparse
 import sys
 from typing import Any
 
-from experiments.cli import add_plugin_option, add_run_options, natural, parse_args, positive_int, refuse, run_script
+from experiments.run.cli import (
+    add_plugin_option,
+    add_run_options,
+    natural,
+    parse_args,
+    positive_int,
+    refuse,
+    run_script,
+)
 
 # What a supernet's run says, and what only detectors have.
 OF_RUN = ("data", "imgsz", "batch", "split", "workers")
@@ -39,7 +47,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    from experiments.run_folder import RunFolder
+    from experiments.run.folder import RunFolder
     from models.files import is_classifier
 
     classifies = args.weights is not None and is_classifier(args.weights)
@@ -52,12 +60,12 @@ def main(args: argparse.Namespace) -> None:
     args.data = args.data or ("digits" if classifies else "digits-detect")
     run = RunFolder(args.project, args.name, args.exist_ok)
     if args.supernet is not None:
-        from experiments.subnets import Options as SubnetOptions
-        from experiments.subnets import measure_subnets
+        from experiments.supernets.subnets import Options as SubnetOptions
+        from experiments.supernets.subnets import measure_subnets
 
         measure_subnets(_options(SubnetOptions, args), run)
     else:
-        from experiments.validate import Options, validate
+        from experiments.inference.validate import Options, validate
 
         validate(_options(Options, args), run)
 

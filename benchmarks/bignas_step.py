@@ -59,7 +59,7 @@ def batches(args: argparse.Namespace, count: int) -> list[Any]:
 def evaluator(args: argparse.Namespace, steps: int, epochs: int, callbacks: Sequence[Any] = ()) -> Any:
     from nni.nas.evaluator.pytorch import DataLoader
 
-    from experiments.evaluator import Detection
+    from experiments.tasks.evaluator import Detection
 
     loader = DataLoader(batches(args, steps), batch_size=None)
     quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
@@ -83,7 +83,7 @@ def train(args: argparse.Namespace, distill: str, steps: int, epochs: int, callb
     from nni.nas.execution import SequentialExecutionEngine
     from nni.nas.space import RawFormatModelSpace
 
-    from experiments.samplers import Uniform
+    from experiments.oneshot.samplers import Uniform
     from experiments.strategies import BigNAS
 
     class Again(Uniform):
@@ -162,9 +162,9 @@ def measure_setting(args: argparse.Namespace, count: int = 2000) -> dict[str, fl
     """Milliseconds of drawing a subnet, and of setting the supernet to it."""
     from spaces import NASDETECTOR, CostModel, Sizes, Space  # isort: skip
 
-    from experiments.samplers import make_sampler
+    from experiments.oneshot.bignas import BigNASModule
+    from experiments.oneshot.samplers import make_sampler
     from experiments.strategies import BigNAS
-    from experiments.strategies.bignas import BigNASModule
 
     cost = CostModel(Space(args.cfg), args.imgsz)
     supernet = BigNAS(cost=cost).mutate_model(NASDETECTOR(args.cfg))
@@ -195,8 +195,8 @@ def peak(args: argparse.Namespace) -> int:
     import pytorch_lightning as pl
     import torch
 
-    import experiments.strategies.bignas  # noqa: F401
-    from experiments.trainer import quiet_lightning
+    import experiments.oneshot.bignas  # noqa: F401
+    from experiments.run.lightning import quiet_lightning
 
     quiet_lightning()
     torch.set_num_threads(args.threads)
@@ -225,7 +225,7 @@ def main(args: argparse.Namespace) -> None:
         return
     import torch
 
-    from experiments.trainer import quiet_lightning
+    from experiments.run.lightning import quiet_lightning
 
     torch.set_num_threads(args.threads)
     memory = {

@@ -40,7 +40,7 @@ def slow(space: Space, imgsz: int, *, seconds: float) -> Slow:
 
 def main(args: argparse.Namespace) -> None:
     """Print the table."""
-    command = [sys.executable, "-m", "experiments.estimators.server", "--provider", f"{__file__}:slow"]
+    command = [sys.executable, "-m", "experiments.costs.pool.server", "--provider", f"{__file__}:slow"]
     command += ["--hw-config", f"seconds={args.seconds}", "--port", *["0"] * max(args.servers)]
     rng = random.Random(0)
     archs: list[dict[str, Any]] = [{"width": 8 * rng.randint(1, 1000)} for _ in range(args.archs)]

@@ -117,8 +117,8 @@ def run_peer(args: argparse.Namespace) -> None:
     import torch
 
     from experiments import strategies
-    from experiments.evaluator import Classification, Detection
-    from experiments.trainer import quiet_lightning
+    from experiments.run.lightning import quiet_lightning
+    from experiments.tasks.evaluator import Classification, Detection
     from models.classifier import Classifier
     from models.detector import Model
     from models.grammar import read_config

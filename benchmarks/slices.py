@@ -24,10 +24,10 @@ def main() -> None:
 
     import pytorch_lightning as pl
 
-    from experiments.resize import resolution_of
-    from experiments.run_folder import RunFolder
-    from experiments.subnets import cut_out, open_supernet, read_archs
-    from experiments.trainer import quiet_lightning
+    from experiments.run.folder import RunFolder
+    from experiments.run.lightning import quiet_lightning
+    from experiments.supernets.subnets import cut_out, open_supernet, read_archs
+    from experiments.tasks.resize import resolution_of
     from models import count_flops, count_params
 
     quiet_lightning()

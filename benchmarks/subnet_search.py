@@ -38,7 +38,7 @@ def _whole(path: Path) -> Any:
     """Table, reference point and hypervolume of all of it."""
     import numpy as np
 
-    from experiments.pareto import hypervolume, reference_point
+    from experiments.search.pareto import hypervolume, reference_point
 
     table = read_table(path)
     losses = np.array([(-accuracy, flops) for accuracy, flops in table.values()])
@@ -48,8 +48,8 @@ def _whole(path: Path) -> Any:
 
 def search(job: tuple[str, int, int, Path]) -> tuple[float, float, float]:
     """Share of the hypervolume of the whole table, regret of the best accuracy (points), and seconds."""
-    from experiments.pareto import hypervolume
-    from experiments.searchers import SEARCHERS, Domain, Objective, Search
+    from experiments.search import SEARCHERS, Domain, Objective, Search
+    from experiments.search.pareto import hypervolume
     from spaces.choices import Decision
 
     name, seed, trials, path = job
@@ -69,7 +69,7 @@ def search(job: tuple[str, int, int, Path]) -> tuple[float, float, float]:
 
 
 def main() -> None:
-    from experiments.searchers import SEARCHERS
+    from experiments.search import SEARCHERS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument

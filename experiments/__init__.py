@@ -6,15 +6,15 @@ Names are imported when they are first used, so that scripts answer ``--help`` w
 from models.lazy import lazy_exports
 
 _EXPORTS = {
-    "evaluator": "=evaluator",
+    "evaluator": "=tasks.evaluator",
     "strategy": "=strategies",
-    "RetiariiExeConfig": "experiment_config",
-    "RetiariiExperiment": "experiment",
+    "RetiariiExeConfig": "nni_experiment.config",
+    "RetiariiExperiment": "nni_experiment.experiment",
     # These work without NNI: what a search hands over needs none.
-    "DetectionMetrics": "metrics",
-    "detect_image": "predict",
-    "evaluate": "validate",
-    "open_detector": "detectors",
+    "DetectionMetrics": "tasks.metrics",
+    "detect_image": "inference.predict",
+    "evaluate": "inference.validate",
+    "open_detector": "inference.detectors",
 }
 __all__ = sorted(_EXPORTS)
 __getattr__ = lazy_exports(__name__, _EXPORTS)

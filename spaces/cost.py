@@ -23,7 +23,7 @@ _DENSE, _DENSE_LATENCY = 64, 9
 
 
 class BlockLatency(Protocol):
-    """What tells the latency of a block, such as `experiments.latency_table.LatencyTable`."""
+    """What tells the latency of a block, such as `experiments.costs.latency_table.LatencyTable`."""
 
     def parts(self, block: Block) -> Mapping[str, float]:
         """Milliseconds for one image by submodule, each without those within it; their sum is the block's latency."""

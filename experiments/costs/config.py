@@ -74,7 +74,7 @@ def _check(where: str, entry: Any) -> None:
 def _provider(entry: Mapping[str, Any], model: CostModel) -> CostProvider:
     if "provider" in entry:
         return make_provider(entry["provider"], model.space, model.imgsz, entry.get("hw_config"))
-    from .remote import Remote, Trust
+    from .pool.client import Remote, Trust
 
     options = {k: v for k, v in entry.items() if k not in ("servers", "tls")}
     tls = Trust(**entry["tls"]) if "tls" in entry else None

@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from experiments.device import device_of
-from experiments.latency_table import device_name
 from models.classifier import Classifier
 from models.detector import Model
 from models.errors import InputError
@@ -21,7 +19,9 @@ from models.network import Network
 from optimizer.export import export_onnx, export_openvino
 from spaces.space import Arch, Space
 
+from ..run.device import device_of
 from . import timing
+from .latency_table import device_name
 
 Run = Callable[[], Any]
 """An inference of one image; gives the output."""

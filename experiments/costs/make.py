@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.limits import parse_amount
 from models.errors import InputError
 from models.registry import load_plugin
 from spaces.space import Space
 
 from .base import CostProvider
+from .limits import parse_amount
 
 Maker = Callable[..., CostProvider]
 

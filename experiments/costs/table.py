@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.device import device_of
-from experiments.latency_table import LatencyTable
 from models.errors import InputError
 from spaces import CostModel, Space
 from spaces.space import Arch
 
+from ..run.device import device_of
+from .latency_table import LatencyTable
+
 
 class TableLatency:
-    """Milliseconds of an arch as the sum of its blocks', which `experiments.latency_table` measured.
+    """Milliseconds of an arch as the sum of its blocks', which `experiments.costs.latency_table` measured.
 
     Parameters
     ----------
@@ -37,7 +38,8 @@ class TableLatency:
     def __init__(self, space: Space, imgsz: int, path: str, device: str = "cpu", threads: int | None = None) -> None:
         if not Path(path).is_file():
             raise InputError(
-                f"{path}: no such table of latencies; right would be: python -m experiments.latency_table --out {path}"
+                f"{path}: no such table of latencies; right would be: "
+                f"python -m experiments.costs.latency_table --out {path}"
             )
         table = LatencyTable(path, device_of(device), threads)
         try:

@@ -1,1 +1,1 @@
-"""What a candidate or a supernet is trained on: Lightning evaluators."""
+"""What a search is about: a task with its data, losses and metrics."""

@@ -12,7 +12,7 @@ from nni.nas.evaluator.pytorch.lightning import SupervisedLearningModule
 from torch import Tensor, nn, optim
 from torchmetrics.classification import MulticlassAccuracy
 
-from ..resize import resized, resolution_of
+from .resize import resized, resolution_of
 
 assert nni_compat.nni is not None
 

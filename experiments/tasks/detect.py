@@ -1,4 +1,4 @@
-"""Detection as an NNI evaluator, for searches; `experiments.train` builds on its module."""
+"""Detection as an NNI evaluator, for searches; `experiments.training.train` builds on its module."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from models.errors import InputError
 from models.loss import DetectionLoss, scaled_gains
 from models.postprocess import non_max_suppression
 
-from ..metrics import NMS_FOR_AP, DetectionMetrics, in_original_pixels
-from ..optimizers import build_optimizer
-from ..resize import resized, resolution_of
+from .metrics import NMS_FOR_AP, DetectionMetrics, in_original_pixels
+from .optimizers import build_optimizer
+from .resize import resized, resolution_of
 
 assert nni_compat.nni is not None
 
@@ -41,7 +41,7 @@ class DetectionModule(LightningModule):
     imgsz
         Side of the images in pixels; the loss's gains depend on it.
     optimizer, learning_rate, momentum, weight_decay
-        See `experiments.optimizers.build_optimizer`.
+        See `experiments.tasks.optimizers.build_optimizer`.
 
     Attributes
     ----------

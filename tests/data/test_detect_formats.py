@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from detection_sets import BOXES, NAMES, SIZES, coco, coco_content, save, voc, voc_object, yolo
 
 from data import DetectionData, detect, detection, detection_split
 from models.errors import InputError
+from tests.data.detection_sets import BOXES, NAMES, SIZES, coco, coco_content, save, voc, voc_object, yolo
 
 BCCD = Path(__file__).resolve().parents[3] / "shared/data/bccd/BCCD"
 

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import socket
 import subprocess
 import time
 import urllib.request
@@ -11,17 +10,9 @@ import urllib.request
 import pytest
 from websockets.sync.client import connect
 
-from experiments import web
-
 needs_chromium = pytest.mark.skipif(
     shutil.which("chromium") is None, reason="no chromium here: apt-get install chromium"
 )
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind((web.LOOPBACK, 0))
-        return s.getsockname()[1]
 
 
 class Browser:

@@ -6,16 +6,11 @@ from pathlib import Path
 
 import cv2
 import pytest
-import torch
 import yaml
 
 from data.digits_detect import CLASS_NAMES, DigitImages
 
 ROOT = Path(__file__).resolve().parents[2]
-# The helpers beside this file can be imported, in every import mode of pytest.
-sys.path[:0] = [str(Path(__file__).parents[1] / room) for room in ("experiments", "models")]
-
-torch.set_num_threads(1)
 
 # Strides 8 and 16.
 TINY = """\

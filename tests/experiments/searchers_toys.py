@@ -5,8 +5,9 @@ import itertools
 
 import numpy as np
 
-from experiments.pareto import hypervolume, reference_point
-from experiments.searchers import SEARCHERS, Domain, Objective, Search, parse_range
+from experiments.costs import parse_range
+from experiments.search import SEARCHERS, Domain, Objective, Search
+from experiments.search.pareto import hypervolume, reference_point
 from spaces.choices import Decision
 
 POPULATION = 8

@@ -2,18 +2,11 @@
 
 import multiprocessing
 import os
-import socket
 import sys
 import traceback
 from pathlib import Path
 
 _LIMIT_S = 240
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def _quietly(log, function, args):

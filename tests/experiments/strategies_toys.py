@@ -15,9 +15,9 @@ from nni.nas.space import RawFormatModelSpace
 from torch import nn
 
 from experiments import strategies
-from experiments.callbacks import LastCheckpoint
-from experiments.evaluator import Classification, DataLoader
-from experiments.strategies.evolve import Evolution
+from experiments.oneshot.evolve import Evolution
+from experiments.run.callbacks import LastCheckpoint
+from experiments.tasks.evaluator import Classification, DataLoader
 from spaces.blocks import MixedBottleneck, MutableBottleneck
 
 _FEW = {"evolution": Evolution(population=8, generations=3, top=3)}

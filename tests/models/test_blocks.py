@@ -4,7 +4,6 @@ import inspect
 
 import pytest
 import torch
-from random_state import randomized
 from torch import nn
 from torch.nn import functional as F
 
@@ -29,45 +28,9 @@ from models.blocks import (
 )
 from models.network import build_row
 from models.registry import registered
+from tests.models.block_rows import ROWS
+from tests.random_state import randomized
 
-# Behind two rows of 16 channels on 16 x 16: the row, its channels and its size there (width_multiple 1).
-ROWS = {
-    "Conv": ([-1, 1, "Conv", [24, 3, 2]], 24, 8),
-    "DWConv": ([-1, 1, "DWConv", [24, 3, 2]], 24, 8),
-    "Bottleneck": ([-1, 2, "Bottleneck", [16]], 16, 16),
-    "BottleneckCSP": ([-1, 2, "BottleneckCSP", [24]], 24, 16),
-    "C3": ([-1, 2, "C3", [24, False, 1, 0.75]], 24, 16),
-    "C3x": ([-1, 2, "C3x", [24]], 24, 16),
-    "C3TR": ([-1, 2, "C3TR", [24]], 24, 16),
-    "C3SPP": ([-1, 1, "C3SPP", [24, [3, 5]]], 24, 16),
-    "C3Ghost": ([-1, 2, "C3Ghost", [24]], 24, 16),
-    "GhostConv": ([-1, 1, "GhostConv", [24, 3, 2]], 24, 8),
-    "GhostBottleneck": ([-1, 1, "GhostBottleneck", [24, 3, 2]], 24, 8),
-    "SPP": ([-1, 1, "SPP", [24, [5, 9, 13]]], 24, 16),
-    "SPPF": ([-1, 1, "SPPF", [24, 5]], 24, 16),
-    "Focus": ([-1, 1, "Focus", [24, 3]], 24, 8),
-    "CrossConv": ([-1, 1, "CrossConv", [24, 3, 2]], 24, 8),
-    "MixConv2d": ([-1, 1, "MixConv2d", [24, [1, 3], 2]], 24, 8),
-    "Contract": ([-1, 1, "Contract", [2]], 64, 8),
-    "Expand": ([-1, 1, "Expand", [4]], 1, 64),
-    "Concat": ([[-1, 0, 1], 1, "Concat", [1]], 48, 16),
-    "nn.Upsample": ([-1, 1, "nn.Upsample", ["None", 2, "nearest"]], 16, 32),
-    "nn.MaxPool2d": ([-1, 1, "nn.MaxPool2d", [2, 2, 0]], 16, 8),
-    "nn.ZeroPad2d": ([-1, 1, "nn.ZeroPad2d", [[0, 1, 0, 1]]], 16, 17),
-    "nn.ConvTranspose2d": ([-1, 1, "nn.ConvTranspose2d", [24, 2, 2]], 24, 32),
-    "DWConvTranspose2d": ([-1, 1, "DWConvTranspose2d", [24, 4, 2, 1]], 24, 32),
-    "nn.BatchNorm2d": ([-1, 1, "nn.BatchNorm2d", []], 16, 16),
-    "MBConv": ([-1, 2, "MBConv", [24, 5, 2, 4, 0.25]], 24, 8),
-    "GlobalPool": ([-1, 1, "GlobalPool", []], 16, 1),
-    "Pointwise": ([-1, 1, "Pointwise", [24]], 24, 16),
-    "Add": ([[-1, 0, 1], 1, "Add", []], 16, 16),
-    "SharedTowers": ([[-1, 0], 2, "SharedTowers", [24, 3]], 48, None),
-    "Pick": ([[-1, 0], 1, "Pick", [1]], 16, 16),
-    "ResBasic": ([-1, 2, "ResBasic", [24, 3, 2]], 24, 8),
-    "ResBottleneck": ([-1, 2, "ResBottleneck", [24, 3, 2]], 24, 8),
-    "RegBottleneck": ([-1, 2, "RegBottleneck", [24, 8, 3, 2, 0.25]], 24, 8),
-    "Detect": ([[0, -1], 1, "Detect", ["nc", "anchors"]], 3 * 7, None),
-}
 # What upstream's constructors take after c1, in their order (v7.0); positional rows rely on it.
 POSITIONAL = {
     "Conv": "c2 k s p g d act",

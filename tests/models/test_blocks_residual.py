@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from random_state import randomized
-from refusal import refused
 from torch import nn
 from torch.nn import functional as F
 
 from models import Classifier, count_params
 from models.blocks import MBConv, Pointwise, RegBottleneck, ResBasic, ResBottleneck
 from models.blocks.mobile import InvertedResidual, SqueezeExcite, rounded
+from tests.random_state import randomized
+from tests.refusal import refused
 
 
 def _x(channels):

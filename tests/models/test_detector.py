@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from random_state import randomized
-from refusal import refused
 from torch import nn
 
 import models
 from models import Classifier, Detect, Model, check_imgsz, count_flops, count_params
 from models.grammar import Config
+from tests.random_state import randomized
+from tests.refusal import refused
 
 FOLDER = Path(models.__file__).parent
 CHOICES = re.compile("NAS|choice:|range:")

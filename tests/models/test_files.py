@@ -4,10 +4,10 @@ import stat
 import pytest
 import torch
 import yaml
-from refusal import refused
 
 from models import Model, load_detector, read_config, save_detector, save_model_yaml
 from models.files import atomic, dump_model_yaml
+from tests.refusal import refused
 
 TINY = {
     "nc": 2,

@@ -3,11 +3,11 @@ import subprocess
 import sys
 
 import pytest
-from refusal import refused
 from torch import nn
 
 from models import Call, Classifier, Model, read_config
 from models.grammar import MODELS, choices_in, find_file, parse_value
+from tests.refusal import refused
 
 ROW = [-1, 1, "Conv", [16, 3, 2]]
 

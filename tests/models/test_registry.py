@@ -2,12 +2,12 @@ import textwrap
 
 import pytest
 import torch
-from refusal import refused
 from torch import nn
 
 from models import Classifier, Model, load_plugin, register
 from models import registry as registry_module
 from models.registry import registered
+from tests.refusal import refused
 
 
 @pytest.fixture(autouse=True)

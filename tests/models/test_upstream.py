@@ -8,9 +8,9 @@ import zipfile
 
 import pytest
 import torch
-from refusal import refused
 
 from models import Model, load_upstream, load_weights, read_config, save_detector
+from tests.refusal import refused
 
 # Modules of upstream's names with classes of upstream's names and attributes, written from the blocks' definitions.
 UPSTREAM = """

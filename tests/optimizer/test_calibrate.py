@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from random_state import randomized
 from torch import nn
 
 from models import Classifier, InputError
 from optimizer import calibrate_bn
+from tests.random_state import randomized
 
 CFG = {
     "nc": 3,

@@ -9,13 +9,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from refusal import refused
 
 from data import detection_split
 from models import Model, read_config
 from models.postprocess import non_max_suppression
 from optimizer import NMS, export, export_onnx, export_openvino
 from tests.lively import TINY, lively
+from tests.refusal import refused
 
 IMGSZ = 64
 NAMES = [f"digit {i}" for i in range(10)]

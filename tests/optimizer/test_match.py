@@ -7,14 +7,14 @@ import sys
 
 import pytest
 import torch
-from random_state import randomized
-from refusal import refused
-from supernets import SMALL, activate, supernet
 
 from models import Classifier, Model, load_detector, read_config, save_detector
 from models.grammar import MODELS
 from optimizer import match_nas
 from spaces import NASBACKBONE, NASDETECTOR, fixed_arch, freeze, slice_weights
+from tests.random_state import randomized
+from tests.refusal import refused
+from tests.spaces.supernets import SMALL, activate, supernet
 
 SIZES = [*"nsm", *(pytest.param(size, marks=pytest.mark.slow) for size in "lx")]
 X = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))

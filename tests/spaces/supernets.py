@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from random_state import randomized
+from tests.random_state import randomized
 
 # spaces before nni: its repairs come first.
 from spaces import NASBACKBONE, NASDETECTOR, Space, read_arch  # noqa: F401  # isort: skip

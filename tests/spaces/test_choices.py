@@ -1,9 +1,9 @@
 import pytest
-from refusal import refused
 
 from models import InputError, Model, count_params, read_config
 from spaces import Space
 from spaces.choices import Decision, Follow, read_choice
+from tests.refusal import refused
 
 
 @pytest.mark.parametrize(

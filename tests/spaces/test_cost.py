@@ -7,9 +7,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from refusal import refused
-from supernets import SMALL
-from test_blocks import ROWS
 from torch import nn
 
 from models import count_flops, count_params, read_config, register
@@ -17,6 +14,9 @@ from models.grammar import MODELS
 from models.network import Network
 from spaces import CostModel, Space
 from spaces.cost_rows import signed_terms
+from tests.models.block_rows import ROWS
+from tests.refusal import refused
+from tests.spaces.supernets import SMALL
 
 TINY = "tests/assets/tiny_nas.yaml"
 SHIPPED = sorted(MODELS.rglob("*.yaml"))

@@ -7,8 +7,6 @@ import random
 
 import pytest
 import torch
-from random_state import randomized
-from refusal import refused
 from torch import nn
 
 from models import Classifier, Detect, Model, count_flops, count_params, read_config
@@ -19,6 +17,8 @@ from spaces.check_elastic import check_elastic, main
 from spaces.elastic import gradients_in_place
 from spaces.policy import apply_policy
 from spaces.supernet import decisions, hooks
+from tests.random_state import randomized
+from tests.refusal import refused
 
 
 def choice(*values, **keys):

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from refusal import refused
 
 from models.blocks import Conv
 from models.registry import registered
 from spaces import NASBACKBONE, slice_weights
 from spaces.check_elastic import check_elastic
+from tests.refusal import refused
 
 
 def choice(*values, **keys):

@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from supernets import SMALL, darts, mix, supernet
 from torch import nn
 from torch.autograd import gradcheck
 from torch.autograd.graph import saved_tensors_hooks
@@ -12,6 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from spaces import NASBACKBONE, NASDETECTOR
 from spaces.active import Mixture
 from spaces.fused import fast_layout, mixed_conv, norm_act
+from tests.spaces.supernets import SMALL, darts, mix, supernet
 
 # (kernel, padding) of the candidates, stride: rows of the shipped spaces.
 CANDIDATES = {

@@ -4,12 +4,12 @@ import random
 
 import pytest
 import torch
-from random_state import randomized
-from refusal import refused
-from supernets import SMALL, activate, decide, mix, supernet
 
 from models import Classifier, Detect, Model, read_config
 from spaces import NASBACKBONE, NASDETECTOR, Space, fixed_arch, slice_weights
+from tests.random_state import randomized
+from tests.refusal import refused
+from tests.spaces.supernets import SMALL, activate, decide, mix, supernet
 
 X = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 SIZES = [*"nsm", *(pytest.param(size, marks=pytest.mark.slow) for size in "lx")]

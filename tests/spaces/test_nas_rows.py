@@ -4,12 +4,12 @@ import itertools
 import random
 
 import pytest
-from refusal import refused
 
 from models import Classifier, Model, count_flops, count_params, read_config
 from models.grammar import MODELS
 from spaces import Space, freeze
 from spaces.nas_rows import kernel_candidates
+from tests.refusal import refused
 
 SEARCHABLE = sorted(MODELS.glob("*_nas.yaml"))
 # The first search's own file: kernels only, values as strings.

@@ -9,11 +9,11 @@ import pytest
 import requests
 from nni.experiment import launcher, rest
 from nni.runtime.tuner_command_channel import TunerCommandChannel
-from supernets import SMALL, darts
 
 from models.grammar import MODELS
 from spaces import NASBACKBONE, nni_compat
 from spaces.nni_compat import BaseOneShotLightningModule, DartsLightningModule
+from tests.spaces.supernets import SMALL, darts
 
 ORDER = """
 import spaces

@@ -1,12 +1,12 @@
 """Policies: choices laid over plain YAMLs."""
 
 import pytest
-from refusal import refused
 
 from models import Model, count_params, read_config
 from models.grammar import MODELS, is_choice
 from spaces import NASDETECTOR, Space
 from spaces.policy import apply_policy
+from tests.refusal import refused
 
 PLAIN = sorted(
     p for p in [*MODELS.glob("*.yaml"), *MODELS.glob("hub/*.yaml")] if "yolo" in p.name and "nas" not in p.name

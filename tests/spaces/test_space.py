@@ -9,13 +9,13 @@ import subprocess
 import sys
 
 import pytest
-from refusal import refused
 
 from models import Classifier, Model, read_config
 from models.files import dump_model_yaml
 from models.grammar import MODELS
 from spaces import Space, freeze, read_arch, space_of
 from spaces.kinds import kind_of
+from tests.refusal import refused
 
 ELASTIC = {
     "nc": 3,

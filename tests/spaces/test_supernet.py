@@ -6,7 +6,8 @@ import pickle
 
 import pytest
 import torch
-from random_state import randomized
+
+from tests.random_state import randomized
 
 from spaces import nni_compat  # isort: skip  # noqa: F401  (before anything else of nni)
 

@@ -1,0 +1,1 @@
+"""A network in use: predict, draw, validate, export."""

@@ -1,0 +1,194 @@
+"""Detectors ready to detect: of PyTorch, or of a file that `export.py` wrote, in ONNX Runtime. NNI is not needed."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.detector import Model, check_imgsz
+from models.errors import InputError
+from models.postprocess import non_max_suppression
+from models.upstream import load_weights
+from optimizer.export import NMS
+
+from ..run.device import device_of
+
+DEFAULT_IMGSZ = 640
+
+
+class Detector(Protocol):
+    """What detects, whatever computes it.
+
+    Attributes
+    ----------
+    names
+        Of the classes, by index.
+    imgsz
+        Side of the images in pixels: what it was made for.
+    stride
+        Sides are multiples of it.
+    batch
+        Images at a time, if it takes no other number.
+    rect
+        Whether it takes images that are not square.
+    nms
+        Thresholds in the graph of a file that gives detections instead of predictions.
+    """
+
+    names: dict[int, str]
+    imgsz: int
+    stride: int
+    batch: int | None
+    rect: bool
+    nms: NMS | None
+
+    def check_imgsz(self, imgsz: int) -> int:
+        """`imgsz` if images of this side are possible, else `InputError`."""
+
+    def prepare(self, images: Tensor) -> Any:
+        """uint8 (N, 3, H, W) as `predict` takes it, where it takes it."""
+
+    def predict(self, prepared: Any) -> Tensor:
+        """(N, A, nc + 5) as `Model` in eval mode; with `nms`, (K, 7) as `optimizer.export_onnx`."""
+
+    def wait(self) -> None:
+        """Return when all that was asked has been computed: for measuring time."""
+
+
+class TorchDetector:
+    """A `Model` as a `Detector`: a copy of it, its batch normalisation fused into the convolutions."""
+
+    nms: NMS | None = None
+    batch: int | None = None
+    rect: bool = True
+
+    def __init__(self, model: Model, device: str | torch.device | None = None, imgsz: int = DEFAULT_IMGSZ) -> None:
+        if model.config.ch != 3:
+            raise InputError(f"{model.config.file}: takes {model.config.ch} channels, but images have 3")
+        self.device = torch.device(device) if device is not None else next(model.parameters()).device
+        # Channels last, in which convolutions are fastest.
+        self._model = copy.deepcopy(model).fuse().to(self.device).to(memory_format=torch.channels_last)
+        self.names, self.imgsz = model.names, imgsz
+        self.stride = int(model.stride.max())
+
+    def check_imgsz(self, imgsz: int) -> int:
+        return check_imgsz(imgsz, self.stride)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        return images.to(self.device).float().div_(255).contiguous(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def predict(self, prepared: Tensor) -> Tensor:
+        return self._model(prepared)[0]
+
+    def wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+class OnnxDetector:
+    """A file of `optimizer.export_onnx` as a `Detector`."""
+
+    rect: bool = False
+
+    def __init__(self, path: str | Path, device: str | torch.device = "cpu") -> None:
+        try:
+            import onnxruntime as ort
+        except ImportError:
+            raise InputError(f"{path}: needs ONNX Runtime; right would be: pip install onnxruntime") from None
+        if not Path(path).is_file():
+            raise InputError(f"{path}: no such file")
+        wanted = ["CPUExecutionProvider"]
+        if torch.device(device).type == "cuda":
+            wanted = ["CUDAExecutionProvider"]
+            if wanted[0] not in ort.get_available_providers():
+                raise InputError(f"--device cuda: {path} needs the package onnxruntime-gpu for it, or --device cpu")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=wanted)
+        except Exception as e:  # its exceptions have no public base class
+            raise InputError(f"{path}: ONNX Runtime does not read it: {str(e).splitlines()[0]}") from None
+        try:
+            said = self._session.get_modelmeta().custom_metadata_map
+            if said.get("task") == "classify":
+                raise InputError(f"{path}: a classifier's; right would be the file of a detector")
+            self.names = {int(k): v for k, v in json.loads(said["names"]).items()}
+            self.imgsz, self.stride = int(said["imgsz"]), int(said["stride"])
+            self.batch = None if said["batch"] == "dynamic" else int(said["batch"])
+            thresholds = json.loads(said["nms"])
+        except (KeyError, ValueError, AttributeError) as e:
+            raise InputError(f"{path}: not a file of export.py; its metadata has no proper {e}") from None
+        self.nms = None if thresholds is None else NMS(**thresholds)
+        self._path = path
+
+    def check_imgsz(self, imgsz: int) -> int:
+        if imgsz != self.imgsz:
+            raise InputError(f"--imgsz {imgsz}: {self._path} was exported for {self.imgsz}")
+        return imgsz
+
+    def prepare(self, images: Tensor) -> np.ndarray:
+        return images.float().div_(255).numpy()
+
+    def predict(self, prepared: np.ndarray) -> Tensor:
+        missing = 0 if self.batch is None else self.batch - len(prepared)
+        if missing > 0:
+            prepared = np.concatenate((prepared, np.zeros((missing, *prepared.shape[1:]), prepared.dtype)))
+        out = torch.from_numpy(self._session.run(None, {"images": prepared})[0])
+        if missing > 0:
+            out = out[out[:, 0] < self.batch - missing] if self.nms else out[:-missing]  # type: ignore[operator]
+        return out
+
+    def wait(self) -> None:
+        """ONNX Runtime returns when it is done."""
+
+
+def open_detector(weights: str | Path, device: str = "cpu") -> Detector:
+    """The detector of a file: of this project, of upstream YOLOv5, or ONNX (``.onnx``) by `export.py`.
+
+    Raises
+    ------
+    InputError
+        None of these, or the device is not there.
+    """
+    device = device_of(device)
+    if Path(weights).suffix == ".onnx":
+        return OnnxDetector(weights, device)
+    model, content = load_weights(weights)
+    return TorchDetector(model, device, content.get("imgsz", DEFAULT_IMGSZ))
+
+
+def detections_of(
+    detector: Detector,
+    predicted: Tensor,
+    num_images: int,
+    conf: float,
+    iou: float,
+    max_det: int = 300,
+    multi_label: bool = False,
+    classes: Sequence[int] | None = None,
+) -> list[Tensor]:
+    """`non_max_suppression` of what a detector predicted; what its graph has suppressed already is only thinned out.
+
+    Returns
+    -------
+    Of each image (n, 6) on the CPU: x1, y1, x2, y2 in pixels of the network input, confidence, class.
+    """
+    if detector.nms is None:
+        found = non_max_suppression(predicted, conf, iou, max_det, multi_label, classes)
+        return [d.cpu() for d in found]
+    images = []
+    for i in range(num_images):
+        rows = predicted[predicted[:, 0] == i, 1:]
+        rows = rows[rows[:, 4] > conf]
+        if classes is not None:
+            rows = rows[torch.isin(rows[:, 5], torch.tensor(classes, dtype=rows.dtype))]
+        images.append(rows[:max_det])
+    return images

@@ -1,0 +1,336 @@
+"""Detections in people's own images and videos: what `detect.py` calls."""
+
+from __future__ import annotations
+
+import glob
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.ops import box_convert, clip_boxes_to_image
+
+from data import UnreadableImageError, letterbox, read_rgb, to_tensor
+from data.images import SUFFIXES, list_images
+from models.errors import InputError
+from models.files import atomic
+
+from ..run.folder import RunFolder
+from .detectors import Detector, detections_of, open_detector
+from .draw import draw_detections
+
+VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
+# Pillow writes these from RGB under their own suffix; pictures of others become PNG.
+_WRITTEN_AS_READ = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+_DEFAULT_FPS = 25.0  # of a video that does not say
+_FRAMES_A_LINE = 100
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a detection; `detect.py --help` explains them."""
+
+    weights: str
+    source: list[str]
+    imgsz: int | None
+    conf: float
+    iou: float
+    max_det: int
+    rect: bool
+    classes: list[str] | None
+    device: str
+    save: bool
+    save_txt: bool
+    save_json: bool
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to detect in, and what its results are called within the run's folder."""
+
+    path: Path
+    name: Path
+
+    @property
+    def is_video(self) -> bool:
+        return self.path.suffix.lower() in VIDEO_SUFFIXES
+
+
+@dataclass
+class _Found:
+    """What a run has found so far."""
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    num_files: int = 0
+    num_detections: int = 0
+    skipped: list[str] = field(default_factory=list)
+
+
+def find_sources(given: Sequence[str]) -> list[Source]:
+    """The images and videos of files, folders (with those below) and patterns, each once, in the order given.
+
+    Raises
+    ------
+    InputError
+        Something given is not there, or holds nothing to detect in.
+    """
+    found: dict[Path, Path] = {}
+    for text in given:
+        path = Path(text)
+        if "://" in text:
+            raise InputError(f"--source {text}: streams are not supported; right would be files, folders or patterns")
+        if path.is_dir():
+            videos = [p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file()]
+            files = {p: p.relative_to(path) for p in sorted([*list_images(path), *videos])}
+        elif path.is_file():
+            files = {path: Path(path.name)}
+        elif glob.has_magic(text):
+            matches = sorted(Path(p) for p in glob.glob(text, recursive=True))
+            files = {p: Path(p.name) for p in matches if p.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES and p.is_file()}
+        else:
+            raise InputError(f"--source {text}: no such file or folder")
+        if not files:
+            raise InputError(
+                f"--source {text}: no images or videos there; known are {' '.join(sorted(SUFFIXES | VIDEO_SUFFIXES))}"
+            )
+        for file, name in files.items():
+            found.setdefault(file, name)
+    taken: set[Path] = set()
+    sources = []
+    for file, name in found.items():
+        free, number = name, 2
+        # Without the suffix: labels of a.jpg and a.png would be the same file.
+        while free.with_suffix("") in taken:
+            free, number = name.with_stem(f"{name.stem}_{number}"), number + 1
+        taken.add(free.with_suffix(""))
+        sources.append(Source(file, free))
+    return sources
+
+
+def detect_image(
+    detector: Detector,
+    image: np.ndarray,
+    imgsz: int | None = None,
+    conf: float = 0.25,
+    iou: float = 0.45,
+    max_det: int = 300,
+    classes: Sequence[int] | None = None,
+    rect: bool = False,
+) -> Tensor:
+    """Detections in one image.
+
+    Parameters
+    ----------
+    image
+        uint8 (height, width, 3), RGB.
+    rect
+        Pad the shorter side to no more than a multiple of the stride: faster, but objects near the added border may
+        be seen a little differently. Not for ONNX files, which take squares.
+
+    Returns
+    -------
+    (n, 6): x1, y1, x2, y2 in pixels of the image, confidence, class; most confident first.
+    """
+    canvas, box = letterbox(image, imgsz or detector.imgsz, rect, detector.stride)
+    predicted = detector.predict(detector.prepare(to_tensor(canvas)[None]))
+    (found,) = detections_of(detector, predicted, 1, conf, iou, max_det, classes=classes)
+    boxes = clip_boxes_to_image(box.to_image(found[:, :4]), (image.shape[0], image.shape[1]))
+    return torch.cat((boxes, found[:, 4:]), 1)
+
+
+def predict(options: Options, run: RunFolder) -> dict[str, Any]:
+    """Detect in every file, and write pictures, labels and JSON into the run's folder.
+
+    Files that cannot be read are named and left out.
+
+    Returns
+    -------
+    ``files``, ``detections``: how many; ``skipped``: paths.
+
+    Raises
+    ------
+    InputError
+        There is nothing to detect in, or none of the files can be read.
+    """
+    if not 0 <= options.conf < 1 or not 0 < options.iou <= 1:
+        raise InputError(f"--conf {options.conf} --iou {options.iou}: shares from 0 to 1 are meant")
+    sources = find_sources(options.source)
+    detector = open_detector(options.weights, options.device)
+    work = _Work(options, run, detector)
+    print(f"{len(sources):,} files, {options.weights}, {work.imgsz} pixels", flush=True)
+    for number, source in enumerate(sources, start=1):
+        prefix = f"{number}/{len(sources)} {source.path}"
+        try:
+            (work.video if source.is_video else work.image)(source, prefix)
+            work.found.num_files += 1
+        except UnreadableImageError as e:
+            work.found.skipped.append(str(source.path))
+            print(f"{prefix}: skipped, cannot be read ({e})", file=sys.stderr, flush=True)
+    found = work.found
+    if not found.num_files:
+        raise InputError(f"none of the {len(sources)} files of --source {' '.join(options.source[:3])} can be read")
+    run.write_config(asdict(options))
+    if options.save_json:
+        run.write_json("detections.json", found.records)
+    skipped = f", {len(found.skipped)} skipped" if found.skipped else ""
+    print(f"{found.num_detections:,} detections in {found.num_files:,} files{skipped}; results in {run.path}")
+    return {"files": found.num_files, "detections": found.num_detections, "skipped": found.skipped}
+
+
+class _Work:
+    """Detects in one file after the other."""
+
+    def __init__(self, options: Options, run: RunFolder, detector: Detector) -> None:
+        self.options, self.run, self.detector = options, run, detector
+        self.imgsz = detector.check_imgsz(options.imgsz or detector.imgsz)
+        self.classes = _class_numbers(options.classes, detector.names)
+        if options.rect and not detector.rect:
+            raise InputError(f"--rect: {options.weights} takes squares only")
+        if detector.nms is not None and options.conf < detector.nms.conf:
+            raise InputError(
+                f"--conf {options.conf}: NMS at confidence {detector.nms.conf} is in the graph of {options.weights}"
+            )
+        self.found = _Found()
+
+    def image(self, source: Source, prefix: str) -> None:
+        """Detect in an image file."""
+        image = read_rgb(source.path)
+        started = time.perf_counter()
+        detections = self._detect(image)
+        ms = 1000 * (time.perf_counter() - started)
+        print(f"{prefix}: {self._summary(detections)} ({ms:.1f} ms)", flush=True)
+        self._note(source, image.shape, detections)
+        if self.options.save:
+            suffix = source.name.suffix if source.name.suffix.lower() in _WRITTEN_AS_READ else ".png"
+            with atomic((self.run.path / source.name).with_suffix(suffix)) as temporary:
+                Image.fromarray(draw_detections(image, detections, self.detector.names)).save(temporary, quality=95)
+
+    def video(self, source: Source, prefix: str) -> None:
+        """Detect in a video file, frame by frame; the video with boxes is an MP4 without sound."""
+        video = _Video(source.path)
+        started, num_frames, num_before = time.perf_counter(), 0, self.found.num_detections
+        with ExitStack() as stack:
+            write = None
+            if self.options.save:
+                path = (self.run.path / source.name).with_suffix(".mp4")
+                write = stack.enter_context(_written_video(path, video.first.shape, video.fps))
+            for frame in video:
+                detections = self._detect(frame)
+                self._note(source, frame.shape, detections, num_frames)
+                num_frames += 1
+                if write is not None:
+                    write(draw_detections(frame, detections, self.detector.names))
+                if num_frames % _FRAMES_A_LINE == 0:
+                    print(f"{prefix}: {num_frames:,} frames …", flush=True)
+        ms = 1000 * (time.perf_counter() - started) / num_frames
+        num_found = self.found.num_detections - num_before
+        print(f"{prefix}: {num_frames:,} frames, {num_found:,} detections ({ms:.1f} ms a frame)", flush=True)
+
+    def _detect(self, image: np.ndarray) -> Tensor:
+        o = self.options
+        return detect_image(self.detector, image, self.imgsz, o.conf, o.iou, o.max_det, self.classes, o.rect)
+
+    def _summary(self, detections: Tensor) -> str:
+        counts = Counter(detections[:, 5].int().tolist())
+        return ", ".join(f"{n} {self.detector.names[c]}" for c, n in sorted(counts.items())) or "nothing"
+
+    def _note(self, source: Source, shape: Sequence[int], detections: Tensor, frame: int | None = None) -> None:
+        """Keep what was found for the JSON, and write it as a label file."""
+        self.found.num_detections += len(detections)
+        height, width = shape[:2]
+        if self.options.save_json:
+            self.found.records.append(
+                {
+                    "file": str(source.path),
+                    **({} if frame is None else {"frame": frame}),
+                    **{"height": height, "width": width},
+                    "detections": [
+                        {
+                            "class": int(row[5]),
+                            "name": self.detector.names[int(row[5])],
+                            "confidence": round(row[4], 5),
+                            "box": [round(v, 2) for v in row[:4]],
+                        }
+                        for row in detections.tolist()
+                    ],
+                }
+            )
+        if self.options.save_txt:
+            size = detections.new_tensor((width, height, width, height))
+            centres = (box_convert(detections[:, :4], "xyxy", "cxcywh") / size).tolist()
+            lines = [
+                " ".join((str(int(c)), *(f"{v:.6f}" for v in box), f"{score:.5f}")) + "\n"
+                for box, (score, c) in zip(centres, detections[:, 4:].tolist(), strict=True)
+            ]
+            stem = source.name.stem if frame is None else f"{source.name.stem}_{frame:06d}"
+            with atomic(self.run.path / "labels" / source.name.with_name(f"{stem}.txt")) as temporary:
+                temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def _class_numbers(wanted: Sequence[str] | None, names: dict[int, str]) -> list[int] | None:
+    if wanted is None:
+        return None
+    by_name = {name: number for number, name in names.items()}
+    numbers = []
+    for text in wanted:
+        # A name comes first: digits-detect has a class "3".
+        number = by_name.get(text, int(text) if text.isdecimal() else None)
+        if number not in names:
+            raise InputError(f"--classes {text}: right would be 0 to {len(names) - 1}, or some of {', '.join(by_name)}")
+        numbers.append(number)
+    return numbers
+
+
+class _Video:
+    """The frames of a video file, each uint8 (height, width, 3), RGB. Raises UnreadableImageError if there is none.
+
+    Attributes
+    ----------
+    first
+        The first frame.
+    fps
+        Frames a second.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._capture = cv2.VideoCapture(str(path))
+        first = self._read()
+        if first is None:
+            raise UnreadableImageError("no video that OpenCV can read")
+        self.first = first
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        self.fps = fps if 0 < fps < 1000 else _DEFAULT_FPS
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        frame: np.ndarray | None = self.first
+        while frame is not None:
+            yield frame
+            frame = self._read()
+
+    def _read(self) -> np.ndarray | None:
+        good, frame = self._capture.read()
+        return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) if good else None
+
+
+@contextmanager
+def _written_video(path: Path, shape: Sequence[int], fps: float) -> Iterator[Callable[[np.ndarray], None]]:
+    """Yield what writes a frame to an MP4 file, which is there when all are written."""
+    with atomic(path) as temporary:
+        writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), fps, (shape[1], shape[0]))
+        if not writer.isOpened():
+            raise InputError(f"{path}: this OpenCV cannot write MP4; right would be --no-save")
+
+        def write(frame: np.ndarray) -> None:
+            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+
+        yield write
+        writer.release()

@@ -1,0 +1,269 @@
+"""How good and how fast a detector is on a data set: what `val.py` calls, and `evaluate` for a network at hand."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.ops import box_convert
+
+from data import DetectionSet, Meta, coco_ids, collate, detection_split
+from models.detector import Model
+from models.errors import InputError
+from models.files import atomic, is_classifier
+
+from ..run.console import console
+from ..run.folder import RunFolder
+from ..tasks.metrics import NMS_FOR_AP, DetectionMetrics, in_original_pixels
+from .detectors import Detector, TorchDetector, detections_of, open_detector
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a validation; `val.py --help` explains them."""
+
+    weights: str
+    data: str
+    imgsz: int | None
+    batch: int
+    split: str
+    conf: float
+    iou: float
+    max_det: int
+    device: str
+    workers: int
+    save_json: bool
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a detector did on a data set.
+
+    Attributes
+    ----------
+    detections
+        Of each image (n, 6): x1, y1, x2, y2 in pixels of the original, confidence, class.
+    metas
+        Of each image.
+    speed
+        Milliseconds an image: ``pre`` (from the data set to the network's input, where it computes), ``model``,
+        ``nms`` (and back to the pixels of the original).
+    """
+
+    metrics: DetectionMetrics
+    detections: list[Tensor]
+    metas: list[Meta]
+    speed: dict[str, float]
+
+
+def evaluate(
+    model: Model,
+    dataset: DetectionSet,
+    batch: int = 32,
+    device: str | torch.device | None = None,
+    names: Sequence[str] | None = None,
+    conf: float = NMS_FOR_AP["conf"],
+    iou: float = NMS_FOR_AP["iou"],
+    max_det: int = 300,
+) -> dict[str, Any]:
+    """COCO's mAP of a network, and its speed.
+
+    Parameters
+    ----------
+    model
+        Left as it is: a copy of it is fused and measured.
+    dataset
+        Without augmentation, such as `DetectionData.val`; images have the size that it gives them.
+    device
+        Where to compute; the model's own unless told otherwise.
+    names
+        Of the classes; the model's own unless told otherwise.
+
+    Returns
+    -------
+    What `DetectionMetrics.compute` returns, and ``speed``, see `Measured`.
+    """
+    detector = TorchDetector(model, device)
+    measured = measure(detector, dataset, batch, names, conf, iou, max_det)
+    return {**measured.metrics.compute(), "speed": measured.speed}
+
+
+def measure(
+    detector: Detector,
+    dataset: DetectionSet,
+    batch: int = 32,
+    names: Sequence[str] | None = None,
+    conf: float = NMS_FOR_AP["conf"],
+    iou: float = NMS_FOR_AP["iou"],
+    max_det: int = 300,
+    workers: int = 0,
+) -> Measured:
+    """Run a detector over a data set; see `evaluate`."""
+    names = [detector.names[k] for k in sorted(detector.names)] if names is None else names
+    if len(names) != len(detector.names):
+        raise InputError(f"the data has {len(names)} classes, but the detector was made for {len(detector.names)}")
+    _require_predictions(detector)
+    if dataset.hyp is not None:
+        raise InputError("an augmented data set has no way back to its images; right would be DetectionData.val")
+    detector.check_imgsz(dataset.imgsz)
+    loader = DataLoader(dataset, detector.batch or batch, collate_fn=collate, num_workers=workers)
+    metrics = DetectionMetrics(names)
+    measured = Measured(metrics, [], [], {"pre": 0.0, "model": 0.0, "nms": 0.0})
+    clock = _Clock(detector, measured.speed)
+    for images in track(loader, "validating", transient=True, disable=not Console().is_terminal):
+        prepared = detector.prepare(images.images)
+        clock.stop("pre")
+        predicted = detector.predict(prepared)
+        clock.stop("model")
+        found = detections_of(detector, predicted, len(images.images), conf, iou, max_det, multi_label=True)
+        detections, objects = in_original_pixels(found, images)
+        clock.stop("nms")
+        metrics.update(detections, objects)
+        measured.detections.extend(detections)
+        measured.metas.extend(images.metas)
+        clock.start()
+    for part, seconds in measured.speed.items():
+        measured.speed[part] = 1000 * seconds / max(len(measured.metas), 1)
+    return measured
+
+
+def _require_predictions(detector: Detector) -> None:
+    if detector.nms is not None:
+        raise InputError(
+            f"NMS at confidence {detector.nms.conf} is in the graph, but mAP needs the less confident detections too; "
+            "right would be a file exported without --nms"
+        )
+
+
+class _Clock:
+    """Adds up the time between stops."""
+
+    def __init__(self, detector: Detector, seconds: dict[str, float]) -> None:
+        self._detector, self._seconds = detector, seconds
+        self.start()
+
+    def start(self) -> None:
+        self._since = time.perf_counter()
+
+    def stop(self, part: str) -> None:
+        self._detector.wait()
+        now = time.perf_counter()
+        self._seconds[part] += now - self._since
+        self._since = now
+
+
+def validate(options: Options, run: RunFolder) -> dict[str, Any]:
+    """Measure the detector (or classifier) of a file, and write what was found into the run's folder.
+
+    Returns
+    -------
+    The content of ``results.json``.
+    """
+    if is_classifier(options.weights):
+        from ..training import classifiers
+
+        return classifiers.validate(options, run)
+    if not 0 <= options.conf < 1 or not 0 < options.iou <= 1:
+        raise InputError(f"--conf {options.conf} --iou {options.iou}: shares from 0 to 1 are meant")
+    detector = open_detector(options.weights, options.device)
+    _require_predictions(detector)
+    imgsz = detector.check_imgsz(options.imgsz or detector.imgsz)
+    dataset, names = detection_split(options.data, options.split, imgsz)
+    if len(names) != len(detector.names):
+        raise InputError(
+            f"--data {options.data} has {len(names)} classes ({_some(names)}), but {options.weights} was made for "
+            f"{len(detector.names)}"
+        )
+    said = [detector.names[k] for k in sorted(detector.names)]
+    if said != list(names):
+        print(f"note: {options.weights} calls its classes {_some(said)}, the data {_some(names)}")
+    print(dataset.report, flush=True)
+    measured = measure(
+        detector, dataset, options.batch, names, options.conf, options.iou, options.max_det, options.workers
+    )
+    results = {"imgsz": imgsz, **measured.metrics.compute(), "speed": measured.speed}
+
+    run.write_config(asdict(options))
+    run.write_json("results.json", results)
+    for name, draw in (
+        ("confusion_matrix.png", measured.metrics.plot_confusion_matrix),
+        ("pr_curve.png", measured.metrics.plot_pr_curve),
+    ):
+        with atomic(run.path / name) as temporary:
+            draw(temporary)
+    if options.save_json:
+        save_coco_json(measured, run.path / "predictions.json", coco_ids(options.data, options.split))
+    _report(options, run, results)
+    return results
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + ("…" if len(names) > 5 else "")
+
+
+def save_coco_json(
+    measured: Measured, path: str | Path, ids: tuple[Mapping[str, Any], Sequence[Any]] | None = None
+) -> None:
+    """Write detections as COCO's results.
+
+    ``[{"image_id", "category_id", "bbox": [left, top, width, height], "score"}, …]``
+
+    Parameters
+    ----------
+    ids
+        The data set's own, as `data.coco_ids` finds them. Without, ``image_id`` is the name of the file without its
+        suffix, as an integer where it is one, and ``category_id`` the class's number from 0.
+    """
+    rows = []
+    for meta, found in zip(measured.metas, measured.detections, strict=True):
+        file = Path(meta.name)
+        image_id = _id_of(file, ids[0]) if ids else int(file.stem) if file.stem.isdecimal() else file.stem
+        boxes = box_convert(found[:, :4], "xyxy", "xywh").tolist()
+        for box, score, label in zip(boxes, found[:, 4].tolist(), found[:, 5].int().tolist(), strict=True):
+            rows.append(
+                {
+                    "image_id": image_id,
+                    "category_id": ids[1][label] if ids else label,
+                    "bbox": [round(v, 3) for v in box],
+                    "score": round(score, 5),
+                }
+            )
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(rows), encoding="utf-8")
+
+
+def _id_of(file: Path, ids: Mapping[str, Any]) -> Any:
+    """An image's id, by the longest end of its path that has one: files in several folders may share a name."""
+    ends = ("/".join(file.parts[i:]) for i in range(len(file.parts)))
+    return next(ids[end] for end in ends if end in ids)
+
+
+def _report(options: Options, run: RunFolder, results: dict[str, Any]) -> None:
+    table = Table(title=f"{options.weights} on {options.data} ({options.split}), {results['imgsz']} pixels")
+    table.add_column("class")
+    for column in ("objects", "mAP50-95", "mAP50", "mAP75", "precision", "recall"):
+        table.add_column(column, justify="right")
+
+    def add(name: str, objects: int, *scores: float | None) -> None:
+        table.add_row(name, f"{objects:,}", *("" if s is None else f"{s:.3f}" for s in scores))
+
+    r = results
+    add("all", r["instances"], r["map50_95"], r["map50"], r["map75"], r["precision"], r["recall"])
+    for name, c in r["classes"].items():
+        add(name, c["instances"], c["ap50_95"], c["ap50"], None, c["precision"], c["recall"])
+    speed = ", ".join(f"{part} {ms:.1f} ms" for part, ms in r["speed"].items())
+    say = console().print
+    say(table)
+    say(f"{r['images']:,} images; an image: {speed}")
+    say(f"precision and recall at confidence {r['confidence']:.3f}")
+    say(f"results in {run.path}", soft_wrap=True)

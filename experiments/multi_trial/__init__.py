@@ -1,0 +1,1 @@
+"""Candidates trained alone, under NNI."""

@@ -1,0 +1,193 @@
+"""A candidate of a multi-trial search as a trial: checked against its limits, trained a little, measured, reported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from spaces import nni_compat  # isort: skip
+
+import nni
+import pytorch_lightning as pl
+import torch
+from nni.nas.evaluator import Evaluator
+from nni.nas.nn.pytorch import ModelSpace
+
+from models.complexity import count_flops, count_params
+from models.detector import Model
+from models.files import atomic
+from models.grammar import read_config
+from models.network import Network
+from models.registry import load_plugin
+from optimizer.match import join
+from spaces import Space
+
+from ..costs.limits import Limits
+from ..costs.timing import measure_latency
+from ..run.lightning import accelerator_of, quiet_lightning
+from ..supernets.inherit import inherited
+from ..tasks.resize import resolution_of
+from ..tasks.task import SEARCH_TASKS, SearchTask
+
+assert nni_compat.nni is not None
+
+
+@dataclass(frozen=True)
+class Training:
+    """Options of a trial; `multi_trial_nas.py --help` explains them."""
+
+    task: str
+    cfg: Any
+    data: str
+    detector: Any
+    epochs: int
+    batch: int
+    imgsz: int
+    lr: float
+    seed: int
+    device: str
+    data_root: str | None
+    plugin: list[str]
+    max_flops: float | None
+    max_params: float | None
+    max_latency: float | None
+    target_latency: float | None
+    target_weight: float
+    cost_imgsz: int
+    inherit: str | None
+    threads: int
+
+
+class Decisions(ModelSpace):
+    """The decisions of a YAML as a model space for multi-trial strategies, without any layers.
+
+    Every choice that the grammar knows is one of them, while supernets know some kinds only.
+    """
+
+    def __init__(self, cfg: Any) -> None:
+        super().__init__()
+        for label, decision in Space(cfg).decisions.items():
+            self.add_mutable(nni.choice(label, list(decision.values)))
+
+
+@nni.trace
+class Candidate(Evaluator):
+    """Trains the network of an arch as `Training` says, given as a mapping.
+
+    Reports the task's metric on the data of the architecture after every epoch, and at the end ``default`` (that, or
+    the reward where there is a target), the metric under its name, ``unseen`` (the metric on the validation data, which
+    the search does not go by), ``params``, ``flops`` (2 x MACs) and ``latency`` (ms) of the whole detector. A candidate
+    beyond the limits is not trained; it reports ``infeasible`` and no final result.
+    """
+
+    def __init__(self, training: dict[str, Any]) -> None:
+        self.training = Training(**training)
+
+    def _execute(self, model: Any) -> None:
+        run_trial(self.training, model.sample)
+
+
+def run_trial(training: Training, arch: Mapping[str, Any]) -> None:
+    """Train and report `arch`; its weights go to ``weights.pt`` of the trial's folder, ``NNI_OUTPUT_DIR``."""
+    quiet_lightning()
+    torch.set_num_threads(training.threads)
+    for plugin in training.plugin:
+        load_plugin(plugin)
+    space = Space(training.cfg)
+    accelerator = accelerator_of(training.device)
+    task: SearchTask = SEARCH_TASKS[training.task](training, space, accelerator)
+    raw = space.freeze(arch)
+    costs = costs_of(training, _result(training, task, raw), "cuda" if accelerator == "gpu" else "cpu")
+    limits = Limits(training.max_flops, training.max_params, max_latency=training.max_latency)
+    if violated := limits.violated(costs):
+        print(f"infeasible: {violated}", flush=True)
+        nni.report_intermediate_result({"default": 0.0, "infeasible": 1, **costs})
+        return
+
+    pl.seed_everything(training.seed, verbose=False)
+    network = task.network(raw)
+    if training.inherit is not None:
+        network.load_state_dict(inherited(training.inherit, task, arch))
+    with _OwnReports() as reports:
+        unseen = task.train(network, training.epochs, [_Progress(task, reports)])
+        content = {"state_dict": {k: v.cpu() for k, v in task.calibrated(network).state_dict().items()}}
+    with atomic(Path(os.environ.get("NNI_OUTPUT_DIR", ".")) / "weights.pt") as temporary:
+        torch.save(content, temporary)
+    metric = reports.last
+    final = {"default": reward(training, metric, costs), task.metric: metric, "unseen": unseen}
+    nni.report_final_result({**final, **costs})
+
+
+def reward(training: Training, metric: float, costs: Mapping[str, float]) -> float:
+    """``metric - weight * max(0, latency / target - 1)``; the metric where there is no target."""
+    if training.target_latency is None:
+        return metric
+    return metric - training.target_weight * max(0.0, costs["latency"] / training.target_latency - 1)
+
+
+def _result(training: Training, task: SearchTask, raw: Mapping[str, Any]) -> Network:
+    """What a search would leave of a frozen YAML, with fresh weights."""
+    if task.detector is None:
+        return task.network(raw)
+    if training.detector is not None:
+        return Model(join(task.detector.config, read_config(raw).backbone()))
+    return Model(read_config(raw, nc=task.detector.config.nc))
+
+
+def costs_of(training: Training, network: Network, device: str) -> dict[str, float]:
+    """``params`` and ``flops`` of a network, and where limit or target ask for it its measured ``latency``."""
+    side = resolution_of(network, training.cost_imgsz)
+    costs: dict[str, float] = {
+        "params": count_params(network),
+        "flops": count_flops(network, side, network.config.ch),
+    }
+    if training.max_latency is not None or training.target_latency is not None:
+        costs["latency"] = measure_latency(network, (1, network.config.ch, side, side), device)
+    return costs
+
+
+class _OwnReports:
+    """Within, evaluators take this process for no trial: they would report as results what they train and validate.
+
+    Attributes
+    ----------
+    last
+        What was reported last.
+    """
+
+    last: float
+
+    def __enter__(self) -> _OwnReports:
+        self._parameters, nni.trial._params = nni.trial._params, None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        nni.trial._params = self._parameters
+
+    def intermediate(self, metric: float) -> None:
+        """Report, nevertheless."""
+        self.last = metric
+        self.__exit__()
+        nni.report_intermediate_result(metric)
+        self.__enter__()
+
+
+class _Progress(pl.Callback):
+    """Reports the metric after every epoch."""
+
+    def __init__(self, task: SearchTask, reports: _OwnReports) -> None:
+        self.task, self.reports = task, reports
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        network: Network = module.model  # type: ignore[assignment]
+        self.reports.intermediate(self.task.rate(network))
+
+
+def training_of(options: Any) -> dict[str, Any]:
+    """What `Candidate` takes, from options that have more; files that are read here go along as what is in them."""
+    training = {name: value for name, value in asdict(options).items() if name in Training.__dataclass_fields__}
+    detector = None if options.detector is None else dict(read_config(options.detector).raw)
+    return {**training, "cfg": dict(read_config(options.cfg).raw), "detector": detector}

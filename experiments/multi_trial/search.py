@@ -1,0 +1,247 @@
+"""Multi-trial search from a space's YAML to a detector: what `multi_trial_nas.py` calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from spaces import nni_compat  # isort: skip
+
+import torch
+from rich.table import Table
+
+from models.complexity import count_flops, count_params
+from models.errors import InputError
+from spaces import Space
+
+from .. import strategies
+from ..costs.budget import Budget
+from ..costs.limits import Limits
+from ..nni_experiment import web
+from ..nni_experiment.config import RetiariiExeConfig
+from ..nni_experiment.engine import Trial
+from ..nni_experiment.experiment import RetiariiExperiment, has_trials, view_experiment
+from ..run.console import console
+from ..run.folder import RunFolder
+from ..supernets.inherit import inherited
+from ..tasks.resize import resolution_of
+from ..tasks.task import SearchTask, open_task
+from .candidate import Candidate, Decisions, Training, training_of
+from .plots import plot_trials
+from .trial_log import TrialLog, reported, status_of, value_of
+
+assert nni_compat.nni is not None
+
+Arch = dict[str, Any]
+
+# The names of `multi_trial_nas.py --strategy`.
+STRATEGIES: dict[str, Callable[..., Any]] = {
+    "random": strategies.Random,
+    "grid": strategies.GridSearch,
+    "evolution": strategies.RegularizedEvolution,
+    "tpe": strategies.TPE,
+    "rl": strategies.PolicyBasedRL,
+    "nsga3": strategies.NSGA3,
+}
+# Those that have a population, and their own number, which suits 200 trials; few trials are never to be all at random.
+POPULATIONS = {"evolution": 50, "nsga3": 10}
+
+
+@dataclass(frozen=True)
+class Options(Training):
+    """Options of a multi-trial search; `multi_trial_nas.py --help` explains them."""
+
+    strategy: str
+    max_trials: int
+    concurrency: int
+    gpus: int
+    port: int
+    host: str
+    config: str | None
+    population: int | None = None
+
+
+def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, Any]:
+    """Search, and write the result into the run's folder.
+
+    Returns
+    -------
+    The content of ``results.json``.
+    """
+    space, task, _ = open_task(options)
+    if options.inherit is not None:
+        if options.config is not None:
+            raise InputError("--inherit: runs are not sent to the machines of --config; right would be one of them")
+        inherited(options.inherit, task, space.upstream())  # its errors before the first trial, not in each
+    if options.strategy in POPULATIONS and options.population is None and not resume:
+        most = POPULATIONS[options.strategy]
+        options = replace(options, population=min(max(options.max_trials // 4, 2), most))  # saved, for --resume
+    training = training_of(options)
+    strategy = _strategy(options, _budget(options, task))
+    model_space, evaluator, id = (
+        Decisions(training["cfg"]),
+        Candidate(training),
+        _experiment_id(run) if resume else None,
+    )
+    experiment = RetiariiExperiment(model_space, evaluator, [], strategy, _config(options, run), id)
+    log = TrialLog(
+        run.path,
+        task.metric,
+        list(space.decisions),
+        lambda: experiment.trials,
+        experiment.stderr_of,
+        lambda trial: experiment.output_of(trial, "weights.pt").unlink(missing_ok=True),
+    )
+    experiment.on_trial_end = log.add
+    web.check(options.port, options.host, experiment.config)
+    run.write_config(asdict(options), anew=not resume)
+    run.write_json("experiment.json", {"id": experiment.id})
+    if resume and has_trials(experiment.folder):
+        experiment.resume(options.port, host=options.host)
+    else:
+        experiment.run(None, options.port, host=options.host)
+    log.write()
+    return _finish(options, run, task, space, experiment, log)
+
+
+def view(run: str, project: str, port: int, host: str) -> None:
+    """Show the experiment of a run in the web UI, until Ctrl-C."""
+    folder, _ = RunFolder.resume(run_of(run, project))
+    view_experiment((folder.path / "nni" / _experiment_id(folder)).resolve(), port, host)
+
+
+def run_of(name: str, project: str) -> str:
+    """A run's folder, given that, or the id of its experiment.
+
+    Raises
+    ------
+    InputError
+        If no run below `project` has this experiment.
+    """
+    if Path(name).is_dir():
+        return name
+    for path in Path(project).glob("*/experiment.json"):
+        if json.loads(path.read_text(encoding="utf-8"))["id"] == name:
+            return str(path.parent)
+    raise InputError(f"{name}: neither the folder of a run nor the id of an experiment below {project}")
+
+
+def _experiment_id(run: RunFolder) -> str:
+    path = run.path / "experiment.json"
+    if not path.is_file():
+        raise InputError(f"{run.path}: not the folder of a multi-trial run (it has no experiment.json)")
+    return str(json.loads(path.read_text(encoding="utf-8"))["id"])
+
+
+def _strategy(options: Options, budget: Budget | None) -> Any:
+    settings: dict[str, Any] = {"seed": options.seed}
+    if budget is not None:
+        settings["feasible"] = lambda arch: budget.feasible([arch])[0]
+    if options.population is not None:
+        if options.strategy not in POPULATIONS:
+            raise InputError(f"--population: {options.strategy} has none; right would be {' or '.join(POPULATIONS)}")
+        settings["population_size"] = options.population
+        if options.strategy == "evolution":
+            settings["sample_size"] = max(round(0.3 * options.population), 1)  # the share of its own 15 of 50
+    strategy = STRATEGIES[options.strategy](**settings)
+    if budget is not None:
+        strategy.start_from = budget.cheapest()
+    return strategy
+
+
+def _budget(options: Options, task: SearchTask) -> Budget | None:
+    """What is known without a trial: parameters and FLOPs of the whole detector."""
+    limits = Limits(options.max_flops, options.max_params)
+    return Budget(task.costs(options.cost_imgsz), limits) if limits.any else None
+
+
+def _config(options: Options, run: RunFolder) -> RetiariiExeConfig:
+    if options.config is not None:
+        from ..nni_experiment.machines import read_config_file
+
+        config = read_config_file(options.config)
+    else:
+        config = RetiariiExeConfig("local")
+        config.training_service.use_active_gpu = True
+    config.experiment_name = run.path.name
+    config.experiment_working_directory = str((run.path / "nni").resolve())
+    config.max_trial_number, config.trial_concurrency = options.max_trials, options.concurrency
+    config.trial_gpu_number = options.gpus or None
+    return config
+
+
+def _finish(
+    options: Options, run: RunFolder, task: SearchTask, space: Space, experiment: RetiariiExperiment, log: TrialLog
+) -> dict[str, Any]:
+    trials = experiment.trials
+    plot_trials(trials, task.metric, run.path / "trials.png")
+    counts = {s: sum(status_of(t) == s for t in trials) for s in ("done", "failed", "infeasible", "cancelled")}
+    best = log.best
+    if best is None:
+        raise InputError(f"no trial has a result ({_counted(counts)}), see {run.path / 'trials'}")
+    weights = run.path / "trials" / best.id / "weights.pt"
+    experiment.fetch(best, "weights.pt", weights)
+    raw = space.freeze(best.arch)
+    network = task.network(raw)
+    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["state_dict"])
+    run.write_json("arch.json", best.arch)
+    model = task.hand_over(network, run.path, best.arch)
+    cost = f"flops_{options.cost_imgsz}"
+    flops = count_flops(model, resolution_of(model, options.cost_imgsz), model.config.ch)
+    results: dict[str, Any] = {
+        "task": options.task,
+        "metric": task.metric,
+        "trials": {"all": len(trials), **counts},
+        "arch": best.arch,
+        "best": {"number": best.number, "id": best.id, **_values(best)},
+        task.result: {"params": count_params(model), cost: flops},
+    }
+    if isinstance(experiment.strategy, strategies.NSGA3):
+        results["front"] = [_values_of(trials, t.arch) for t in experiment.strategy.pareto_front()]
+    run.write_json("results.json", results)
+    _report(options, run, task.metric, trials, results)
+    return results
+
+
+def _values(trial: Trial) -> dict[str, Any]:
+    return dict(trial.metric)
+
+
+def _values_of(trials: list[Trial], arch: Arch) -> dict[str, Any]:
+    trial = next(t for t in trials if t.arch == arch and status_of(t) == "done")
+    return {"number": trial.number, "id": trial.id, **_values(trial)}
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number} {status}" for status, number in counts.items() if number) or "none was run"
+
+
+def _report(options: Options, run: RunFolder, metric: str, trials: list[Trial], results: dict[str, Any]) -> None:
+    table = Table(title=f"{options.strategy} on {options.data}, best of {_counted(_statuses(results))}")
+    rewarded = options.target_latency is not None
+    shown = [
+        "trial",
+        *(["reward"] if rewarded else []),
+        metric,
+        "unseen",
+        "parameters",
+        f"GFLOPs at {options.cost_imgsz}",
+    ]
+    for column in shown:
+        table.add_column(column, justify="right")
+    done = sorted((t for t in trials if status_of(t) == "done"), key=value_of, reverse=True)
+    for trial in done[:5]:
+        values = [f"{trial.number}", *([f"{value_of(trial):.4f}"] if rewarded else [])]
+        values += [f"{reported(trial, name):.4f}" for name in (metric, "unseen")]
+        values += [f"{reported(trial, 'params'):,.0f}"]
+        table.add_row(*values, f"{(reported(trial, 'flops') or 0) / 1e9:.3f}")
+    say = console().print
+    say(table)
+    say(f"results in {run.path}", soft_wrap=True)
+
+
+def _statuses(results: dict[str, Any]) -> dict[str, int]:
+    return {k: v for k, v in results["trials"].items() if k != "all"}

@@ -1,0 +1,1 @@
+"""Searches as experiments of NNI, and what that takes."""

@@ -1,0 +1,28 @@
+"""A trial of a multi-trial search, run by NNI's training service:
+``python -m experiments.nni_experiment.trial space.json``."""
+
+from __future__ import annotations
+
+import faulthandler
+import sys
+from pathlib import Path
+
+from spaces import nni_compat  # isort: skip
+
+import nni
+
+from .engine import decode
+
+assert nni_compat.nni is not None
+
+
+def run(space_file: Path) -> None:
+    """Train and report the candidate whose arch the training service hands over."""
+    parameters = nni.get_next_parameter()
+    space = nni.load(space_file.read_text(encoding="utf-8"))
+    space.freeze(decode(space, parameters)).execute()
+
+
+if __name__ == "__main__":
+    faulthandler.enable()
+    run(Path(sys.argv[1]))

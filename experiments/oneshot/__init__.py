@@ -1,0 +1,1 @@
+"""Supernets in training: strategies, samplers, distillation, derivation of an arch."""

@@ -1,0 +1,356 @@
+"""BigNAS (Yu et al. 2020, arXiv:2003.11142): one supernet, trained so that its slices need no retraining.
+
+A step trains several subnets on one batch, the largest and the smallest among them (the sandwich rule of Yu and Huang
+2019, arXiv:1903.05134); the largest learns from labels, the others from the largest.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any, Literal, cast
+
+from spaces import nni_compat  # isort: skip
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from models.errors import InputError
+from models.loss import DetectionLoss
+from spaces import CostModel, Sizes, gradients_in_place
+from spaces.kinds import RESOLUTION
+
+from ..tasks.optimizers import parameter_groups
+from .base import OneShot
+from .derive import Arch
+from .distillation import AlphaDivergence, DetectionMimic, Distillation, FeatureMimic, SoftLabels, Tap
+from .processes import average
+from .regularize import Regularization, zero_last_gamma
+from .samplers import Sampler, make_sampler
+from .spos import SPOS, SinglePathModule
+
+assert nni_compat.nni is not None
+
+SUBNETS = ("max", "random", "min")
+SANDWICH = ("max", "random", "random", "min")
+DISTILL = ("auto", "none", "kl", "alpha", "mimic")
+
+# Shares of the training between which the learning rate decays. BigNAS's decays from the start, by 0.97 every 2.4 of
+# its 360 epochs; the thousands of steps that a detector is trained for on one device have no time for that.
+_DECAYS, _DECAYED = 0.5, 0.9
+# Rows whose output is several maps, or the channels of several.
+_SEVERAL = ("Concat", "Detect", "GhostConv", "SharedTowers")
+_CLIPS: dict[str, Callable[..., Any]] = {"norm": nn.utils.clip_grad_norm_, "value": nn.utils.clip_grad_value_}
+
+
+class BigNASModule(SinglePathModule):
+    """Several subnets a step; see `BigNAS` for the parameters.
+
+    Parameters
+    ----------
+    sampler
+        Of the random subnets.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        sampler: Sampler,
+        subnets: Sequence[str] = SANDWICH,
+        distill: str = "auto",
+        distill_boxes: Literal["ciou", "l1"] = "ciou",
+        distill_rows: Sequence[int] = (),
+        teacher: nn.Module | None = None,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+        weight_decay: float | None = None,
+        lr_floor: float = 0.05,
+        clip: float | None = None,
+        clip_by: Literal["norm", "value"] = "norm",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.sampler, self.sizes = sampler, sampler.sizes
+        # The largest first: the others learn from its outputs.
+        self.subnets = sorted(subnets, key=SUBNETS.index)
+        self.distill, self.distill_boxes, self.distill_rows = distill, distill_boxes, tuple(distill_rows)
+        self._teacher = (teacher,)  # in a tuple it is no part of this module, nor of its checkpoints
+        self.dropout, self.drop_path, self.weight_decay = dropout, drop_path, weight_decay
+        self.lr_floor, self.clip, self.clip_by = lr_floor, clip, clip_by
+        decisions = self.sizes.cost.space.decisions
+        self._index = {label: {v: i for i, v in enumerate(d.values)} for label, d in decisions.items()}
+        self.best: Arch | None = dict(self.sizes.largest)
+
+    # Optimisation
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The evaluator's, whose weight decay is kept from batch norms and biases."""
+        optimizer = super().configure_optimizers()
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise InputError("bignas has a learning rate of its own: give it an evaluator with one optimiser alone")
+        spared = {id(p) for kind in ("bias", "norm") for p in parameter_groups(self.model)[kind]}
+        groups = []
+        for group in optimizer.param_groups:
+            for decays in (True, False):
+                own = [p for p in group["params"] if (id(p) not in spared) == decays]
+                decay = group["weight_decay"] if self.weight_decay is None else self.weight_decay
+                if own:
+                    groups.append({**group, "params": own, "weight_decay": decay if decays else 0.0})
+        for group in groups:
+            group["initial_lr"] = group["lr"]
+        optimizer.param_groups[:] = groups
+        return optimizer
+
+    def learning_rate_share(self, done: float) -> float:
+        """Share of the initial learning rate after a share of the training: constant, exponential, constant."""
+        return float(self.lr_floor ** min(max((done - _DECAYS) / (_DECAYED - _DECAYS), 0.0), 1.0))
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        super().on_before_optimizer_step(optimizer)
+        if self.clip is not None:
+            _CLIPS[self.clip_by]([p for group in optimizer.param_groups for p in group["params"]], self.clip)
+
+    # A step
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self._num_steps = self.trainer.estimated_stepping_batches
+        self._regularization = Regularization(self.model, self.dropout, self.drop_path)
+        self._distillation = self._distillation_of(cast(Any, self.training_module))
+        self._features = FeatureMimic(self.distill_rows) if self.distill_rows and self._distillation else None
+        for row in self.distill_rows:
+            self._check_row(row)
+        if self._teacher[0] is not None:
+            self._teacher[0].to(self.device).eval()
+
+    def _check_row(self, row: int) -> None:
+        """`InputError` where a narrower subnet's map is not the first channels of the widest."""
+        rows = cast(Any, self.model).config.rows
+        if 0 <= row < len(rows) and rows[row].module in _SEVERAL:  # what there is not, `Tap` refuses
+            raise InputError(
+                f"--distill-rows {row}: {rows[row].module} gives several maps; right would be a row with one, such as "
+                "the C3 behind it"
+            )
+
+    def _distillation_of(self, module: Any) -> Distillation | None:
+        detects = isinstance(getattr(module, "loss", None), DetectionLoss)
+        kind = ("mimic" if detects else "kl") if self.distill == "auto" else self.distill
+        if kind != "none" and detects != (kind == "mimic"):
+            right = "mimic" if detects else "kl or alpha"
+            raise InputError(f"--distill {kind} is not for this task; right would be {right}, or none")
+        if kind == "none":
+            return None
+        if kind == "mimic":
+            return DetectionMimic(module.loss, self.distill_boxes)
+        return SoftLabels() if kind == "kl" else AlphaDivergence()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        share = self.learning_rate_share(self.global_step / self._num_steps)
+        for group in self.weights_optimizer().param_groups:
+            group["lr"] = group["initial_lr"] * share
+        return self.step_weights(self._losses(batch, batch_idx), batch_idx)
+
+    def backward_alone(self, loss: Tensor, **kwargs: Any) -> None:
+        with gradients_in_place() if self.trainer.world_size == 1 else nullcontext():
+            super().backward_alone(loss, **kwargs)
+
+    def set(self, arch: Arch) -> None:
+        """Set the supernet to the path of a whole arch, whose values are the space's own."""
+        self.active.update({label: self._index[label][value] for label, value in arch.items()})
+
+    def archs(self, batch: Any, batch_idx: int) -> list[Arch]:
+        """The subnets of a step."""
+        count = self.subnets.count("random")
+        drawn = [self.sampler.candidates(self.global_step * count + i) for i in range(count)]
+        fixed = {"max": self.sizes.largest, "min": self.sizes.smallest}
+        common: Arch = {}
+        if RESOLUTION in self._index and self._compares_maps():
+            # As in OFA (arXiv:1908.09791), all subnets of a step see the same images: their maps are compared.
+            rng = random.Random(f"{self.sampler.seed} {RESOLUTION} {self.global_step}")
+            side = drawn[0][0][RESOLUTION] if drawn else rng.choice(list(self._index[RESOLUTION]))
+            common = {RESOLUTION: side}
+        picked = (self._picked([{**arch, **common} for arch in archs], batch, batch_idx) for archs in drawn)
+        return [{**fixed[kind], **common} if kind in fixed else next(picked) for kind in self.subnets]
+
+    def _compares_maps(self) -> bool:
+        return self._features is not None or (self._distillation is not None and self._distillation.of_maps)
+
+    def _picked(self, candidates: list[Arch], batch: Any, batch_idx: int) -> Arch:
+        """Which of the archs that were drawn is trained."""
+        if len(candidates) == 1:
+            return candidates[0]
+        losses = torch.stack([self._loss_now(arch, batch, batch_idx) for arch in candidates])
+        average([losses])  # processes have seen different images, and are to train the same subnet
+        return candidates[self.sampler.pick(losses.tolist())]
+
+    @torch.no_grad()
+    def _loss_now(self, arch: Arch, batch: Any, batch_idx: int) -> Tensor:
+        """Label loss of a subnet, which leaves no trace in the batch norms' statistics."""
+        self.set(arch)
+        norms = [m for m in self.model.modules() if isinstance(m, _BatchNorm)]
+        momenta = [m.momentum for m in norms]
+        for m in norms:
+            m.momentum = 0.0
+        try:
+            return self.loss(self._at_side(batch, arch), batch_idx, None).double()
+        finally:
+            for m, momentum in zip(norms, momenta, strict=True):
+                m.momentum = momentum
+
+    def _at_side(self, batch: Any, arch: Arch) -> Any:
+        return cast(Any, self.training_module).at_side(batch, arch[RESOLUTION]) if RESOLUTION in arch else batch
+
+    def _losses(self, batch: Any, batch_idx: int) -> Iterator[Tensor]:
+        """Loss of each subnet, whose graph is the one in memory."""
+        taught: dict[int | None, tuple[Any, list[Tensor]]] = {}
+        largest: tuple[Any, list[Tensor]] | None = None
+        for kind, arch in zip(self.subnets, self.archs(batch, batch_idx), strict=True):
+            seen = self._at_side(batch, arch)
+            self.set(arch)  # before the teacher looks: the side of its images is the one that is active
+            if self._teacher[0] is not None and kind != "max" and arch.get(RESOLUTION) not in taught:
+                taught[arch.get(RESOLUTION)] = self._outputs(self._teacher[0], seen)
+            lesson = taught.get(arch.get(RESOLUTION), largest)
+            if kind == "max" or lesson is None or self._distillation is None:
+                with (
+                    self._regularization.on() if kind == "max" else nullcontext(),
+                    Tap(self.model, self.distill_rows) as tap,
+                ):
+                    loss = self.loss(seen, batch_idx, "train" if kind == "max" else kind)
+                if kind == "max":
+                    largest = _detached(tap)
+                del tap
+                yield loss
+            else:
+                yield self._distilled(seen, batch_idx, lesson, kind)
+
+    def _distilled(self, batch: Any, batch_idx: int, lesson: tuple[Any, list[Tensor]], kind: str) -> Tensor:
+        """Loss of the subnet that is active against a teacher's output and features."""
+        assert self._distillation is not None
+        labels: Tensor | float = 0.0
+        with Tap(self.model, self.distill_rows) as tap:
+            if self._distillation.with_labels:
+                labels = self.loss(batch, batch_idx, kind)
+            else:
+                self.model(cast(Any, self.training_module).inputs(batch))
+        loss = self._distillation(tap.output, lesson[0])
+        images = len(lesson[0][0]) if self._distillation.of_maps else 1  # a detection loss is a sum over images
+        if self._features is not None:
+            loss = loss + images * self._features(tap.features, lesson[1])
+        self.log(f"distill_{kind}", loss.detach() / images, on_step=False, on_epoch=True, batch_size=1)
+        return loss + labels
+
+    @torch.no_grad()
+    def _outputs(self, teacher: nn.Module, batch: Any) -> tuple[Any, list[Tensor]]:
+        with Tap(teacher, self.distill_rows) as tap:
+            teacher(cast(Any, self.training_module).inputs(batch))
+        return _detached(tap)
+
+
+def _detached(tap: Tap) -> tuple[Any, list[Tensor]]:
+    output = tap.output
+    kept = output.detach() if isinstance(output, Tensor) else [level.detach() for level in output]
+    return kept, [f.detach() for f in tap.features]
+
+
+class BigNAS(SPOS):
+    """Sandwich training with in-place distillation. Within hard limits the supernet is searched afterwards.
+
+    Without limits the result is the largest subnet; every other one can be cut out as well (`spaces.slice_weights`).
+
+    Parameters
+    ----------
+    subnets
+        Of a step: ``max``, ``min`` and ``random``, the last as often as wanted.
+    sampler
+        Of the random ones: see `experiments.oneshot.samplers.make_sampler`, or what makes one of (sizes, seed).
+    distill
+        What subnets beside the largest learn from: ``kl`` or ``alpha`` of a classifier's outputs, labels and ``mimic``
+        of a detector's; ``auto`` is ``kl`` or ``mimic``; ``none``: labels alone, as the largest.
+    distill_boxes
+        Distance of boxes: ``ciou`` or ``l1``.
+    distill_rows
+        Rows whose feature maps are distilled too.
+    teacher
+        A plain network in place of the largest subnet's outputs.
+    dropout, drop_path
+        Of the largest subnet alone. BigNAS has 0.2 for both.
+    weight_decay
+        In place of the evaluator's. Batch norms and biases have none in any case.
+    lr_floor
+        From half of the training on the learning rate decays exponentially to that share of itself, where it stays for
+        the last tenth; 1: constant.
+    clip, clip_by
+        Gradients are clipped to this ``norm`` or ``value``.
+    cost
+        Says what is large and what is small; made from the space unless given.
+    seed
+        Of the subnets drawn.
+    rate, evolution, ratings, budget
+        See `SPOS`.
+    """
+
+    module_class = BigNASModule  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        *,
+        subnets: Sequence[str] = SANDWICH,
+        sampler: str | Callable[[Sizes, int], Sampler] = "uniform",
+        distill: str = "auto",
+        cost: CostModel | None = None,
+        seed: int = 0,
+        clip_by: Literal["norm", "value"] = "norm",
+        distill_boxes: Literal["ciou", "l1"] = "ciou",
+        lr_floor: float = 0.05,
+        **settings: Any,
+    ) -> None:
+        if not subnets or any(s not in SUBNETS for s in subnets) or max(map(subnets.count, ("max", "min"))) > 1:
+            raise InputError(
+                f"--subnets {','.join(subnets)}: right would be max and min at most once, and random as often as "
+                "wanted, such as max,random,random,min"
+            )
+        for name, value, known in (
+            ("distill", distill, DISTILL),
+            ("clip-by", clip_by, tuple(_CLIPS)),
+            ("distill-boxes", distill_boxes, ("ciou", "l1")),
+        ):
+            if value not in known:
+                raise InputError(f"--{name} {value}: right would be one of {', '.join(known)}")
+        if distill == "none" and (settings.get("distill_rows") or settings.get("teacher") is not None):
+            raise InputError(
+                "--distill none: nothing is learnt from --teacher or --distill-rows; leave one of them out"
+            )
+        if "max" not in subnets and settings.get("teacher") is None and distill not in ("auto", "none"):
+            raise InputError(f"--distill {distill}: right would be max among the --subnets, or a --teacher")
+        if not 0 < lr_floor <= 1:
+            raise InputError(f"--lr-floor {lr_floor:g}: right would be a share above 0, up to 1")
+        super().__init__(
+            subnets=tuple(subnets),
+            distill=distill,
+            clip_by=clip_by,
+            distill_boxes=distill_boxes,
+            lr_floor=lr_floor,
+            **settings,
+        )
+        self.sampler, self.cost, self.seed = sampler, cost, seed
+
+    def mutate_model(self, model: Any) -> Any:
+        cost = self.cost or CostModel(model.space, _COST_IMGSZ)
+        make = functools.partial(make_sampler, self.sampler) if isinstance(self.sampler, str) else self.sampler
+        self.settings["sampler"] = make(Sizes(cost), self.seed)
+        supernet = super().mutate_model(model)
+        zero_last_gamma(supernet)
+        return supernet
+
+    def _run(self) -> None:
+        if self.budget is None:
+            OneShot._run(self)
+        else:
+            super()._run()
+
+
+# The order of sizes does not depend on the images' side, but the side must suit the strides.
+_COST_IMGSZ = 256

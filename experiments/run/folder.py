@@ -1,0 +1,84 @@
+"""The folder that a run leaves behind, ``runs/<script>/<name>/``."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from models.errors import InputError
+from models.files import atomic
+
+_GONE_ON_WITH = ("last.ckpt", "retrained.json", "experiment.json")
+_PACKAGES = ("torch", "torchvision", "pytorch-lightning", "nni", "numpy")
+
+
+class RunFolder:
+    """A run's folder; every file in it is written whole or not at all.
+
+    Attributes
+    ----------
+    path
+        ``project/name``, or name2, name3, … where that is taken and `exist_ok` is not set.
+    """
+
+    def __init__(self, project: str | Path, name: str, exist_ok: bool = False) -> None:
+        path, number = Path(project) / name, 2
+        while path.exists() and not exist_ok:
+            path, number = Path(project) / f"{name}{number}", number + 1
+        self.path = path  # made by the first file that is written, so that bad input leaves no empty folder
+
+    @classmethod
+    def resume(cls, path: str | Path) -> tuple[RunFolder, dict[str, Any]]:
+        """An existing run's folder and the options that it was started with."""
+        path = Path(path)
+        config = path / "config.yaml"
+        if not config.is_file():
+            raise InputError(f"{path}: not the folder of a run (it has no config.yaml)")
+        try:
+            content = yaml.safe_load(config.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+            raise InputError(f"{config}: cannot be read: {type(e).__name__}") from None
+        if not isinstance(content, dict) or not isinstance(content.get("options"), dict):
+            raise InputError(f"{path}: not the folder of a run (its config.yaml has no options)")
+        return cls(path.parent, path.name, exist_ok=True), content["options"]
+
+    def write_config(self, options: Mapping[str, Any], anew: bool = False) -> None:
+        """``config.yaml``: options after defaults, versions, git commit, command line.
+
+        Parameters
+        ----------
+        anew
+            Remove what an earlier run in this folder would be gone on with.
+        """
+        for name in _GONE_ON_WITH if anew else ():
+            (self.path / name).unlink(missing_ok=True)
+        content = {
+            "options": dict(options),
+            "command": sys.argv,
+            "python": sys.version.split()[0],
+            "versions": {p: importlib.metadata.version(p) for p in _PACKAGES},
+            "git_commit": _git_commit(),
+        }
+        with atomic(self.path / "config.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+    def write_json(self, name: str, content: Any) -> None:
+        with atomic(self.path / name) as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _git_commit() -> str | None:
+    try:
+        root = Path(__file__).resolve().parents[2]
+        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() or None

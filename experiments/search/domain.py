@@ -1,0 +1,173 @@
+"""Which archs can be asked for: those of a space whose costs lie in given ranges."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from models.errors import InputError
+from spaces.choices import Decision
+from spaces.space import Arch
+
+from ..costs import CostProvider, Counted
+from ..costs.ranges import Range
+
+Indices = tuple[int, ...]
+"""An arch as the position of every decision's value."""
+
+_DRAWS, _BATCH = 512, 16
+_STEPS, _NEIGHBOURS, _RESTARTS = 200, 64, 8
+# A space of no more archs is gone through one by one before it is said to have no more.
+_SMALL = 20_000
+# Distance of an arch in a range that was not looked at, since it is outside of another: farther than any.
+_UNKNOWN = 1e6
+
+
+class Domain:
+    """Decisions, costs, and the ranges that costs have to lie in.
+
+    Parameters
+    ----------
+    decisions
+        Label to decision.
+    providers
+        Of every cost that is to be known.
+    ranges
+        Of some of them.
+    groups
+        Label to a name that decisions of one kind share, such as ``k`` of all kernels; by default each is its own.
+    ranked
+        Label to the decision's values from the cheapest to the dearest; as in the space by default.
+
+    Attributes
+    ----------
+    values, sizes
+        Of each decision, in the order that `Indices` mean.
+
+    Raises
+    ------
+    InputError
+        If a range is of a cost that no provider tells.
+    """
+
+    def __init__(
+        self,
+        decisions: Mapping[str, Decision],
+        providers: Sequence[CostProvider] = (),
+        ranges: Sequence[Range] = (),
+        groups: Mapping[str, str] | None = None,
+        ranked: Mapping[str, Sequence[Any]] | None = None,
+    ) -> None:
+        self.decisions = dict(decisions)
+        self.providers = {p.name: p for p in providers}
+        self.ranges = tuple(sorted(ranges, key=lambda r: not isinstance(self.providers.get(r.name), Counted)))
+        self.groups = {label: (groups or {}).get(label, label) for label in decisions}
+        self.labels = tuple(decisions)
+        self.values = tuple(tuple((ranked or {}).get(label, d.values)) for label, d in decisions.items())
+        self.sizes = tuple(map(len, self.values))
+        self._index = [{v: i for i, v in enumerate(values)} for values in self.values]
+        self._known: dict[str, dict[Indices, float]] = {name: {} for name in self.providers}
+        for r in self.ranges:
+            if r.name not in self.providers:
+                raise InputError(f"--range {r.name}: no such cost; there are {', '.join(self.providers) or 'none'}")
+
+    def arch(self, indices: Indices) -> Arch:
+        """``{label: value}``."""
+        return {label: values[i] for label, values, i in zip(self.labels, self.values, indices, strict=True)}
+
+    def indices(self, arch: Mapping[str, Any]) -> Indices:
+        """Of an arch that has every label."""
+        return tuple(index[arch[label]] for label, index in zip(self.labels, self._index, strict=True))
+
+    def cost(self, name: str, archs: Sequence[Indices]) -> list[float]:
+        """One cost of each arch; asked of its provider once."""
+        known = self._known[name]
+        if missing := [a for a in dict.fromkeys(archs) if a not in known]:
+            costs = self.providers[name]([self.arch(a) for a in missing])
+            known.update(zip(missing, map(float, costs), strict=True))
+        return [known[a] for a in archs]
+
+    def costs(self, arch: Indices) -> dict[str, float]:
+        """Every cost of one arch."""
+        return {name: self.cost(name, [arch])[0] for name in self.providers}
+
+    def outside(self, archs: Sequence[Indices]) -> list[float]:
+        """How far each arch is outside of the ranges; 0 where it may be evaluated.
+
+        Counted costs are looked at first: no other is asked of an arch that is outside of their ranges.
+        """
+        total = [0.0] * len(archs)
+        for r in self.ranges:
+            within = [a for a, t in zip(archs, total, strict=True) if not t]
+            if not within:
+                return [t + _UNKNOWN for t in total]
+            costs = dict(zip(within, self.cost(r.name, within), strict=True))
+            total = [r.distance(costs[a]) if not t else t + _UNKNOWN for a, t in zip(archs, total, strict=True)]
+        return total
+
+    def feasible(self, arch: Indices) -> bool:
+        return not self.outside([arch])[0]
+
+    def draw(self, rng: random.Random) -> Indices | None:
+        """A feasible arch, each with the same probability where they are not rare; None if none was found."""
+        batch = _BATCH if self.ranges and all(isinstance(self.providers[r.name], Counted) for r in self.ranges) else 1
+        for _ in range(_DRAWS // batch):
+            archs = [self._any(rng) for _ in range(batch)]
+            for arch, outside in zip(archs, self.outside(archs), strict=True):
+                if not outside:
+                    return arch
+        return self.settle(archs[0], (), rng)
+
+    def mutate(self, arch: Indices, rng: random.Random, probability: float | None = None) -> Indices:
+        """`arch` with other values in decisions drawn with `probability`, in one at least; by default in just one."""
+        free = [i for i, n in enumerate(self.sizes) if n > 1]
+        changed = [i for i in free if probability is not None and rng.random() < probability]
+        child = list(arch)
+        for i in changed or (free and [rng.choice(free)]):
+            # Any value but the present one.
+            child[i] = (child[i] + rng.randrange(1, self.sizes[i])) % self.sizes[i]
+        return tuple(child)
+
+    def settle(self, arch: Indices, seen: Collection[Indices], rng: random.Random) -> Indices | None:
+        """The feasible arch near `arch` that is not among `seen`; None if there is none, as far as could be found."""
+        start = arch
+        for _ in range(_RESTARTS):
+            found = self._descend(start, rng)
+            if found is not None and (found := self._step_aside(found, seen, rng)) is not None:
+                return found
+            start = self._any(rng)
+        if math.prod(self.sizes) > _SMALL:
+            return None
+        everything: Iterable[Indices] = itertools.product(*map(range, self.sizes))
+        left = [a for a in everything if a not in seen]
+        return next((a for a, outside in zip(left, self.outside(left), strict=True) if not outside), None)
+
+    def _any(self, rng: random.Random) -> Indices:
+        return tuple(rng.randrange(n) for n in self.sizes)
+
+    def _descend(self, arch: Indices, rng: random.Random) -> Indices | None:
+        """By the change of one decision that leads nearest to the ranges, again and again."""
+        outside = self.outside([arch])[0]
+        for _ in range(_STEPS):
+            if not outside:
+                return arch
+            near = [self.mutate(arch, rng, None if i % 2 else 1.5 / len(arch)) for i in range(_NEIGHBOURS)]
+            least, best = min(zip(self.outside(near), near, strict=True))
+            if least < outside:
+                outside, arch = least, best
+        return None
+
+    def _step_aside(self, arch: Indices, seen: Collection[Indices], rng: random.Random) -> Indices | None:
+        """A feasible arch that is not among `seen`, in as few changes as they take."""
+        if arch not in seen:
+            return arch
+        for changes in range(1, len(arch) + 1):
+            near = [self.mutate(arch, rng, None if changes == 1 else changes / len(arch)) for _ in range(_NEIGHBOURS)]
+            near = [a for a in near if a not in seen]
+            for a, outside in zip(near, self.outside(near), strict=True):
+                if not outside:
+                    return a
+        return None

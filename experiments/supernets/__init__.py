@@ -1,0 +1,1 @@
+"""Trained supernets: subnets, their search, reports on a space."""

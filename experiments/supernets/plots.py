@@ -1,0 +1,153 @@
+"""The front of a search as pictures: one to look into, two to print."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.files import atomic
+
+from ..costs.limits import written
+
+
+def plot_front(
+    path: Path,
+    metric: str,
+    cost: str,
+    searches: Mapping[str, Sequence[Mapping[str, Any]]],
+    hypervolumes: Mapping[str, np.ndarray],
+    picked: int | None = None,
+) -> None:
+    """Write `path` (.html, self-contained, the arch of a point under the pointer) and a .png beside it.
+
+    Parameters
+    ----------
+    metric, cost
+        What the axes are.
+    searches
+        Name of a search to its rows, as in ``subnets.csv``; the first one is the search, the others stand beside it.
+    hypervolumes
+        Name of a search to (n,), the share of the largest one after 1, 2, … evaluations.
+    picked
+        The trial of the first search that was picked.
+    """
+    _html(path, metric, cost, searches, hypervolumes, picked)
+    _png(path.with_suffix(".png"), metric, cost, searches, hypervolumes, picked)
+
+
+def _html(
+    path: Path,
+    metric: str,
+    cost: str,
+    searches: Mapping[str, Sequence[Mapping[str, Any]]],
+    hypervolumes: Mapping[str, np.ndarray],
+    picked: int | None,
+) -> None:
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(1, 2, column_widths=[0.65, 0.35], subplot_titles=[f"{metric} against {cost}", "hypervolume"])
+    for number, (name, rows) in enumerate(searches.items()):
+        front = sorted((r for r in rows if r["front"]), key=lambda r: r[cost])
+        for label, shown, mode in ((name, rows, "markers"), (f"front of {name}", front, "lines+markers")):
+            on_front = mode != "markers"
+            figure.add_scatter(
+                x=[r[cost] for r in shown],
+                y=[r[metric] for r in shown],
+                mode=mode,
+                name=label,
+                text=[_hover(r) for r in shown],
+                hovertemplate="%{text}<extra></extra>",
+                marker={"size": 9 if on_front else 6, "color": _COLOURS[number % len(_COLOURS)]},
+                opacity=1.0 if on_front else 0.4,
+                row=1,
+                col=1,
+            )
+        if name in hypervolumes:
+            history = hypervolumes[name]
+            steps = list(range(1, len(history) + 1))
+            line = go.Scatter(
+                x=steps,
+                y=history.tolist(),
+                name=name,
+                line={"color": _COLOURS[number % len(_COLOURS)]},
+                showlegend=False,
+            )
+            figure.add_trace(line, 1, 2)
+    for r in next(iter(searches.values())):
+        if r["trial"] == picked:
+            figure.add_scatter(
+                x=[r[cost]],
+                y=[r[metric]],
+                mode="markers",
+                name="picked",
+                text=[_hover(r)],
+                hovertemplate="%{text}<extra></extra>",
+                marker={"symbol": "star", "size": 16, "color": "black"},
+                row=1,
+                col=1,
+            )
+    figure.update_xaxes(title=cost, row=1, col=1).update_yaxes(title=metric, row=1, col=1)
+    figure.update_xaxes(title="evaluations", row=1, col=2).update_yaxes(title="share of the largest", row=1, col=2)
+    figure.update_layout(template="plotly_white", height=620, hoverlabel={"align": "left"})
+    with atomic(path) as temporary:
+        figure.write_html(temporary, include_plotlyjs=True, full_html=True)
+
+
+_COLOURS = ("#1f77b4", "#999999", "#2ca02c", "#d62728")
+
+
+def _hover(row: Mapping[str, Any]) -> str:
+    lines = [f"trial {row['trial']}"]
+    lines += [f"{k}: {v:.4f}" if isinstance(v, float) and v < 10 else f"{k}: {written(k, v)}" for k, v in _numbers(row)]
+    archs = [f"{html.escape(str(k))} = {html.escape(str(v))}" for k, v in row["arch"].items()]
+    pairs = ["  ".join(archs[i : i + 3]) for i in range(0, len(archs), 3)]
+    return "<br>".join(lines + pairs)
+
+
+def _numbers(row: Mapping[str, Any]) -> list[tuple[str, float]]:
+    left = ("trial", "seed", "seconds")
+    return [(k, v) for k, v in row.items() if type(v) in (int, float) and k not in left]
+
+
+def _png(
+    path: Path,
+    metric: str,
+    cost: str,
+    searches: Mapping[str, Sequence[Mapping[str, Any]]],
+    hypervolumes: Mapping[str, np.ndarray],
+    picked: int | None,
+) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    from matplotlib.ticker import EngFormatter
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), width_ratios=[1.7, 1])
+    for number, (name, rows) in enumerate(searches.items()):
+        colour = _COLOURS[number % len(_COLOURS)]
+        left.scatter([r[cost] for r in rows], [r[metric] for r in rows], s=12, color=colour, alpha=0.35)
+        front = sorted((r for r in rows if r["front"]), key=lambda r: r[cost])
+        left.plot([r[cost] for r in front], [r[metric] for r in front], marker=".", color=colour, label=name)
+        if name in hypervolumes:
+            right.plot(range(1, len(hypervolumes[name]) + 1), hypervolumes[name], color=colour, label=name)
+    for r in next(iter(searches.values())):
+        if r["trial"] == picked:
+            left.plot(r[cost], r[metric], marker="*", markersize=15, color="black", linestyle="", label="picked")
+    left.set_xlabel(cost)
+    left.set_ylabel(metric)
+    left.xaxis.set_major_formatter(EngFormatter())
+    left.legend()
+    right.set_xlabel("evaluations")
+    right.set_ylabel("hypervolume, share of the largest")
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+    figure.tight_layout()
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+    plt.close(figure)

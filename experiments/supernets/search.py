@@ -1,0 +1,325 @@
+"""Search a trained supernet for the front between its metric and costs: what `search_subnets.py` calls."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import multiprocessing
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spaces import nni_compat  # isort: skip
+
+import pytorch_lightning as pl
+import torch
+
+from models.errors import InputError
+from models.registry import load_plugin
+from spaces import CostModel, Sizes
+from spaces.kinds import kind_of
+from spaces.space import Arch
+
+from ..costs import Latency, parse_range, providers_of, read_costs
+from ..run.folder import RunFolder
+from ..run.lightning import accelerator_of, quiet_lightning
+from ..search import SEARCHERS, Domain, Objective, Random, Search, Searcher, open_storage
+from ..search.predictor import CANDIDATES, Predictor
+from .rating import Rating
+from .report import Pick, report, write_pick
+from .space_report import Subset, report_edf
+from .subnets import SUPERNET, open_supernet
+
+assert nni_compat.nni is not None
+
+STUDY_FILE = "study.db"
+_GIVE_UP_AFTER = 5
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a search; `search_subnets.py --help` explains them."""
+
+    supernet: str
+    objectives: list[str]
+    searcher: str
+    trials: int
+    range: list[str]
+    costs: str | None
+    population: int | None
+    stride: int | None
+    predictor: str
+    baseline: bool
+    pick: str | None
+    storage: str | None
+    study: str
+    workers: int
+    seed: int
+    device: str
+    cost_imgsz: int | None
+    plugin: list[str] = field(default_factory=list)
+
+
+class SubnetSearch:
+    """A supernet, its domain, and the studies of a run: the search, and random search beside it.
+
+    Attributes
+    ----------
+    space
+        Of the whole detectors that archs stand for.
+    searches
+        Name to search; the run's own is the first.
+    """
+
+    def __init__(self, options: Options, run: RunFolder) -> None:
+        quiet_lightning()
+        self.options, self.run = options, run
+        self.folder = supernet_folder(options.supernet)
+        self.supernet, self.task = open_supernet(self.folder, options.device)
+        _, self.trained = RunFolder.resume(self.folder)
+        self.imgsz = options.cost_imgsz or self.trained["cost_imgsz"]
+        model = self.task.costs(self.imgsz)
+        self.space = model.space
+        self.domain = domain_of(model, self._costs(), options.range, options.costs)
+        own_searcher = SEARCHERS[options.searcher](options.population, options.stride)
+        self._check(options, own_searcher)
+        storage = open_storage(options.storage or _sqlite(run.path / STUDY_FILE))
+        settings: dict[str, Any] = {
+            "supernet": hashlib.sha256((self.folder / SUPERNET).read_bytes()).hexdigest()[:16],
+            "cost_imgsz": self.imgsz,
+            "costs": {
+                name: {k: v for k, v in p.settings.items() if k != "space"} for name, p in self.domain.providers.items()
+            },
+        }
+        shared: dict[str, Any] = {"budget": options.trials, "seed": options.seed, "storage": storage}
+        screen: Any = {}
+        if options.predictor != "none":
+            costs = [o.name for o in self.objectives[1:]]
+            predictor = Predictor(self.domain, costs, options.predictor, self._trust)  # type: ignore[arg-type]
+            screen = {"screen": predictor, "screened": CANDIDATES}
+            settings["predictor"] = options.predictor
+        self.searches = {
+            options.searcher: Search(
+                self.domain, self.objectives, own_searcher, name=options.study, settings=settings, **shared, **screen
+            )
+        }
+        if options.baseline and options.searcher != "random":
+            name = f"{options.study}-random"
+            self.searches["random"] = Search(
+                self.domain, self.objectives, Random(), name=name, settings=settings, **shared
+            )
+
+    def _check(self, options: Options, searcher: Searcher) -> None:
+        """`InputError` for options that do not go together."""
+        here = [name for name, p in self.domain.providers.items() if isinstance(getattr(p, "provider", p), Latency)]
+        if options.workers > 1 and here:
+            raise InputError(
+                f"--workers {options.workers}: {here[0]} is measured on this machine, where workers would disturb each "
+                "other; right would be --workers 1, a table of latencies, or a pool of servers"
+            )
+        if options.predictor != "none" and searcher.attempts < 2:
+            raise InputError(f"--predictor {options.predictor}: {options.searcher} proposes one arch at a time")
+
+    @property
+    def objectives(self) -> list[Objective]:
+        """The metric first, then costs in the order in which they are named."""
+        return [Objective(self.task.metric, True), *(Objective(name) for name in self._costs())]
+
+    def _costs(self) -> list[str]:
+        aliases = {"metric", self.task.metric.lower(), self.task.metric.lower().partition("50")[0]}
+        names = [name for name in self.options.objectives if name.lower() not in aliases]
+        if len({*names}) < len(names) or len(self.options.objectives) > len(names) + 1:
+            raise InputError(f"--objectives {','.join(self.options.objectives)}: names one twice")
+        if len(names) == len(self.options.objectives):
+            raise InputError(
+                f"--objectives {','.join(names)}: the metric is missing; right would be {self.task.metric},flops"
+            )
+        return names
+
+    def work(self) -> None:
+        """Evaluate archs as long as there are any to ask for."""
+        total = sum(search.budget - len(search.results()) for search in self.searches.values())
+        device = "cuda" if accelerator_of(self.options.device) == "gpu" else "cpu"
+        self.supernet.to(device)
+        rating = Rating(lambda: self.supernet, self.task, total)
+        known: dict[tuple[Any, ...], float] = {}
+        with rating:
+            for search in self.searches.values():
+                # What was rated in the one need not be rated in the other.
+                known.update(
+                    (tuple(r.arch.items()), r.values[self.task.metric])
+                    for other in self.searches.values()
+                    for r in other.results()
+                    if r.values
+                )
+                evaluate(search, self.task.metric, self._remembering(rating, known), self._record)
+                if search.is_empty and self.options.range:
+                    ranges = " ".join(f"--range {text}" for text in self.options.range)
+                    raise InputError(f"{ranges}: no arch was found within; search_subnets.py --sample-cost shows costs")
+
+    def _remembering(
+        self, rate: Callable[[Arch], float], known: dict[tuple[Any, ...], float]
+    ) -> Callable[[Arch], float]:
+        def remembered(arch: Arch) -> float:
+            key = tuple(arch.items())
+            if key not in known:
+                pl.seed_everything(self.options.seed, verbose=False)
+                known[key] = rate(arch)
+            return known[key]
+
+        return remembered
+
+    @property
+    def _record(self) -> dict[str, Any]:
+        return {"seed": self.options.seed, "bn": "calibrated"}
+
+    @staticmethod
+    def _trust(count: int, tau: float) -> None:
+        from ..search.predictor import TRUSTED
+
+        used = "used" if tau >= TRUSTED else f"not used (needs {TRUSTED:g})"
+        print(
+            f"predictor  after {count} archs: rank correlation {tau:.2f} (Kendall, held-out archs), {used}", flush=True
+        )
+
+
+def evaluate(
+    search: Search, metric: str, rate: Callable[[Arch], float], record: Mapping[str, Any] | None = None
+) -> None:
+    """Ask, rate and tell until there is nothing left to ask for.
+
+    An evaluation that fails is one failed evaluation.
+
+    Raises
+    ------
+    InputError
+        If the first five all fail: says why the last one did.
+    """
+    failed = 0
+    while (asked := search.ask()) is not None:
+        began, told, values = time.perf_counter(), dict(record or {}), None
+        try:
+            value = float(rate(asked.arch))
+            if not math.isfinite(value):
+                raise ValueError(f"{metric} is {value}")
+            values = {metric: value}
+        except Exception as e:
+            told["error"] = f"{type(e).__name__}: {e}"
+            print(f"trial {asked.number} failed: {told['error']}", flush=True)
+        except BaseException:
+            search.abandon(asked)
+            raise
+        told["seconds"] = round(time.perf_counter() - began, 3)
+        search.tell(asked, values, told)
+        failed = failed + 1 if values is None else -_GIVE_UP_AFTER * search.budget
+        if failed == _GIVE_UP_AFTER:
+            raise InputError(f"the first {failed} evaluations all failed, the last one by {told['error']}")
+
+
+def run(args: Any) -> None:
+    """What `search_subnets.py` asks for: a new search, or one that goes on."""
+    if args.resume:
+        folder, saved = RunFolder.resume(args.resume)
+    else:
+        folder, saved = RunFolder(args.project, args.name, args.exist_ok), {}
+    given = {k: v for k, v in vars(args).items() if k in Options.__dataclass_fields__}
+    if saved:
+        given = {k: v for k, v in given.items() if k in ("trials", "pick", "plugin") and v}
+    elif args.mode == "sample_accuracy":
+        given.update(searcher="random", baseline=False)
+    if args.mode == "sample_accuracy":
+        given["trials"] = args.sample_accuracy
+    given = {"trials": 500, **saved, **{k: v for k, v in given.items() if v is not None or k not in saved}}
+    try:
+        options = Options(**given)
+    except TypeError:
+        raise InputError(f"--resume {folder.path}: the options in its config.yaml are not this script's") from None
+    for text in args.subset:
+        Subset.read(text)  # what is wrong with them is said before the evaluations
+    try:
+        search_subnets(options, folder)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"go on with --resume {folder.path}") from None
+    if args.mode == "sample_accuracy":
+        report_edf(args, folder)
+
+
+def search_subnets(options: Options, run: RunFolder) -> dict[str, Any]:
+    """Search, and write the front into the run's folder.
+
+    Returns
+    -------
+    The content of ``results.json``.
+    """
+    pick = None if options.pick is None else Pick.read(options.pick)
+    job = SubnetSearch(options, run)
+    if pick is not None:
+        pick.check(list(job.domain.providers))
+    run.write_config(asdict(options))
+    try:
+        if options.workers > 1:
+            _by_workers(options, run)
+        job.work()
+    finally:
+        report(job)
+    results = report(job, pick, say=True)
+    if not results:
+        raise InputError(f"none of the evaluations succeeded; why not stands in {run.path / 'subnets.csv'}")
+    if pick is not None:
+        write_pick(job, results)
+    return results
+
+
+def _by_workers(options: Options, run: RunFolder) -> None:
+    """Work by several processes. What one of them left behind when it was killed, others do."""
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_worker, args=(options, run.path)) for _ in range(options.workers)]
+    for worker in workers:
+        worker.start()
+    try:
+        for worker in workers:
+            worker.join()
+    finally:
+        for worker in workers:
+            if worker.is_alive():
+                worker.terminate()
+                worker.join()
+    for worker in workers:
+        if worker.exitcode:
+            print(f"worker {worker.pid} ended by {worker.exitcode}; its arch is evaluated again", flush=True)
+
+
+def _worker(options: Options, path: Path) -> None:
+    try:
+        for plugin in options.plugin:
+            load_plugin(plugin)
+        job = SubnetSearch(options, RunFolder(path.parent, path.name, exist_ok=True))
+        torch.set_num_threads(max(torch.get_num_threads() // options.workers, 1))
+        job.work()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except InputError as e:
+        raise SystemExit(f"error: {e}") from None
+
+
+def _sqlite(path: Path) -> str:
+    """The URL of a file."""
+    if "?" in str(path):
+        raise InputError(f"{path}: a '?' begins the options of a database; right would be another --name or --project")
+    return f"sqlite:///{path}"
+
+
+def supernet_folder(path: str) -> Path:
+    """The folder of a one-shot run, given itself or a file in it."""
+    folder = Path(path)
+    return folder.parent if folder.is_file() else folder
+
+
+def domain_of(model: CostModel, costs: Sequence[str], ranges: Sequence[str], file: str | None = None) -> Domain:
+    """What can be asked of a space; `file` is a YAML of more costs, as `experiments.costs.read_costs` takes it."""
+    found = [parse_range(text) for text in ranges]
+    providers = providers_of([*costs, *(r.name for r in found)], model, None if file is None else read_costs(file))
+    decisions = model.space.decisions
+    return Domain(decisions, providers, found, kind_of(model.space), Sizes(model).ranked)

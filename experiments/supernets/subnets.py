@@ -1,0 +1,184 @@
+"""Subnets of a trained supernet: what `val.py --supernet` measures and `train.py --supernet` begins with."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from spaces import nni_compat  # isort: skip
+
+import torch
+from rich.table import Table
+
+from models.complexity import count_flops, count_params
+from models.errors import InputError
+from models.files import atomic
+from models.network import Network
+from models.registry import load_plugin
+from spaces import NASBACKBONE, NASDETECTOR, CostModel, Sizes, Space, read_arch, slice_weights
+
+from ..oneshot.spos import SPOS
+from ..run.console import console
+from ..run.folder import RunFolder
+from ..run.lightning import accelerator_of, quiet_lightning
+from ..tasks.resize import resolution_of
+from ..tasks.task import SEARCH_TASKS, SearchTask
+from ..training.weights import Start
+
+assert nni_compat.nni is not None
+
+SUPERNET = "supernet.pt"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a measurement of subnets; `val.py --help` explains them."""
+
+    supernet: str
+    arch: list[str]
+    device: str
+
+
+def save_supernet(supernet: NASBACKBONE | NASDETECTOR, path: str | Path) -> None:
+    """Write a supernet as plain data: ``{"yaml", "state_dict"}``, readable with weights_only=True."""
+    state = {k: v.detach().cpu() for k, v in supernet.state_dict().items()}
+    with atomic(path) as temporary:
+        torch.save({"yaml": dict(supernet.space.config.raw), "state_dict": state}, temporary)
+
+
+def open_supernet(folder: str | Path, device: str = "cpu") -> tuple[NASBACKBONE | NASDETECTOR, SearchTask]:
+    """The supernet that a run of `oneshot_nas.py` left, and the task that it was trained on.
+
+    Raises
+    ------
+    InputError
+        The folder is of another run, or of one that did not come to its end.
+    """
+    _, saved = RunFolder.resume(folder)
+    if "strategy" not in saved or "task" not in saved:
+        raise InputError(f"--supernet {folder}: not a run of oneshot_nas.py")
+    file = Path(folder) / SUPERNET
+    if (Path(folder) / "runs").is_dir():
+        raise InputError(f"--supernet {folder}: holds several searches; right would be a folder in {folder}/runs")
+    if not file.is_file():
+        raise InputError(f"--supernet {folder}: has no {SUPERNET}; finish it by oneshot_nas.py --resume {folder}")
+    for plugin in saved["plugin"]:
+        if f"plugin_{Path(plugin).stem}" not in sys.modules:  # --plugin says where it lies now
+            load_plugin(plugin)
+    content = torch.load(file, map_location="cpu", weights_only=True)
+    options = argparse.Namespace(**{**saved, "cfg": content["yaml"]})
+    task: SearchTask = SEARCH_TASKS[saved["task"]](options, Space(content["yaml"]), accelerator_of(device))
+    supernet = SPOS().mutate_model(task.space())
+    supernet.load_state_dict(content["state_dict"])
+    return supernet, task
+
+
+def read_archs(names: Sequence[str], space: Space, imgsz: int) -> dict[str, dict[str, Any]]:
+    """Archs by name.
+
+    ``max`` and ``min`` are the largest and the smallest (`spaces.Sizes`), ``upstream`` the plain network that the space
+    was made of; others are paths of arch JSONs.
+    """
+    archs: dict[str, dict[str, Any]] = {}
+    sizes = Sizes(CostModel(space, imgsz)) if {"max", "min"} & set(names) else None
+    for name in names:
+        if sizes is not None and name in ("max", "min"):
+            archs[name] = sizes.largest if name == "max" else sizes.smallest
+            continue
+        if name == "upstream":
+            archs[name] = space.upstream()
+            continue
+        stem, number = Path(name).stem, 2
+        while stem in archs:
+            stem, number = f"{Path(name).stem}{number}", number + 1
+        try:
+            archs[stem] = space.complete(read_arch(name))
+        except InputError as e:
+            raise InputError(
+                f"--arch {name}: {e}; right would be max, min, upstream, or an arch JSON of this space"
+            ) from None
+    return archs
+
+
+def cut_out(supernet: NASBACKBONE | NASDETECTOR, task: SearchTask, arch: dict[str, Any]) -> Network:
+    """The plain network that a supernet is at an arch."""
+    raw, state = slice_weights(supernet, arch)
+    network = task.network(raw)
+    network.load_state_dict(state)
+    return network
+
+
+def start_of_slice(folder: str, name: str) -> Start:
+    """A slice of a detection supernet, to be finetuned."""
+    supernet, task = open_supernet(folder)
+    if not isinstance(supernet, NASDETECTOR):
+        raise InputError(
+            f"--supernet {folder}: a classifier's, but train.py trains detectors; right would be one of --task detect"
+        )
+    (arch,) = read_archs([name], supernet.space, _saved(folder)["imgsz"]).values()
+    network = cut_out(supernet, task, arch)
+    assert task.detector is not None
+    raw = {**network.config.raw, "names": list(task.detector.names.values())}
+    return Start(raw, network.state_dict(), f"{folder} ({name})", arch, is_slice=True)
+
+
+def measure_subnets(options: Options, run: RunFolder) -> list[dict[str, Any]]:
+    """Measure subnets as they lie in the supernet and with batch norm statistics of their own, and keep the better.
+
+    Returns
+    -------
+    The content of ``results.json``: a row a subnet.
+    """
+    quiet_lightning()
+    supernet, task = open_supernet(options.supernet, options.device)
+    imgsz = _saved(options.supernet)["imgsz"]
+    archs = read_archs(options.arch, supernet.space, imgsz)
+    run.write_config(asdict(options))
+    device = "cuda" if accelerator_of(options.device) == "gpu" else "cpu"
+    rows = []
+    for name, arch in archs.items():
+        network = cut_out(supernet, task, arch).to(device)
+        calibrated = task.calibrated(network)
+        side = resolution_of(network, imgsz)
+        row: dict[str, Any] = {
+            "subnet": name,
+            "params": count_params(network),
+            "flops": count_flops(network.cpu(), side, network.config.ch),
+            "imgsz": side,
+            "as_trained": task.measure(network.to(device), calibrated=False),
+            "calibrated": task.measure(calibrated, calibrated=False),
+            "arch": arch,
+        }
+        rows.append(row)
+        kept = calibrated if row["calibrated"] >= row["as_trained"] else network
+        if task.is_whole:  # else the detector has parts that are not trained
+            task.hand_over(kept, run.path, arch, name, is_slice=True)
+    run.write_json("results.json", rows)
+    with atomic(run.path / "subnets.csv") as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [k for k in rows[0] if k != "arch"] + list(rows[0]["arch"]))
+        writer.writeheader()
+        writer.writerows({**{k: v for k, v in row.items() if k != "arch"}, **row["arch"]} for row in rows)
+    _report(options, run, rows, task.metric)
+    return rows
+
+
+def _saved(folder: str | Path) -> Any:
+    return RunFolder.resume(folder)[1]
+
+
+def _report(options: Options, run: RunFolder, rows: list[dict[str, Any]], metric: str) -> None:
+    table = Table(title=f"subnets of {options.supernet}: {metric}")
+    for column in ("subnet", "parameters", "MFLOPs", "pixels", "as trained", "calibrated"):
+        table.add_column(column, justify="left" if column == "subnet" else "right")
+    for r in rows:
+        numbers = (f"{r['params']:,}", f"{r['flops'] / 1e6:.1f}", str(r["imgsz"]))
+        table.add_row(r["subnet"], *numbers, f"{r['as_trained']:.4f}", f"{r['calibrated']:.4f}")
+    say = console().print
+    say(table)
+    say("calibrated: with batch norm statistics of the subnet's own on training images")
+    say(f"results in {run.path}", soft_wrap=True)

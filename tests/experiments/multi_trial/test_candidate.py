@@ -1,0 +1,191 @@
+"""A trial of a multi-trial search, in this process: what it reports and refuses to train, and its first weights."""
+
+from dataclasses import replace
+
+import nni
+import pytest
+import torch
+
+from experiments.costs import timing
+from experiments.costs.timing import measure_latency
+from experiments.multi_trial import candidate
+from experiments.multi_trial.candidate import Decisions, Training, costs_of, reward, run_trial
+from experiments.strategies import SPOS
+from experiments.supernets.inherit import inherited
+from experiments.tasks.task import SEARCH_TASKS, ClassifyTask
+from models import Classifier, InputError, Model, count_flops, count_params
+from models.grammar import read_config
+from spaces import Space, freeze, slice_weights
+
+TINY = "tests/assets/tiny_nas.yaml"
+TRAINING = Training(
+    task="classify",
+    cfg=TINY,
+    data="digits",
+    detector=None,
+    epochs=2,
+    batch=128,
+    imgsz=32,
+    lr=0.001,
+    seed=0,
+    device="cpu",
+    data_root=None,
+    plugin=[],
+    max_flops=None,
+    max_params=None,
+    max_latency=None,
+    target_latency=None,
+    target_weight=1.0,
+    cost_imgsz=64,
+    inherit=None,
+    threads=1,
+)
+ARCH = {"nasconv_0": 1, "c3_4": 1, "nasconv_3_act": 2}
+
+
+@pytest.fixture
+def reports(monkeypatch, tmp_path):
+    """What the trial reports: intermediate results, and the final one."""
+    found = ([], [])
+    monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path))
+    monkeypatch.setattr(nni, "report_intermediate_result", found[0].append)
+    monkeypatch.setattr(nni, "report_final_result", found[1].append)
+    monkeypatch.setattr(nni.trial, "_params", {"parameters": ARCH})
+    return found
+
+
+def test_reports_every_epoch_and_the_end_and_leaves_its_weights(reports, tmp_path):
+    run_trial(TRAINING, ARCH)
+    intermediate, final = reports
+    assert len(intermediate) == 2
+    assert all(0.05 < metric < 1 and round(metric, 4) != metric for metric in intermediate)
+    detector = Model(freeze(TINY, ARCH))
+    assert final == [
+        {
+            "default": intermediate[-1],
+            "accuracy": intermediate[-1],
+            "unseen": final[0]["unseen"],
+            "params": count_params(detector),
+            "flops": count_flops(detector, 64, 3),
+        }
+    ]
+    network = Classifier(freeze(TINY, ARCH), 10)
+    network.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True)["state_dict"])
+    task = ClassifyTask(TRAINING, Space(TINY), "cpu")
+    assert task.measure(network, calibrated=False) == final[0]["unseen"] != intermediate[-1]
+
+
+def test_the_evaluators_own_reports_are_kept_out(reports, digits):
+    # A validation is no result of the search; what is trained on even less.
+    data = str(digits(8, 64))
+    run_trial(replace(TRAINING, task="detect", data=data, imgsz=64, batch=2, epochs=2), ARCH)
+    intermediate, final = reports
+    assert len(intermediate) == 2
+    assert len(final) == 1
+    assert final[0]["mAP50-95"] == final[0]["default"] == intermediate[-1]
+
+
+@pytest.mark.parametrize("limit", [{"max_params": 1000.0}, {"max_flops": 1000.0}, {"max_latency": 1e-6}])
+def test_a_candidate_beyond_a_limit_is_reported_and_not_trained(limit, reports, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(ClassifyTask, "train", lambda *_: pytest.fail("it was trained"))
+    run_trial(replace(TRAINING, **limit), ARCH)
+    intermediate, final = reports
+    assert final == []
+    assert [r["infeasible"] for r in intermediate] == [1]
+    assert "infeasible: " in capsys.readouterr().out
+    assert not (tmp_path / "weights.pt").exists()
+
+
+def test_costs_are_those_at_the_resolution_of_the_yaml():
+    network = Model("yolov5n.yaml")
+    at_64 = costs_of(replace(TRAINING, cost_imgsz=64), network, "cpu")["flops"]
+    network = Model(read_config({**network.config.raw, "resolution": 64}))
+    assert costs_of(replace(TRAINING, cost_imgsz=128), network, "cpu")["flops"] == at_64
+
+
+def test_reward_takes_off_what_is_slower_than_the_target():
+    training = replace(TRAINING, target_latency=10.0, target_weight=0.5)
+    assert reward(training, 0.9, {"latency": 15.0}) == pytest.approx(0.9 - 0.5 * 0.5)
+    assert reward(training, 0.9, {"latency": 5.0}) == 0.9
+    assert reward(TRAINING, 0.9, {}) == 0.9
+
+
+def test_a_target_is_rewarded_on_the_measured_latency(reports, monkeypatch):
+    monkeypatch.setattr(candidate, "measure_latency", lambda network, shape, device: 30.0)
+    run_trial(replace(TRAINING, epochs=1, target_latency=10.0, target_weight=0.25), ARCH)
+    (final,) = reports[1]
+    assert final["latency"] == 30.0
+    assert final["default"] == pytest.approx(final["accuracy"] - 0.5)
+
+
+def test_latency_is_that_of_an_inference(monkeypatch):
+    class Slow(torch.nn.Module):
+        calls = 0
+
+        def forward(self, x):
+            assert not self.training
+            assert torch.is_inference_mode_enabled()
+            assert x.shape == (1, 3, 8, 8)
+            Slow.calls += 1
+            clock[0] += 0.5 if Slow.calls <= timing.WARM_UP[0] else 0.002
+            return x
+
+    clock = [0.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    assert measure_latency(Slow(), (1, 3, 8, 8), "cpu") == pytest.approx(2.0)
+    assert Slow.calls == timing.WARM_UP[0] + 50  # 0.1 s of them
+
+
+@pytest.fixture(scope="module")
+def supernet(tmp_path_factory):
+    """A run's folder with a checkpoint, and its supernet."""
+    task = SEARCH_TASKS["classify"](TRAINING, Space(TINY), "cpu")
+    torch.manual_seed(1)
+    net = SPOS().mutate_model(task.space())
+    folder = tmp_path_factory.mktemp("oneshot")
+    state = {f"training_module._model.{k}": v for k, v in net.state_dict().items()}
+    torch.save({"state_dict": {**state, "alpha": torch.ones(2)}}, folder / "last.ckpt")
+    return folder, net, task
+
+
+def test_weights_are_inherited_from_a_supernet(supernet, reports, monkeypatch):
+    folder, net, task = supernet
+    raw, expected = slice_weights(net, Space(TINY).complete(ARCH))
+    found = inherited(str(folder), task, Space(TINY).complete(ARCH))
+    network = task.network(raw)
+    network.load_state_dict(found)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[k], expected[k]) for k in found)
+
+    class StartedError(Exception):
+        pass
+
+    def train(_, network, *__):
+        raise StartedError(network.state_dict())
+
+    monkeypatch.setattr(ClassifyTask, "train", train)
+    with pytest.raises(StartedError) as started:
+        run_trial(replace(TRAINING, inherit=str(folder)), Space(TINY).complete(ARCH))
+    first = started.value.args[0]
+    assert all(torch.equal(first[k], expected[k]) for k in expected)
+
+
+def test_a_supernet_of_another_space_is_refused(supernet, tmp_path):
+    _, _, task = supernet
+    with pytest.raises(InputError, match="not the folder of a one-shot run"):
+        inherited(str(tmp_path), task, ARCH)
+    torch.save({"state_dict": {"training_module._model.model.0.x": torch.ones(1)}}, tmp_path / "last.ckpt")
+    with pytest.raises(InputError, match="one of another space or task"):
+        inherited(str(tmp_path), task, ARCH)
+
+
+def test_decisions_are_the_yamls_and_every_kind_of_choice(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        "nc: 2\nbackbone:\n  - [-1, {range: [1, 3, 1]}, Conv, [{choice: [8, 16], label: width}, 3, 2]]\n"
+        "  - [-1, 1, NASConv, [8, 3, 2]]\n"
+    )
+    space = Decisions(str(path))
+    expected = {label: list(d.values) for label, d in Space(path).decisions.items()}
+    assert {label: list(m.values) for label, m in space.simplify().items()} == expected
+    assert expected["row0.number"] == [1, 2, 3]

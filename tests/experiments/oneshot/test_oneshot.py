@@ -1,0 +1,192 @@
+"""`oneshot_nas.py` as its users run it: the files it leaves, resume, Ctrl-C, seeds and bad input."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+ROOT = Path(__file__).resolve().parents[3]
+SPACE = ROOT / "tests/assets/tiny_nas.yaml"
+QUICK = ["--cfg", str(SPACE), "--imgsz", "32", "--epochs", "2", "--batch", "128", "--device", "cpu"]
+
+
+@pytest.fixture(scope="session")
+def oneshot(script):
+    """Makes `oneshot_nas.py` in a folder."""
+
+    class Oneshot(script):
+        name = "oneshot_nas.py"
+
+    return Oneshot
+
+
+@pytest.fixture(scope="session")
+def finish(oneshot):
+    """(folder, arguments) -> exit status, stdout, stderr."""
+    return lambda cwd, *args: oneshot(cwd).run(*args)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, finish):
+    cwd = tmp_path_factory.mktemp("oneshot")
+    code, out, err = finish(cwd, *QUICK)
+    assert code == 0, err
+    return cwd, cwd / "runs/oneshot_nas/exp", out, err
+
+
+def test_leaves_every_file_of_a_run(run):
+    _, folder, out, err = run
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["options"]["epochs"] == 2
+    assert config["options"]["seed"] == 0
+    assert config["versions"]["nni"] == "3.0"
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    assert 0 < float(rows[-1]["train_acc"]) <= 1
+    assert (folder / "alphas.png").read_bytes().startswith(b"\x89PNG")
+    assert list(folder.glob("events.out.tfevents.*"))
+    assert (folder / "last.ckpt").is_file()
+    assert not list(folder.glob(".*")), "a temporary file was left"
+    assert "carried over" in out
+    assert err == ""
+
+
+def test_reports_the_result_beside_the_plain_network(run):
+    _, folder, out, _ = run
+    results = json.loads((folder / "results.json").read_text())
+    from models import Classifier, count_flops, count_params
+    from spaces import freeze
+
+    for name, arch in (("derived", results["arch"]), ("plain", {})):
+        network = Classifier(freeze(SPACE, arch), 10)
+        assert results[name]["params"] == count_params(network)
+        assert results[name]["flops"] == count_flops(network, 32)
+        assert f"{results[name]['from_scratch']:.4f}" in out
+    assert results["steps"] == 2 * (718 // 128)
+
+
+def test_detector_needs_neither_nni_nor_the_search_code(run):
+    _, folder, _, _ = run
+    code = """
+import sys
+sys.modules.update(dict.fromkeys(("nni", "spaces", "experiments", "optimizer")))
+import torch
+from models import Model, load_detector
+model, content = load_detector(sys.argv[1] + "/detector.pt")
+fresh = Model(sys.argv[1] + "/detector.yaml")
+fresh.load_state_dict(torch.load(sys.argv[1] + "/detector.pt", weights_only=True)["state_dict"])
+x = torch.rand(1, 3, 64, 64)
+assert torch.equal(fresh.eval()(x)[0], model(x)[0])
+"""
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=True, cwd=ROOT)
+
+
+def test_detector_holds_the_weights_of_the_search(run):
+    _, folder, _, _ = run
+    state = torch.load(folder / "detector.pt", weights_only=True)["state_dict"]
+    trained = torch.load(folder / "last.ckpt", weights_only=False)["state_dict"]
+    arch = json.loads((folder / "arch.json").read_text())
+    source = trained[f"training_module._model.model.0.conv.{arch['nasconv_0']}.weight"]
+    assert torch.equal(state["model.0.conv.weight"], source)
+
+
+def test_searches_on_the_detection_loss(tmp_path, finish):
+    args = ["--task", "detect", "--cfg", str(SPACE), "--imgsz", "32", "--epochs", "1", "--batch", "50"]
+    code, _, err = finish(tmp_path, *args, "--device", "cpu")
+    assert code == 0, err
+    folder = tmp_path / "runs/oneshot_nas/exp"
+    results = json.loads((folder / "results.json").read_text())
+    assert results["metric"] == "mAP50-95"
+    assert {"inherited", "from_scratch"} <= results["derived"].keys()
+    content = torch.load(folder / "detector.pt", weights_only=True)
+    trained = torch.load(folder / "last.ckpt", weights_only=False)["state_dict"]
+    assert content["names"] == {i: str(i) for i in range(10)}
+    # The head was searched on as well: its weights are the search's.
+    for key in ("model.5.m.0.weight", "model.5.m.1.bias"):
+        assert torch.equal(content["state_dict"][key], trained[f"training_module._model.{key}"])
+
+
+def test_the_same_seed_gives_the_same_arch_and_another_does_not_reuse_it(run, tmp_path, finish):
+    _, folder, _, _ = run
+    for seed, same in (("0", True), ("1", False)):
+        code, _, err = finish(tmp_path, *QUICK, "--no-baseline", "--seed", seed, "--name", f"s{seed}")
+        assert code == 0, err
+        metrics = (tmp_path / f"runs/oneshot_nas/s{seed}/metrics.csv").read_text()
+        assert (metrics == (folder / "metrics.csv").read_text()) is same
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(run, tmp_path, oneshot, finish):
+    _, whole, _, _ = run
+    process = oneshot(tmp_path).start(*QUICK, "--no-baseline", "--name", "cut")
+    assert process.stdout is not None
+    assert "epoch 1/2" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    cut = tmp_path / "runs/oneshot_nas/cut"
+    assert process.returncode == 130, err
+    assert err.strip() == "interrupted: go on with --resume runs/oneshot_nas/cut"
+    assert not (cut / "arch.json").exists()
+
+    code, out, err = finish(tmp_path, "--resume", str(cut))
+    assert code == 0, err
+    assert "epoch 1/2" not in out
+    assert (cut / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+    assert (cut / "arch.json").read_text() == (whole / "arch.json").read_text()
+    resumed, straight = (torch.load(f / "last.ckpt", weights_only=False) for f in (cut, whole))
+    assert resumed["state_dict"].keys() == straight["state_dict"].keys()
+    for key, value in straight["state_dict"].items():
+        assert torch.equal(resumed["state_dict"][key], value), key
+
+
+BAD = {
+    "an unknown module": (["--cfg", "unknown.yaml"], "row 1 (NASConf): unknown module"),
+    "a missing file": (["--cfg", "nowhere.yaml"], "nowhere.yaml: no such file"),
+    "no choices": (["--cfg", "yolov5n.yaml"], "nothing to search"),
+    "imgsz off the stride": (["--imgsz", "30"], "--imgsz 30 is no multiple of the stride 8; right would be 24 or 32"),
+    "no CUDA": (["--device", "cuda"], "--device cuda: this PyTorch sees 0 CUDA devices"),
+    "an unknown data set": (["--data", "digitz"], "digitz: no such data set or folder"),
+    "an empty data folder": (["--data", "empty"], "empty"),
+    "no run to resume": (["--resume", "nowhere"], "nowhere: not the folder of a run"),
+    "detection without a head": (["--task", "detect", "--cfg", "yolov5nb_nas.yaml"], "has no head"),
+    "detection with a head": (["--task", "detect", "--detector", "yolov5n.yaml"], "--detector is for --task classify"),
+    "fewer archs than wanted": (["--cfg", "two.yaml", "--random-archs", "3"], "only 2 random archs"),
+    "resolution for another head": (
+        ["--cfg", "sides.yaml", "--detector", "yolov5n.yaml"],
+        "resolution is a choice of the proxy",
+    ),
+    "options of bignas": (["--sampler", "fair"], "--sampler: is of --strategy bignas"),
+    "a plug-in by another name": (["--plugin", "plug.txt"], "plug.txt: not a Python file, by its name"),
+    "another program's folder": (
+        ["--resume", "other"],
+        "other: not the folder of a run (its config.yaml",
+    ),
+    "no plug-in": (["--plugin", "nowhere.py"], "nowhere.py: no such plug-in file"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path, finish):
+    args, message = BAD[case]
+    if case == "no CUDA" and torch.cuda.is_available():
+        args, message = ["--device", "tpu"], "--device tpu: right would be"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/config.yaml").write_text("model: resnet")
+    (tmp_path / "plug.txt").touch()
+    row = "[-1, 1, Conv, [{choice: [8, 16]}, 3, 2]]"
+    (tmp_path / "sides.yaml").write_text(f"nc: 2\nresolution: {{choice: [32, 64]}}\nbackbone:\n  - {row}\n")
+    (tmp_path / "two.yaml").write_text(f"nc: 2\nbackbone:\n  - {row}\n")
+    (tmp_path / "unknown.yaml").write_text(SPACE.read_text().replace("NASConv, [16", "NASConf, [16"))
+    code, out, err = finish(tmp_path, *QUICK, *args)
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1
+    assert message in err
+    assert out == ""
+    assert not (tmp_path / "runs").exists()
