@@ -57,9 +57,8 @@ def batches(args: argparse.Namespace, count: int) -> list[Any]:
 
 
 def evaluator(args: argparse.Namespace, steps: int, epochs: int, callbacks: Sequence[Any] = ()) -> Any:
-    from nni.nas.evaluator.pytorch import DataLoader
-
     from experiments.tasks.evaluator import Detection
+    from spaces.nni_compat import DataLoader
 
     loader = DataLoader(batches(args, steps), batch_size=None)
     quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
@@ -77,14 +76,12 @@ def evaluator(args: argparse.Namespace, steps: int, epochs: int, callbacks: Sequ
 
 def train(args: argparse.Namespace, distill: str, steps: int, epochs: int, callbacks: Sequence[Any] = ()) -> None:
     """Train a supernet by the strategy itself, on the same subnets in every epoch."""
-    from spaces import NASDETECTOR  # isort: skip
-
     import torch
-    from nni.nas.execution import SequentialExecutionEngine
-    from nni.nas.space import RawFormatModelSpace
 
     from experiments.oneshot.samplers import Uniform
     from experiments.strategies import BigNAS
+    from spaces import NASDETECTOR
+    from spaces.nni_compat import RawFormatModelSpace, SequentialExecutionEngine
 
     class Again(Uniform):
         def __call__(self, number: int) -> Any:
@@ -121,9 +118,9 @@ def measure_steps(args: argparse.Namespace, distill: str) -> dict[str, tuple[flo
 
     Of an epoch with new subnets, by who comes first, and of one with the same subnets again.
     """
-    from spaces import slice_weights  # isort: skip
-
     import pytorch_lightning as pl
+
+    from spaces import slice_weights
 
     times: dict[str, list[tuple[float, float]]] = {}
 
@@ -160,11 +157,10 @@ def measure_steps(args: argparse.Namespace, distill: str) -> dict[str, tuple[flo
 
 def measure_setting(args: argparse.Namespace, count: int = 2000) -> dict[str, float]:
     """Milliseconds of drawing a subnet, and of setting the supernet to it."""
-    from spaces import NASDETECTOR, CostModel, Sizes, Space  # isort: skip
-
     from experiments.oneshot.bignas import BigNASModule
     from experiments.oneshot.samplers import make_sampler
     from experiments.strategies import BigNAS
+    from spaces import NASDETECTOR, CostModel, Sizes, Space
 
     cost = CostModel(Space(args.cfg), args.imgsz)
     supernet = BigNAS(cost=cost).mutate_model(NASDETECTOR(args.cfg))
@@ -189,14 +185,12 @@ def _Nothing() -> Any:  # noqa: N802
 
 def peak(args: argparse.Namespace) -> int:
     """Bytes that training adds to a process that has everything imported."""
-    from spaces import CostModel, Sizes, Space  # isort: skip
-
-    import nni.nas.execution  # noqa: F401
     import pytorch_lightning as pl
     import torch
 
     import experiments.oneshot.bignas  # noqa: F401
     from experiments.run.lightning import quiet_lightning
+    from spaces import CostModel, Sizes, Space
 
     quiet_lightning()
     torch.set_num_threads(args.threads)

@@ -36,14 +36,14 @@ def through_nni(make: Callable[[int], Any]) -> Search:
     """The archs that a strategy of NNI's interface tries, by NNI's sequential engine."""
 
     def search(table: Table, num_trials: int, seed: int) -> list[str]:
-        from spaces import nni_compat  # isort: skip  # noqa: F401
-
-        import nni
-        from nni.mutable import ensure_frozen
-        from nni.nas.evaluator import FunctionalEvaluator
-        from nni.nas.execution import SequentialExecutionEngine
-        from nni.nas.nn.pytorch import ModelSpace
-        from nni.nas.space import SimplifiedModelSpace
+        from spaces.nni_compat import (
+            FunctionalEvaluator,
+            ModelSpace,
+            SequentialExecutionEngine,
+            SimplifiedModelSpace,
+            ensure_frozen,
+            nni,
+        )
 
         class Macro(ModelSpace):
             def __init__(self) -> None:
@@ -86,13 +86,12 @@ def through_optuna(make: Callable[[int], Any], directions: tuple[str, ...] = ("m
 
 def contenders() -> dict[tuple[str, str], Search]:
     """(Strategy, whose) to what runs it."""
-    from spaces import nni_compat  # isort: skip  # noqa: F401
-
-    import nni.nas.strategy as theirs
     import optuna
 
     from experiments import strategy as ours
+    from spaces.nni_compat import nni
 
+    theirs = nni.nas.strategy
     both = ("metric", "flops")
     samplers = optuna.samplers
     nni_s: dict[str, Callable[[int], Any]] = {

@@ -60,9 +60,9 @@ def resident_mb() -> float:
 def batches(args: argparse.Namespace, task: str) -> Any:
     """Random images; with a class each, or with 8 boxes each."""
     import torch
-    from nni.nas.evaluator.pytorch import DataLoader
 
     from data import Batch
+    from spaces.nni_compat import DataLoader
 
     generator = torch.Generator().manual_seed(0)
     shape = (args.batch, 3, args.imgsz, args.imgsz)
@@ -97,9 +97,9 @@ def on_command() -> Any:
 def nnis_darts() -> Any:
     """NNI's strategy, on bottlenecks as they are without the fused operations."""
     import torch
-    from nni.nas.strategy import DARTS
 
     from spaces.blocks import MixedBottleneck
+    from spaces.nni_compat import nni
 
     class Plain(MixedBottleneck):
         def _masked(self, hidden: Any, x: Any) -> Any:
@@ -107,12 +107,11 @@ def nnis_darts() -> Any:
             weights = [torch.as_tensor(p) * (channels < width) for width, p in hidden.items()]
             return self.cv2(self.cv1(x) * torch.stack(weights).sum(0).view(1, -1, 1, 1))
 
-    return DARTS(mutation_hooks=[Plain.mutate])
+    return nni.nas.strategy.DARTS(mutation_hooks=[Plain.mutate])
 
 
 def run_peer(args: argparse.Namespace) -> None:
     """Make steps as long as there are commands; then print the memory in MB."""
-    from spaces import nni_compat  # isort: skip  # noqa: F401
 
     import torch
 

@@ -9,13 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from . import nni_compat  # isort: skip  # noqa: F401  (before anything else of nni)
-
-import nni
 import torch
-from nni.nas.nn.pytorch import LayerChoice, ParametrizedModule
-from nni.nas.oneshot.pytorch.supermodule._expression_utils import traverse_all_options
-from nni.nas.oneshot.pytorch.supermodule.operation import MixedOperation
 from torch import Tensor, nn
 
 from models.blocks import Bottleneck, Conv, activation
@@ -25,6 +19,7 @@ from models.grammar import Call
 
 from .fused import fast_layout, mixed_conv, norm_act, weights_of
 from .nas_rows import ACTIVATIONS, BOTTLENECK_RATIOS, NASC3Row, NASConvRow, kernel_candidates
+from .nni_compat import LayerChoice, MixedOperation, ParametrizedModule, nni, traverse_all_options
 from .supernet import MixedLayer
 
 

@@ -20,9 +20,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
-from . import nni_compat  # isort: skip  # noqa: F401  (before anything else of nni)
-
-import nni
 from torch import Tensor, nn
 
 from models.blocks import default_activation
@@ -37,6 +34,7 @@ from .elastic_plan import BoundPlan, Cache, ElasticSpec, Layouts
 from .elastic_slices import gradients_in_place
 from .elastic_trace import Layout
 from .elastic_wiring import Wiring, fit, widest_of
+from .nni_compat import nni
 from .space import Space
 from .supernet import Searchable
 

@@ -7,11 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from . import nni_compat  # isort: skip  # noqa: F401  (before anything else of nni)
-
-from nni.nas.nn.pytorch import ModelSpace
-from nni.nas.oneshot.pytorch.strategy import is_supernet
-from nni.nas.space import model_context
 from torch import Tensor, nn
 
 from models.classifier import Classifier, build_classifier, classify
@@ -25,6 +20,7 @@ from models.registry import one_input
 from .active import Active
 from .blocks import BUILDERS, MixedBottleneck, MixedWidths
 from .elastic import Builder, ElasticRow, ResolutionChoice
+from .nni_compat import ModelSpace, is_supernet, model_context
 from .space import Space, read_arch
 
 

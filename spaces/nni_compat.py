@@ -1,7 +1,7 @@
-"""Repairs of NNI 3.0 for today's torch and Lightning, each with its reason.
+"""The one door to NNI 3.0: what is used of it, and its repairs for today's torch and Lightning, each with its reason.
 
-NNI is archived, so nothing here will be fixed upstream. Import this module before anything of `nni`; it can be
-deleted the day NNI is replaced.
+NNI is archived, so nothing here will be fixed upstream. Nobody else imports `nni`: the day it is replaced, this file is
+what there is to write anew.
 """
 
 from __future__ import annotations
@@ -13,15 +13,41 @@ from typing import Any
 # nni.nas wraps every class of torch.nn, torch.nn.Buffer among them, which is no module: it warns and goes on.
 warnings.filterwarnings("ignore", message=".*is found to be not a nn.Module.*")
 
+# ruff: noqa: E402
 # Before anything of nni.nas.oneshot.pytorch: the other order ends in a circular import that NNI swallows, and the
 # one-shot strategies become stubs that raise when they are run.
-import nni.nas.strategy  # noqa: E402
-from nni.experiment import launcher, rest  # noqa: E402
-from nni.nas.oneshot.pytorch.base_lightning import BaseOneShotLightningModule  # noqa: E402
-from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule  # noqa: E402
-from nni.nas.oneshot.pytorch.supermodule.operation import MixedOperation  # noqa: E402
-from nni.runtime.tuner_command_channel import TunerCommandChannel  # noqa: E402
-from nni.runtime.tuner_command_channel.command_type import CommandType  # noqa: E402
+import nni
+import nni.nas.strategy
+from nni.experiment import Experiment, launcher, rest
+from nni.experiment.config import ExperimentConfig
+from nni.experiment.config import utils as config_utils
+from nni.experiment.config.base import ConfigBase
+from nni.experiment.config.training_services import RemoteConfig
+from nni.mutable import Categorical, MutableAnnotation, MutableExpression, ensure_frozen
+from nni.nas.evaluator import Evaluator, FunctionalEvaluator
+from nni.nas.evaluator.pytorch import DataLoader, Lightning, LightningModule, Trainer
+from nni.nas.evaluator.pytorch.lightning import SupervisedLearningModule
+from nni.nas.execution import ExecutionEngine, SequentialExecutionEngine
+from nni.nas.execution.event import FinalMetricEvent, ModelEventType, TrainingEndEvent
+from nni.nas.execution.training_service import TrainingServiceExecutionEngine
+from nni.nas.experiment import NasExperiment, NasExperimentConfig
+from nni.nas.experiment.config import SimplifiedModelFormatConfig, TrainingServiceEngineConfig
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableModule, ParametrizedModule, Repeat
+from nni.nas.oneshot.pytorch.base_lightning import BaseOneShotLightningModule
+from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule
+from nni.nas.oneshot.pytorch.strategy import OneShotStrategy, is_supernet
+from nni.nas.oneshot.pytorch.supermodule._expression_utils import traverse_all_options
+from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
+from nni.nas.oneshot.pytorch.supermodule.operation import (
+    NATIVE_MIXED_OPERATIONS,
+    MixedOperation,
+    MixedOperationSamplingPolicy,
+)
+from nni.nas.space import ExecutableModelSpace, ModelStatus, RawFormatModelSpace, SimplifiedModelSpace, model_context
+from nni.nas.strategy.base import Strategy, StrategyStatus
+from nni.runtime.tuner_command_channel import TunerCommandChannel
+from nni.runtime.tuner_command_channel.command_type import CommandType
+from nni.utils import MetricType
 
 _PATIENCE_S = 60.0
 
@@ -89,4 +115,53 @@ MixedOperation.freeze = _freeze_operation
 DartsLightningModule.arch_parameters = _ordered_arch_parameters
 BaseOneShotLightningModule.on_validation_epoch_end = _on_validation_epoch_end
 
-__all__ = ["nni"]
+__all__ = [
+    "NATIVE_MIXED_OPERATIONS",
+    "BaseOneShotLightningModule",
+    "BaseSuperNetModule",
+    "Categorical",
+    "ConfigBase",
+    "DataLoader",
+    "Evaluator",
+    "ExecutableModelSpace",
+    "ExecutionEngine",
+    "Experiment",
+    "ExperimentConfig",
+    "FinalMetricEvent",
+    "FunctionalEvaluator",
+    "LayerChoice",
+    "Lightning",
+    "LightningModule",
+    "MetricType",
+    "MixedOperation",
+    "MixedOperationSamplingPolicy",
+    "ModelEventType",
+    "ModelSpace",
+    "ModelStatus",
+    "MutableAnnotation",
+    "MutableExpression",
+    "MutableModule",
+    "NasExperiment",
+    "NasExperimentConfig",
+    "OneShotStrategy",
+    "ParametrizedModule",
+    "RawFormatModelSpace",
+    "RemoteConfig",
+    "Repeat",
+    "SequentialExecutionEngine",
+    "SimplifiedModelFormatConfig",
+    "SimplifiedModelSpace",
+    "Strategy",
+    "StrategyStatus",
+    "SupervisedLearningModule",
+    "Trainer",
+    "TrainingEndEvent",
+    "TrainingServiceEngineConfig",
+    "TrainingServiceExecutionEngine",
+    "config_utils",
+    "ensure_frozen",
+    "is_supernet",
+    "model_context",
+    "nni",
+    "traverse_all_options",
+]

@@ -10,21 +10,23 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from . import nni_compat  # isort: skip  # noqa: F401  (before anything else of nni)
-
-from nni.mutable import Categorical, MutableExpression
-from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableModule, Repeat
-from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
-from nni.nas.oneshot.pytorch.supermodule.operation import (
-    NATIVE_MIXED_OPERATIONS,
-    MixedOperation,
-    MixedOperationSamplingPolicy,
-)
 from torch import Tensor, nn
 
 from models.errors import InputError
 
 from .active import Active, Mixture
+from .nni_compat import (
+    NATIVE_MIXED_OPERATIONS,
+    BaseSuperNetModule,
+    Categorical,
+    LayerChoice,
+    MixedOperation,
+    MixedOperationSamplingPolicy,
+    ModelSpace,
+    MutableExpression,
+    MutableModule,
+    Repeat,
+)
 
 
 class Searchable(BaseSuperNetModule):

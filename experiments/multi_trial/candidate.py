@@ -8,13 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from spaces import nni_compat  # isort: skip
-
-import nni
 import pytorch_lightning as pl
 import torch
-from nni.nas.evaluator import Evaluator
-from nni.nas.nn.pytorch import ModelSpace
 
 from models.complexity import count_flops, count_params
 from models.detector import Model
@@ -24,6 +19,7 @@ from models.network import Network
 from models.registry import load_plugin
 from optimizer.match import join
 from spaces import Space
+from spaces.nni_compat import Evaluator, ModelSpace, nni
 
 from ..costs.limits import Limits
 from ..costs.timing import measure_latency
@@ -31,8 +27,6 @@ from ..run.lightning import accelerator_of, quiet_lightning
 from ..supernets.inherit import inherited
 from ..tasks.resize import resolution_of
 from ..tasks.task import SEARCH_TASKS, SearchTask
-
-assert nni_compat.nni is not None
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spaces import nni_compat  # isort: skip
-
 import torch
 from rich.table import Table
 
@@ -32,8 +30,6 @@ from ..tasks.task import SearchTask, open_task
 from .candidate import Candidate, Decisions, Training, training_of
 from .plots import plot_trials
 from .trial_log import TrialLog, reported, status_of, value_of
-
-assert nni_compat.nni is not None
 
 Arch = dict[str, Any]
 

@@ -16,16 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from spaces import nni_compat  # isort: skip
-
-from nni.mutable import Categorical, MutableAnnotation
-from nni.nas.execution.event import ModelEventType
-from nni.nas.space import ModelStatus
-from nni.nas.strategy.base import Strategy
-
 from models.errors import InputError
-
-assert nni_compat.nni is not None
+from spaces.nni_compat import Categorical, ModelEventType, ModelStatus, MutableAnnotation, Strategy
 
 Arch = dict[str, Any]
 Indices = tuple[int, ...]

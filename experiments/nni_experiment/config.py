@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from spaces import nni_compat  # isort: skip
-
 import torch
-from nni.experiment.config import ExperimentConfig, utils
-from nni.experiment.config.base import ConfigBase
-from nni.nas.experiment import NasExperimentConfig
-from nni.nas.experiment.config import SimplifiedModelFormatConfig, TrainingServiceEngineConfig
-from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
-from nni.nas.strategy.base import Strategy
 
 from models.errors import InputError
-
-assert nni_compat.nni is not None
+from spaces.nni_compat import (
+    ConfigBase,
+    ExperimentConfig,
+    NasExperimentConfig,
+    OneShotStrategy,
+    SimplifiedModelFormatConfig,
+    Strategy,
+    TrainingServiceEngineConfig,
+    config_utils,
+)
 
 # NNI 2's names of engines that train every candidate on its own; they differ in how a model gets there.
 _MULTI_TRIAL = ("ts", "base", "py")
@@ -33,7 +33,7 @@ class RetiariiExeConfig(NasExperimentConfig):
     """
 
     def __init__(self, training_service_platform: str | list[str] | None = "local", **kwargs: Any) -> None:
-        if any(utils.case_insensitive(name) == "trainingservice" for name in kwargs):  # as from a file
+        if any(config_utils.case_insensitive(name) == "trainingservice" for name in kwargs):  # as from a file
             training_service_platform = None
         super().__init__(training_service_platform=training_service_platform, **kwargs)
 
@@ -86,13 +86,13 @@ def config_for(strategy: Strategy, given: NasExperimentConfig | None) -> Any:
             config.execution_engine.continue_on_failure = True
         return config
     config = RetiariiExeConfig(None)
-    for field in utils.fields(config):
+    for field in config_utils.fields(config):
         if given is not None:
             setattr(config, field.name, getattr(given, field.name))
     config.execution_engine, config.model_format = TrainingServiceEngineConfig(), SimplifiedModelFormatConfig()
-    if utils.is_missing(config.training_service):
+    if config_utils.is_missing(config.training_service):
         config.training_service = RetiariiExeConfig("local").training_service
-    if utils.is_missing(config.trial_concurrency):
+    if config_utils.is_missing(config.trial_concurrency):
         config.trial_concurrency = 1
     if config.training_service.platform == "local" and config.trial_gpu_number and not torch.cuda.is_available():
         _logger.warning("trial_gpu_number is %d, but there is no GPU: trials run on the CPU", config.trial_gpu_number)
@@ -102,6 +102,6 @@ def config_for(strategy: Strategy, given: NasExperimentConfig | None) -> Any:
 
 def _engine_name(config: NasExperimentConfig | None) -> str | None:
     engine = None if config is None else getattr(config, "execution_engine", None)
-    if engine is None or utils.is_missing(engine):
+    if engine is None or config_utils.is_missing(engine):
         return None
     return engine if isinstance(engine, str) else engine.name

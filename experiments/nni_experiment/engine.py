@@ -10,16 +10,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from spaces import nni_compat  # isort: skip
-
-import nni
-from nni.mutable import Categorical
-from nni.nas.execution.event import TrainingEndEvent
-from nni.nas.execution.training_service import TrainingServiceExecutionEngine
-from nni.nas.space import ExecutableModelSpace, ModelStatus
-from nni.utils import MetricType
-
-assert nni_compat.nni is not None
+from spaces.nni_compat import (
+    Categorical,
+    ExecutableModelSpace,
+    MetricType,
+    ModelStatus,
+    TrainingEndEvent,
+    TrainingServiceExecutionEngine,
+    nni,
+)
 
 Arch = dict[str, Any]
 _STATUS_SECONDS = 2.0

@@ -13,23 +13,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from spaces import nni_compat  # isort: skip
-
-import nni
 import requests
-from nni.experiment import Experiment
-from nni.nas.experiment import NasExperiment, NasExperimentConfig
-from nni.nas.strategy.base import Strategy, StrategyStatus
 
 from models.errors import InputError
 from models.files import atomic
+from spaces.nni_compat import Experiment, NasExperiment, NasExperimentConfig, Strategy, StrategyStatus, nni
 
 from ..run.console import console
 from . import web
 from .config import RetiariiExeConfig, config_for
 from .engine import ArchEngine, Trial, recovered
-
-assert nni_compat.nni is not None
 
 _PICKLE_LIMIT = 1 << 30
 _TIMEOUT_S = 20

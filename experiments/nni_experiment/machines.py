@@ -11,17 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from spaces import nni_compat  # isort: skip
-
-from nni.experiment.config import utils
-from nni.experiment.config.training_services import RemoteConfig
-
 from models.errors import InputError
 from models.files import atomic
+from spaces.nni_compat import RemoteConfig, config_utils
 
 from .config import RetiariiExeConfig
-
-assert nni_compat.nni is not None
 
 _SOURCES = (".py", ".yaml", ".yml", ".js")
 _MOST_SOURCES = 2000  # NNI's own limit
@@ -43,14 +37,14 @@ def read_config_file(path: str) -> RetiariiExeConfig:
     except Exception as e:  # of NNI: AttributeError, TypeError, ValueError, YAMLError, AssertionError
         raise InputError(f"--config {path}: {str(e).splitlines()[0] if str(e) else type(e).__name__}") from None
     finally:
-        utils.unset_base_path()  # after an error NNI forgets to, and reads no other file
+        config_utils.unset_base_path()  # after an error NNI forgets to, and reads no other file
     service = config.training_service
     if not isinstance(service, RemoteConfig):
         raise InputError(f"--config {path}: right would be trainingService: {{platform: remote, machineList: [...]}}")
     for machine in service.machine_list:
         if machine.password is not None:
             raise InputError(f"--config {path}: {machine.host}: give an sshKeyFile; a password stands in the web UI")
-        machine.ssh_key_file = utils.resolve_path(machine.ssh_key_file, machine._base_path)
+        machine.ssh_key_file = config_utils.resolve_path(machine.ssh_key_file, machine._base_path)
         if not Path(machine.ssh_key_file).is_file():
             raise InputError(f"--config {path}: {machine.host}: sshKeyFile {machine.ssh_key_file}: no such file")
     if config.nni_manager_ip is None:

@@ -7,13 +7,9 @@ import faulthandler
 import sys
 from pathlib import Path
 
-from spaces import nni_compat  # isort: skip
-
-import nni
+from spaces.nni_compat import nni
 
 from .engine import decode
-
-assert nni_compat.nni is not None
 
 
 def run(space_file: Path) -> None:

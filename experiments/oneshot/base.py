@@ -6,22 +6,17 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from typing import Any, ClassVar, cast
 
-from spaces import nni_compat  # isort: skip
-
 import torch
-from nni.nas.oneshot.pytorch.base_lightning import BaseOneShotLightningModule
-from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
 from pytorch_lightning.strategies import ParallelStrategy
 from torch import Tensor, nn
 
 from models.errors import InputError
 from spaces.active import Active, Mixture
+from spaces.nni_compat import BaseOneShotLightningModule, OneShotStrategy
 from spaces.supernet import ActivePolicy, decisions, hooks
 
 from .derive import Arch, Budget, most_probable
 from .processes import average
-
-assert nni_compat.nni is not None
 
 
 class OneShotModule(BaseOneShotLightningModule):

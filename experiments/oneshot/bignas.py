@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal, cast
 
-from spaces import nni_compat  # isort: skip
-
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -31,8 +29,6 @@ from .processes import average
 from .regularize import Regularization, zero_last_gamma
 from .samplers import Sampler, make_sampler
 from .spos import SPOS, SinglePathModule
-
-assert nni_compat.nni is not None
 
 SUBNETS = ("max", "random", "min")
 SANDWICH = ("max", "random", "random", "min")

@@ -7,8 +7,6 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from spaces import nni_compat  # isort: skip
-
 import pytorch_lightning as pl
 from torch import Tensor
 
@@ -19,8 +17,6 @@ from ..run.callbacks import EpochLine, History
 from ..run.folder import RunFolder
 from ..tasks.task import SearchTask
 from .derive import Arch, Budget
-
-assert nni_compat.nni is not None
 
 _FILE = "retrained.json"
 # Of a narrow space so many draws are enough to say that it has no more.

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from spaces import nni_compat  # isort: skip
-
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -35,8 +33,6 @@ from .evolve import Evolution
 from .plots import plot_probabilities
 from .retrain import Retraining, random_archs
 from .teacher import read_teacher
-
-assert nni_compat.nni is not None
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from spaces import nni_compat  # isort: skip
-
 import torch
 from torch import Tensor, nn
 
@@ -17,8 +15,6 @@ from .derive import Arch
 from .evolve import Evolution, evolve
 from .journal import Journal, fingerprint
 from .processes import average
-
-assert nni_compat.nni is not None
 
 # Batches that batch norm statistics are taken from, for every arch that is rated.
 _STATISTICS_BATCHES = 20

@@ -14,14 +14,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from spaces import nni_compat  # isort: skip
-
-import nni
-from nni.nas.evaluator import Evaluator
-from nni.nas.nn.pytorch import ModelSpace
 from rich.table import Table
 
 from models.errors import InputError
+from spaces.nni_compat import Evaluator, ModelSpace, nni
 
 from .. import strategies
 from ..multi_trial.trial_log import TrialLog, status_of, value_of
@@ -33,8 +29,6 @@ from ..run.console import console
 from ..run.folder import RunFolder
 from ..tasks.task import SEARCH_TASKS
 from .search import Options, metric_of
-
-assert nni_compat.nni is not None
 
 _SCRIPT = Path(__file__).resolve().parents[2] / "oneshot_nas.py"
 _LOOKED_EVERY_S = 0.5

@@ -11,16 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from spaces import nni_compat  # isort: skip
-
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from nni.nas.oneshot.pytorch.base_lightning import BaseOneShotLightningModule
 
 from models.files import atomic
-
-assert nni_compat.nni is not None
 
 
 class History(pl.Callback):
@@ -50,9 +45,9 @@ class History(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         logged = _logged(trainer)
         self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **logged})
-        if isinstance(module, BaseOneShotLightningModule):
+        if (export := getattr(module, "export_probs", None)) is not None:  # of a one-shot strategy
             self.probabilities.append(
-                {k: {str(v): float(p) for v, p in dist.items()} for k, dist in module.export_probs().items()}
+                {k: {str(v): float(p) for v, p in dist.items()} for k, dist in cast(Any, export)().items()}
             )
         if not trainer.is_global_zero:
             return

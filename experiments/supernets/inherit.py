@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spaces import nni_compat  # isort: skip
-
 import torch
 from torch import Tensor
 
@@ -16,8 +14,6 @@ from spaces import slice_weights
 
 from ..strategies import SPOS
 from ..tasks.task import SearchTask
-
-assert nni_compat.nni is not None
 
 _PREFIX = "training_module._model."
 

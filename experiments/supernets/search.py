@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spaces import nni_compat  # isort: skip
-
 import pytorch_lightning as pl
 import torch
 
@@ -31,8 +29,6 @@ from .rating import Rating
 from .report import Pick, report, write_pick
 from .space_report import Subset, report_edf
 from .subnets import SUPERNET, open_supernet
-
-assert nni_compat.nni is not None
 
 STUDY_FILE = "study.db"
 _GIVE_UP_AFTER = 5

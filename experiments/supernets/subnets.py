@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from spaces import nni_compat  # isort: skip
-
 import torch
 from rich.table import Table
 
@@ -29,8 +27,6 @@ from ..run.lightning import accelerator_of, quiet_lightning
 from ..tasks.resize import resolution_of
 from ..tasks.task import SEARCH_TASKS, SearchTask
 from ..training.weights import Start
-
-assert nni_compat.nni is not None
 
 SUPERNET = "supernet.pt"
 

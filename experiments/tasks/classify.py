@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from spaces import nni_compat  # isort: skip
-
-import nni
-from nni.nas.evaluator.pytorch import Lightning, Trainer
-from nni.nas.evaluator.pytorch.lightning import SupervisedLearningModule
 from torch import Tensor, nn, optim
 from torchmetrics.classification import MulticlassAccuracy
 
-from .resize import resized, resolution_of
+from spaces.nni_compat import Lightning, SupervisedLearningModule, Trainer, nni
 
-assert nni_compat.nni is not None
+from .resize import resized, resolution_of
 
 
 @nni.trace

@@ -6,12 +6,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, cast
 
-from spaces import nni_compat  # isort: skip
-
-import nni
 import numpy as np
 import torch
-from nni.nas.evaluator.pytorch import DataLoader, Lightning, LightningModule, Trainer
 from torch import Tensor, distributed, nn, optim
 from torch.utils.data import Dataset
 
@@ -19,12 +15,11 @@ from data import Batch, DetectionData, EpochSampler, Item, collate
 from models.errors import InputError
 from models.loss import DetectionLoss, scaled_gains
 from models.postprocess import non_max_suppression
+from spaces.nni_compat import DataLoader, Lightning, LightningModule, Trainer, nni
 
 from .metrics import NMS_FOR_AP, DetectionMetrics, in_original_pixels
 from .optimizers import build_optimizer
 from .resize import resized, resolution_of
-
-assert nni_compat.nni is not None
 
 
 @nni.trace

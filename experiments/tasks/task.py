@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from spaces import nni_compat  # isort: skip
-
 import pytorch_lightning as pl
 import torch
 from torch import nn
@@ -35,9 +33,6 @@ from ..run.lightning import accelerator_of, interruptible, quiet_lightning
 from .detect import Part, halves, search_loaders
 from .evaluator import Classification, ClassificationModule, DataLoader, Detection, DetectionModule
 from .resize import resized, resolution_of
-
-assert nni_compat.nni is not None
-
 
 # Batch norm statistics for a rating, of which a search makes a thousand; a measurement takes them from all batches.
 _RATING_BATCHES = 8

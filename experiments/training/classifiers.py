@@ -6,8 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from spaces import nni_compat  # isort: skip
-
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -26,8 +24,6 @@ from ..run.device import device_of
 from ..run.folder import RunFolder
 from ..run.lightning import accelerator_of, interruptible, quiet_lightning
 from ..tasks.classify import ClassificationModule
-
-assert nni_compat.nni is not None
 
 _LR, _FINETUNE = 0.001, 0.1  # of Adam; a trained supernet's slice takes that share of it
 

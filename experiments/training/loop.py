@@ -7,8 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from spaces import nni_compat  # isort: skip
-
 import numpy as np
 import torch
 from torch import nn, optim
@@ -23,8 +21,6 @@ from ..tasks.detect import DetectionModule
 from ..tasks.resize import resized
 from .ema import EMA
 from .schedule import Schedule
-
-assert nni_compat.nni is not None
 
 _CLIP_NORM = 10.0  # YOLOv5's
 

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from spaces import nni_compat  # isort: skip
-
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -32,8 +30,6 @@ from .recipes import recipe_of
 from .report import plot_training, print_report
 from .schedule import Schedule
 from .weights import Start, read_weights, transfer
-
-assert nni_compat.nni is not None
 
 _PRECISIONS = {"auto": None, "32": "32-true", "16-mixed": "16-mixed", "bf16-mixed": "bf16-mixed"}
 _FINETUNE = 0.1  # share of the learning rate where the weights are trained: those of a supernet's slice

@@ -2,13 +2,10 @@
 
 from functools import partial
 
-import numpy as np
-import torch
-
-from spaces import nni_compat  # isort: skip  # noqa: F401  (before anything else of nni)
-
 import nni
+import numpy as np
 import pytorch_lightning as pl
+import torch
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableBatchNorm2d, MutableConv2d, MutableLinear, Repeat
 from nni.nas.space import RawFormatModelSpace

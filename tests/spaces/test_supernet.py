@@ -4,14 +4,9 @@ import copy
 import itertools
 import pickle
 
+import nni
 import pytest
 import torch
-
-from tests.random_state import randomized
-
-from spaces import nni_compat  # isort: skip  # noqa: F401  (before anything else of nni)
-
-import nni
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableBatchNorm2d, MutableConv2d, MutableLinear, Repeat
 from torch import nn
 
@@ -19,6 +14,7 @@ from experiments.strategies import SPOS
 from spaces.active import Active, Mixture
 from spaces.blocks import MixedBottleneck, MutableBottleneck
 from spaces.supernet import activate, decisions
+from tests.random_state import randomized
 
 
 class Everything(ModelSpace):

@@ -5,8 +5,6 @@ import math
 import random
 import threading
 
-from spaces import nni_compat  # isort: skip  # noqa: F401  (before anything else of nni)
-
 import nni
 import pytest
 import torch

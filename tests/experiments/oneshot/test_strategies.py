@@ -6,18 +6,10 @@ import os
 import shutil
 from types import SimpleNamespace
 
+import nni
 import pytest
 import pytorch_lightning as pl
 import torch
-
-from tests.experiments import strategies_toys as toys
-from tests.experiments.strategies_forked import forked
-from tests.experiments.strategies_toys import STRATEGIES, Cost, Data, Planted, differences, images, search, separable
-from tests.ports import free_port
-
-from spaces import nni_compat  # isort: skip  # noqa: F401  (before anything else of nni)
-
-import nni
 from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableConv2d, MutableDropout
 from torch import nn
 from torch.optim.swa_utils import update_bn
@@ -33,6 +25,10 @@ from experiments.tasks.evaluator import Classification, ClassificationModule, Da
 from models import InputError, Model
 from spaces import NASBACKBONE, NASDETECTOR, Space
 from spaces.active import Active, Mixture
+from tests.experiments import strategies_toys as toys
+from tests.experiments.strategies_forked import forked
+from tests.experiments.strategies_toys import STRATEGIES, Cost, Data, Planted, differences, images, search, separable
+from tests.ports import free_port
 
 SPACE = "tests/assets/tiny_nas.yaml"
 # Rows with choices of their own: depth, width and kernel.
