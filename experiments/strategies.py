@@ -11,12 +11,12 @@ _EXPORTS = {
     "SPOS": "oneshot.spos",
     "FairNAS": "oneshot.spos",
     "BigNAS": "oneshot.bignas",
-    "Random": "multi_trial.random_search",
-    "GridSearch": "multi_trial.grid_search",
-    "RegularizedEvolution": "multi_trial.regularized_evolution",
-    "TPE": "multi_trial.tpe",
-    "PolicyBasedRL": "multi_trial.policy_based_rl",
-    "NSGA3": "multi_trial.nsga3",
+    "Random": "multi_trial.strategies",
+    "GridSearch": "multi_trial.strategies",
+    "RegularizedEvolution": "multi_trial.strategies",
+    "TPE": "multi_trial.strategies",
+    "PolicyBasedRL": "multi_trial.strategies",
+    "NSGA3": "multi_trial.strategies",
 }
 __all__ = sorted(_EXPORTS)
 __getattr__ = lazy_exports(__package__, _EXPORTS)

@@ -15,7 +15,6 @@ from models.complexity import count_flops, count_params
 from models.errors import InputError
 from spaces import Space
 
-from .. import strategies
 from ..costs.budget import Budget
 from ..costs.limits import Limits
 from ..nni_experiment import web
@@ -27,6 +26,7 @@ from ..run.folder import RunFolder
 from ..supernets.inherit import inherited
 from ..tasks.resize import resolution_of
 from ..tasks.task import SearchTask, open_task
+from . import strategies
 from .candidate import Candidate, Decisions, Training, training_of
 from .plots import plot_trials
 from .trial_log import TrialLog, reported, status_of, value_of

@@ -25,11 +25,11 @@ from ..run.console import console
 from ..run.device import device_of
 from ..run.folder import RunFolder
 from ..run.lightning import interruptible
+from ..search import Genetic, study_of
 from ..supernets.rating import Rating
 from ..supernets.subnets import SUPERNET, save_supernet
 from ..tasks.task import SearchTask, open_task
 from .collapse import collapse
-from .evolve import Evolution
 from .plots import plot_probabilities
 from .retrain import Retraining, random_archs
 from .teacher import read_teacher
@@ -94,7 +94,7 @@ def _bilevel(strategy: Any) -> Any:
 
 
 def _single_path(strategy: Any) -> Any:
-    return lambda options, task, costs, budget, rate: strategy(rate=rate, evolution=_evolution(options), budget=budget)
+    return lambda options, task, costs, budget, rate: strategy(rate=rate, **_picking(options), budget=budget)
 
 
 def _proxyless(options: Options, task: SearchTask, costs: CostModel, budget: Budget | None, rate: Rate) -> Any:
@@ -116,15 +116,16 @@ def _bignas(options: Options, task: SearchTask, costs: CostModel, budget: Budget
         lr_floor=options.lr_floor,
         weight_decay=options.weight_decay,
         cost=costs if options.detector is None else None,  # else these have no resolution among their labels
-        seed=options.seed,
         rate=rate,
-        evolution=_evolution(options),
+        **_picking(options),
         budget=budget,
     )
 
 
-def _evolution(options: Options) -> Evolution:
-    return Evolution(options.population, options.generations, seed=options.seed)
+def _picking(options: Options) -> dict[str, Any]:
+    """How a single-path strategy searches its supernet."""
+    evaluations = options.population * options.generations
+    return {"searcher": Genetic(options.population), "evaluations": evaluations, "seed": options.seed}
 
 
 # The names of `oneshot_nas.py --strategy`: (options, task, costs of results, budget, rating of an arch) -> strategy.
@@ -249,7 +250,7 @@ def _run_strategy(
     rating = Rating(lambda: strategy.supernet, task, options.population * options.generations)
     strategy = STRATEGIES[options.strategy](options, task, costs, budget, rating)
     if isinstance(strategy, strategies.SPOS):
-        strategy.ratings = run.path / "ratings.txt"
+        strategy.storage, strategy.earlier = study_of(run.path), run.path / "ratings.txt"
     experiment = RetiariiExperiment(space, evaluator, [], strategy)
     config = RetiariiExeConfig("local")
     config.experiment_name = run.path.name

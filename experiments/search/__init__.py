@@ -17,15 +17,19 @@ _EXPORTS = {
     "CoarseToFine": "coarse_to_fine",
     "Domain": "domain",
     "Evolution": "evolution",
+    "Genetic": "genetic",
     "Grid": "grid",
     "History": "base",
     "Objective": "loop",
     "Question": "base",
+    "RL": "rl",
     "Random": "random",
     "Result": "loop",
     "Search": "loop",
     "Searcher": "base",
+    "evaluate": "loop",
     "open_storage": "storage",
+    "study_of": "storage",
 }
 __all__ = sorted(_EXPORTS)
 __getattr__ = lazy_exports(__name__, _EXPORTS)

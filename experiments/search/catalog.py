@@ -8,9 +8,11 @@ from .attentive import Attentive
 from .base import Searcher
 from .coarse_to_fine import CoarseToFine
 from .evolution import Evolution
+from .genetic import Genetic
 from .grid import Grid
 from .optuna_searchers import GP, NSGA2, NSGA3, TPE
 from .random import Random
+from .rl import RL
 
 # The names of `search_subnets.py --searcher`: (population, stride), None for the searcher's own, to searcher.
 SEARCHERS: dict[str, Callable[[int | None, int | None], Searcher]] = {
@@ -23,4 +25,6 @@ SEARCHERS: dict[str, Callable[[int | None, int | None], Searcher]] = {
     "evolution": lambda population, _: Evolution(population),
     "attentive": lambda population, _: Attentive(population),
     "coarse-to-fine": lambda *_: CoarseToFine(),
+    "genetic": lambda population, _: Genetic() if population is None else Genetic(population),
+    "rl": lambda *_: RL(),
 }

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import multiprocessing
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,15 +21,12 @@ from spaces.space import Arch
 from ..costs import Latency, parse_range, providers_of, read_costs
 from ..run.folder import RunFolder
 from ..run.lightning import accelerator_of, quiet_lightning
-from ..search import SEARCHERS, Domain, Objective, Random, Search, Searcher, open_storage
+from ..search import SEARCHERS, Domain, Objective, Random, Search, Searcher, evaluate, open_storage, study_of
 from ..search.predictor import CANDIDATES, Predictor
 from .rating import Rating
 from .report import Pick, report, write_pick
 from .space_report import Subset, report_edf
 from .subnets import SUPERNET, open_supernet
-
-STUDY_FILE = "study.db"
-_GIVE_UP_AFTER = 5
 
 
 @dataclass(frozen=True)
@@ -81,7 +76,7 @@ class SubnetSearch:
         self.domain = domain_of(model, self._costs(), options.range, options.costs)
         own_searcher = SEARCHERS[options.searcher](options.population, options.stride)
         self._check(options, own_searcher)
-        storage = open_storage(options.storage or _sqlite(run.path / STUDY_FILE))
+        storage = open_storage(options.storage or study_of(run.path))
         settings: dict[str, Any] = {
             "supernet": hashlib.sha256((self.folder / SUPERNET).read_bytes()).hexdigest()[:16],
             "cost_imgsz": self.imgsz,
@@ -181,39 +176,6 @@ class SubnetSearch:
         )
 
 
-def evaluate(
-    search: Search, metric: str, rate: Callable[[Arch], float], record: Mapping[str, Any] | None = None
-) -> None:
-    """Ask, rate and tell until there is nothing left to ask for.
-
-    An evaluation that fails is one failed evaluation.
-
-    Raises
-    ------
-    InputError
-        If the first five all fail: says why the last one did.
-    """
-    failed = 0
-    while (asked := search.ask()) is not None:
-        began, told, values = time.perf_counter(), dict(record or {}), None
-        try:
-            value = float(rate(asked.arch))
-            if not math.isfinite(value):
-                raise ValueError(f"{metric} is {value}")
-            values = {metric: value}
-        except Exception as e:
-            told["error"] = f"{type(e).__name__}: {e}"
-            print(f"trial {asked.number} failed: {told['error']}", flush=True)
-        except BaseException:
-            search.abandon(asked)
-            raise
-        told["seconds"] = round(time.perf_counter() - began, 3)
-        search.tell(asked, values, told)
-        failed = failed + 1 if values is None else -_GIVE_UP_AFTER * search.budget
-        if failed == _GIVE_UP_AFTER:
-            raise InputError(f"the first {failed} evaluations all failed, the last one by {told['error']}")
-
-
 def run(args: Any) -> None:
     """What `search_subnets.py` asks for: a new search, or one that goes on."""
     if args.resume:
@@ -298,13 +260,6 @@ def _worker(options: Options, path: Path) -> None:
         raise SystemExit(130) from None
     except InputError as e:
         raise SystemExit(f"error: {e}") from None
-
-
-def _sqlite(path: Path) -> str:
-    """The URL of a file."""
-    if "?" in str(path):
-        raise InputError(f"{path}: a '?' begins the options of a database; right would be another --name or --project")
-    return f"sqlite:///{path}"
 
 
 def supernet_folder(path: str) -> Path:

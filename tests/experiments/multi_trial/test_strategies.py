@@ -18,6 +18,7 @@ from nni.nas.strategy.base import StrategyStatus
 
 from benchmarks import multi_trial
 from experiments import strategy
+from experiments.search import domain, grid
 from models import InputError
 
 DECISIONS = 6
@@ -230,11 +231,13 @@ class TestStrategy:
         assert len(set(archs)) == len(archs) == 7
         assert "the search ends after 7 trials" in caplog.text
 
-    def test_rare_feasible_archs_are_found_near_one_that_is_known(self, make):
+    def test_rare_feasible_archs_are_found_near_one_that_is_known(self, make, monkeypatch):
+        monkeypatch.setattr(domain, "_DRAWS", 30)
+        monkeypatch.setattr(domain, "_SMALL", 0)
+
         def searcher():
             made = make(seed=0, feasible=lambda arch: flops(arch.values()) <= 1)
             made.start_from = dict.fromkeys(space().simplify(), "a")
-            made._draws = 30
             return made
 
         first = searcher()
@@ -330,14 +333,14 @@ def test_grid_search_visits_all():
     for seed in range(10, 15):
         searcher = strategy.GridSearch(seed=seed)
         searcher.initialize(space(), SequentialExecutionEngine())
-        visited = list(iter(searcher.propose, None))
+        visited = list(iter(searcher._propose, None))
         assert visited != sorted(visited) == list(itertools.product(range(3), repeat=DECISIONS))
     in_order = run(strategy.GridSearch(shuffle=False), 10)
     assert in_order == list(itertools.islice(itertools.product(range(3), repeat=DECISIONS), 10))
 
 
 def test_grid_search_ends_where_no_feasible_arch_is_left_in_sight(monkeypatch):
-    monkeypatch.setattr(strategy.GridSearch, "_rejected", 100)
+    monkeypatch.setattr(grid, "_PATIENCE", 100)
     asked = []
     with pytest.raises(InputError, match="no feasible arch"):
         run(strategy.GridSearch(seed=0, feasible=lambda arch: bool(asked.append(arch))), 20)
