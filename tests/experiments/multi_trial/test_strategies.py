@@ -8,7 +8,6 @@ import threading
 import nni
 import pytest
 import torch
-from nni.mutable import ensure_frozen
 from nni.nas.evaluator import FunctionalEvaluator
 from nni.nas.execution import ExecutionEngine, SequentialExecutionEngine
 from nni.nas.execution.event import FinalMetricEvent, TrainingEndEvent
@@ -20,36 +19,7 @@ from benchmarks import multi_trial
 from experiments import strategy
 from experiments.search import domain, grid
 from models import InputError
-
-DECISIONS = 6
-BEST = (2, 0, 1, 1, 0, 2)
-
-
-class Toy(ModelSpace):
-    """Six decisions of three values."""
-
-    def __init__(self):
-        super().__init__()
-        choices = [nni.choice(f"d{i}", ["a", "b", "c"]) for i in range(DECISIONS)]
-        self.arch = [ensure_frozen(self.add_mutable(choice)) for choice in choices]
-
-
-def indices(arch):
-    return tuple("abc".index(v) for v in arch)
-
-
-def accuracy(arch):
-    """Best at `BEST`; no two archs are alike."""
-    hits = [a == b for a, b in zip(indices(arch), BEST, strict=True)]
-    return 0.9 + 0.1 * sum(hits) / DECISIONS + 1e-5 * sum(2**i * h for i, h in enumerate(hits)) / 2**DECISIONS
-
-
-def flops(arch):
-    return float(sum(indices(arch)))
-
-
-def report(model):
-    nni.report_final_result({"default": accuracy(model.arch), "flops": flops(model.arch)})
+from tests.experiments.multi_trial.toy import DECISIONS, Toy, accuracy, flops, indices, report, space
 
 
 def fails_at_times(model):
@@ -65,10 +35,6 @@ def fails_at_times(model):
         nni.report_final_result({"flops": 1.0})
     elif kind > 3:
         report(model)
-
-
-def space(function=report):
-    return SimplifiedModelSpace.from_model(Toy(), FunctionalEvaluator(function))
 
 
 class TwoWorkers(ExecutionEngine):
