@@ -12,8 +12,8 @@ from models.errors import InputError
 from models.registry import load_plugin
 from spaces.space import Space
 
+from ..run.amounts import parse_amount
 from .base import CostProvider
-from .limits import parse_amount
 
 Maker = Callable[..., CostProvider]
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from models.errors import InputError
 
+from .amounts import parse_amount
+
 
 def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
     """Load plug-in files and run `main`: 0, or 2 after bad input and 130 after Ctrl-C, with one line that says so."""
@@ -91,8 +93,6 @@ def amount(name: str) -> Callable[[str], float]:
     """Type of an option: a cost with a unit or without, such as ``4.5G``, ``2M`` or ``8ms``."""
 
     def read(text: str) -> float:
-        from ..costs.limits import parse_amount
-
         try:
             return parse_amount(text, name)
         except InputError as e:

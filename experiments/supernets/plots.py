@@ -11,7 +11,7 @@ import numpy as np
 
 from models.files import atomic
 
-from ..costs.limits import written
+from ..run.amounts import written
 
 
 def plot_front(

@@ -16,7 +16,7 @@ from rich.table import Table
 from models.errors import InputError
 from models.files import atomic, save_model_yaml
 
-from ..costs.limits import parse_amount, written
+from ..run.amounts import parse_amount, written
 from ..run.console import console
 from ..search import Result, Search
 from ..search.pareto import front, hypervolume_history, knee, reference_point

@@ -12,8 +12,8 @@ from rich.table import Table
 from models.errors import InputError
 from models.files import atomic
 
-from ..costs.limits import written
 from ..costs.ranges import Range, parse_range
+from ..run.amounts import written
 from ..run.console import console
 from ..run.folder import RunFolder
 

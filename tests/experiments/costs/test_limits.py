@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.costs.limits import Limits, Target, cheapest, parse_amount, written
+from experiments.costs.limits import Limits, Target, cheapest
+from experiments.run.amounts import parse_amount, written
 from models.grammar import MODELS
 from spaces import CostModel, Space
 from tests.refusal import refused
