@@ -13,6 +13,16 @@ import yaml
 
 from .errors import InputError
 
+# Of detector.pt and classifier.pt, supernet.pt, config.yaml and study.db: what is read differently has a higher number.
+# Files without one are of format 1.
+FORMAT = 1
+
+
+def check_format(content: Mapping[str, Any], what: str | Path) -> None:
+    """`InputError` if a file was written by a later version of this project, which may mean other things by it."""
+    if (found := content.get("format", 1)) != FORMAT:
+        raise InputError(f"{what}: of format {found}, but this version reads {FORMAT}; right would be a later version")
+
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
@@ -74,7 +84,8 @@ def save_detector(model: Any, path: str | Path, **extra: Any) -> None:
 
     state = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
     with atomic(path) as temporary:
-        torch.save({"yaml": model.config.raw, "state_dict": state, "names": dict(model.names), **extra}, temporary)
+        content = {"format": FORMAT, "yaml": model.config.raw, "state_dict": state, "names": dict(model.names), **extra}
+        torch.save(content, temporary)
 
 
 def load_detector(path: str | Path) -> tuple[Any, dict[str, Any]]:
@@ -118,6 +129,7 @@ def _load(path: str | Path, build: Any, kind: str) -> tuple[Any, dict[str, Any]]
 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+        check_format(content, path)
         found = "classifier" if content.get("classifies") else "detector"
         if found != kind:
             raise InputError(f"{path}: a {found}'s; right would be a {kind}.pt")

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from models.errors import InputError
-from models.files import atomic
+from models.files import FORMAT, atomic, check_format
 
 _GONE_ON_WITH = ("last.ckpt", "retrained.json", "experiment.json")
 _PACKAGES = ("torch", "torchvision", "pytorch-lightning", "nni", "numpy")
@@ -47,6 +47,7 @@ class RunFolder:
             raise InputError(f"{config}: cannot be read: {type(e).__name__}") from None
         if not isinstance(content, dict) or not isinstance(content.get("options"), dict):
             raise InputError(f"{path}: not the folder of a run (its config.yaml has no options)")
+        check_format(content, config)
         return cls(path.parent, path.name, exist_ok=True), content["options"]
 
     def write_config(self, options: Mapping[str, Any], anew: bool = False) -> None:
@@ -60,6 +61,7 @@ class RunFolder:
         for name in _GONE_ON_WITH if anew else ():
             (self.path / name).unlink(missing_ok=True)
         content = {
+            "format": FORMAT,
             "options": dict(options),
             "command": sys.argv,
             "python": sys.version.split()[0],

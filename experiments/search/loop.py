@@ -24,6 +24,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from models.errors import InputError
+from models.files import FORMAT
 from spaces.choices import Decision
 from spaces.space import Arch
 
@@ -260,6 +261,7 @@ class Search:
     def _agree(self, name: str, settings: Mapping[str, Any]) -> None:
         """Write what the study is of, or compare it."""
         own = {
+            "format": FORMAT,
             "decisions": dict(zip(self.domain.labels, self.domain.values, strict=True)),
             "objectives": self.objectives,
             "ranges": [[r.name, str(r.low), str(r.high)] for r in self.domain.ranges],

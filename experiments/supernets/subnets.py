@@ -15,7 +15,7 @@ from rich.table import Table
 
 from models.complexity import count_flops, count_params
 from models.errors import InputError
-from models.files import atomic
+from models.files import FORMAT, atomic, check_format
 from models.network import Network
 from models.registry import load_plugin
 from spaces import NASBACKBONE, NASDETECTOR, CostModel, Sizes, Space, read_arch, slice_weights
@@ -44,7 +44,7 @@ def save_supernet(supernet: NASBACKBONE | NASDETECTOR, path: str | Path) -> None
     """Write a supernet as plain data: ``{"yaml", "state_dict"}``, readable with weights_only=True."""
     state = {k: v.detach().cpu() for k, v in supernet.state_dict().items()}
     with atomic(path) as temporary:
-        torch.save({"yaml": dict(supernet.space.config.raw), "state_dict": state}, temporary)
+        torch.save({"format": FORMAT, "yaml": dict(supernet.space.config.raw), "state_dict": state}, temporary)
 
 
 def open_supernet(folder: str | Path, device: str = "cpu") -> tuple[NASBACKBONE | NASDETECTOR, SearchTask]:
@@ -67,6 +67,7 @@ def open_supernet(folder: str | Path, device: str = "cpu") -> tuple[NASBACKBONE 
         if f"plugin_{Path(plugin).stem}" not in sys.modules:  # --plugin says where it lies now
             load_plugin(plugin)
     content = torch.load(file, map_location="cpu", weights_only=True)
+    check_format(content, file)
     options = argparse.Namespace(**{**saved, "cfg": content["yaml"]})
     task: SearchTask = SEARCH_TASKS[saved["task"]](options, Space(content["yaml"]), accelerator_of(device))
     supernet = SPOS().mutate_model(task.space())

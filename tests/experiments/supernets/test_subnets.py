@@ -87,7 +87,7 @@ def test_a_supernet_comes_back_as_it_was(detector_run):
     assert task.data.nc == 10
     state = again.state_dict()
     assert all(torch.equal(v, state[k]) for k, v in supernet.state_dict().items())
-    assert torch.load(folder / SUPERNET, weights_only=True).keys() == {"yaml", "state_dict"}
+    assert torch.load(folder / SUPERNET, weights_only=True).keys() == {"format", "yaml", "state_dict"}
 
 
 def test_val_measures_subnets_and_keeps_them(detector_run, call, tmp_path):
