@@ -76,7 +76,8 @@ def main() -> None:
     add("--table", type=Path, default=TABLE, help="the benchmark's JSON")
     add("--trials", type=int, default=300, help="evaluations of a search")
     add("--seeds", type=int, default=10, help="searches of each searcher")
-    add("--searchers", nargs="+", default=list(SEARCHERS), choices=list(SEARCHERS), help="which ones")
+    of_two = [name for name, make in SEARCHERS.items() if make(None, None).most_objectives > 1]
+    add("--searchers", nargs="+", default=of_two, choices=of_two, help="which ones")
     add("--processes", type=int, default=2, help="searches side by side")
     args = parser.parse_args()
     jobs = [(name, seed, args.trials, args.table) for name in args.searchers for seed in range(args.seeds)]
