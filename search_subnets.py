@@ -18,9 +18,9 @@ from experiments.run.cli import (
     seed,
 )
 
-SEARCHERS = ["nsga3", "nsga2", "tpe", "gp", "random", "grid", "evolution", "attentive", "coarse-to-fine"]
+SEARCHERS = ["nsga3", "nsga2", "tpe", "gp", "random", "grid", "evolution", "attentive", "coarse-to-fine", "genetic", "rl"]
 
-WITH_POPULATION = ["nsga3", "nsga2", "evolution", "attentive"]
+WITH_POPULATION = ["nsga3", "nsga2", "evolution", "attentive", "genetic"]
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
+from typing import Any
 
 from experiments.run.cli import (
     add_plugin_option,
@@ -92,7 +94,13 @@ def main(args: argparse.Namespace) -> None:
         refuse(args, ["arch"], "is of --supernet")
     args.data = args.data or ("digits" if classifies else "digits-detect")
     args.imgsz = args.imgsz or (None if classifies else 640)
-    run_or_resume(args, Options, train, new_run)
+    run_or_resume(args, Options, functools.partial(train, slice_of=_slice_of), new_run)
+
+
+def _slice_of(supernet: str, arch: str) -> Any:
+    from experiments.supernets.subnets import start_of_slice
+
+    return start_of_slice(supernet, arch)
 
 
 if __name__ == "__main__":

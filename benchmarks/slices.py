@@ -30,7 +30,7 @@ def main() -> None:
     from models import count_flops, count_params
 
     quiet_lightning()
-    supernet, task = open_supernet(args.supernet)
+    supernet, task, _ = open_supernet(args.supernet)
     _, saved = RunFolder.resume(args.supernet)
     archs = read_archs(args.arch, supernet.space, saved["imgsz"])
     print(

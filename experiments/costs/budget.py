@@ -8,16 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.detector import Model
 from models.errors import InputError
-from models.grammar import choices_in, read_config
-from optimizer.match import join
-from spaces import CostModel, Space
-from spaces.nas_rows import NASC3Row
+from spaces import CostModel
+from spaces.space import Arch
 
 from .limits import Limits, Target, cheapest
-
-Arch = dict[str, Any]
 
 # Their supernet is trained on paths drawn whatever they cost.
 WITHOUT_TARGET = ("spos", "fairnas", "bignas")
@@ -75,36 +70,3 @@ def read_budget(options: Any, model: CostModel) -> Budget | None:
             f"its search takes limits, such as --max-{targets[0].name}"
         )
     return Budget(model, limits, *targets) if limits.any or targets else None
-
-
-def detector_space(space: Space, detector: Model, own_head: bool) -> Space:
-    """The space of whole detectors that a search's archs stand for; its labels are those of `space`.
-
-    Parameters
-    ----------
-    space
-        The space that is searched.
-    detector
-        What gives neck, head and classes.
-    own_head
-        Whether that is the head of `space` itself.
-    """
-    if own_head:
-        return Space(read_config(space.config, nc=detector.config.nc))
-    plain = read_config(space.freeze(space.upstream()), file=space.config.file)
-    raw = join(detector.config, plain.backbone())
-    joined = [*raw["backbone"], *raw["head"]]
-    multiples = ("depth_multiple", "width_multiple", "channel_multiple")
-    as_written = all(getattr(detector.config, m) == getattr(space.config, m) for m in multiples)
-    for row in space.config.backbone().rows:
-        written = space.config.raw["backbone"][row.index]
-        nas_row = space.rows.get(row.index)
-        if as_written:
-            joined[row.index] = written
-        elif nas_row is not None:
-            number = nas_row.n if isinstance(nas_row, NASC3Row) else 1
-            joined[row.index] = [written[0], number, written[2], [nas_row.c2, *written[3][1:]]]
-        elif any(choices_in(row)):
-            raise row.error(f"has choices, and {detector.config.file} other multiples: give both the same")
-    split = len(raw["backbone"])
-    return Space(read_config({**raw, "backbone": joined[:split], "head": joined[split:]}, file=detector.config.file))

@@ -24,7 +24,7 @@ from spaces.nni_compat import Evaluator, ModelSpace, nni
 from ..costs.limits import Limits
 from ..costs.timing import measure_latency
 from ..run.lightning import accelerator_of, quiet_lightning
-from ..supernets.inherit import inherited
+from ..supernets.subnets import cut_out, open_supernet
 from ..tasks.resize import resolution_of
 from ..tasks.task import SEARCH_TASKS, SearchTask
 
@@ -104,13 +104,13 @@ def run_trial(training: Training, arch: Mapping[str, Any]) -> None:
     pl.seed_everything(training.seed, verbose=False)
     network = task.network(raw)
     if training.inherit is not None:
-        network.load_state_dict(inherited(training.inherit, task, arch))
-    with _OwnReports() as reports:
-        unseen = task.train(network, training.epochs, [_Progress(task, reports)])
-        content = {"state_dict": {k: v.cpu() for k, v in task.calibrated(network).state_dict().items()}}
+        network = cut_out(open_supernet(training.inherit, task=task, option="--inherit").supernet, task, arch)
+    progress = _Progress(task)
+    unseen = task.train(network, training.epochs, [progress])
+    content = {"state_dict": {k: v.cpu() for k, v in task.calibrated(network).state_dict().items()}}
     with atomic(Path(os.environ.get("NNI_OUTPUT_DIR", ".")) / "weights.pt") as temporary:
         torch.save(content, temporary)
-    metric = reports.last
+    metric = progress.last
     final = {"default": reward(training, metric, costs), task.metric: metric, "unseen": unseen}
     nni.report_final_result({**final, **costs})
 
@@ -143,8 +143,8 @@ def costs_of(training: Training, network: Network, device: str) -> dict[str, flo
     return costs
 
 
-class _OwnReports:
-    """Within, evaluators take this process for no trial: they would report as results what they train and validate.
+class _Progress(pl.Callback):
+    """Reports the metric after every epoch.
 
     Attributes
     ----------
@@ -154,30 +154,13 @@ class _OwnReports:
 
     last: float
 
-    def __enter__(self) -> _OwnReports:
-        self._parameters, nni.trial._params = nni.trial._params, None
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        nni.trial._params = self._parameters
-
-    def intermediate(self, metric: float) -> None:
-        """Report, nevertheless."""
-        self.last = metric
-        self.__exit__()
-        nni.report_intermediate_result(metric)
-        self.__enter__()
-
-
-class _Progress(pl.Callback):
-    """Reports the metric after every epoch."""
-
-    def __init__(self, task: SearchTask, reports: _OwnReports) -> None:
-        self.task, self.reports = task, reports
+    def __init__(self, task: SearchTask) -> None:
+        self.task = task
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         network: Network = module.model  # type: ignore[assignment]
-        self.reports.intermediate(self.task.rate(network))
+        self.last = self.task.rate(network)
+        nni.report_intermediate_result(self.last)
 
 
 def training_of(options: Any) -> dict[str, Any]:

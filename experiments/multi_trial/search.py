@@ -23,7 +23,7 @@ from ..nni_experiment.engine import Trial
 from ..nni_experiment.experiment import RetiariiExperiment, has_trials, view_experiment
 from ..run.console import console
 from ..run.folder import RunFolder
-from ..supernets.inherit import inherited
+from ..supernets.subnets import open_supernet
 from ..tasks.resize import resolution_of
 from ..tasks.task import SearchTask, open_task
 from . import strategies
@@ -71,7 +71,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     if options.inherit is not None:
         if options.config is not None:
             raise InputError("--inherit: runs are not sent to the machines of --config; right would be one of them")
-        inherited(options.inherit, task, space.upstream())  # its errors before the first trial, not in each
+        open_supernet(options.inherit, task=task, option="--inherit")  # its errors before the first trial, not in each
     if options.strategy in POPULATIONS and options.population is None and not resume:
         most = POPULATIONS[options.strategy]
         options = replace(options, population=min(max(options.max_trials // 4, 2), most))  # saved, for --resume

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from models.errors import InputError
 from spaces.active import Active, Mixture
-from spaces.nni_compat import BaseOneShotLightningModule, OneShotStrategy
-from spaces.supernet import ActivePolicy, decisions, hooks
+from spaces.nni_compat import BaseOneShotLightningModule
+from spaces.supernet import SupernetStrategy
 
 from .derive import Arch, Budget, most_probable
 from .processes import average
@@ -234,7 +234,7 @@ class Alphas(Bilevel):
         optimizer.step()
 
 
-class OneShot(OneShotStrategy):
+class OneShot(SupernetStrategy):
     """Base of the strategies: makes a supernet of a model space, and of an evaluator the module that searches.
 
     Parameters
@@ -251,21 +251,6 @@ class OneShot(OneShotStrategy):
     def __init__(self, budget: Budget | None = None, mutation_hooks: Any = None, **settings: Any) -> None:
         super().__init__(mutation_hooks=mutation_hooks)
         self.budget, self.settings = budget, settings
-
-    def default_mutation_hooks(self) -> list[Any]:
-        return hooks()
-
-    def run_hook(self, hook: Any, name: str, module: nn.Module, memo: dict[str, Any]) -> Any:
-        try:
-            return hook(module, name, memo, {"active": self.active, "mixed_op_sampling": ActivePolicy})
-        except TypeError as e:  # what NNI raises for a choice that it has no searchable module for
-            raise InputError(f"'{name}': {e}") from e
-
-    def mutate_model(self, model: Any) -> Any:
-        self.choices = decisions(model)
-        self.active = model.active = getattr(model, "active", Active())
-        self.active.update(dict.fromkeys(self.choices, 0))
-        return super().mutate_model(model)
 
     def configure_oneshot_module(self, training_module: Any) -> OneShotModule:
         return type(self).module_class(training_module, self.active, self.choices, budget=self.budget, **self.settings)

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from models.complexity import count_flops, count_params
 from models.network import Network
-from spaces import NASBACKBONE, NASDETECTOR, CostModel, slice_weights
+from spaces import NASBACKBONE, NASDETECTOR, CostModel
 
 from .. import strategies
 from ..costs.budget import Budget, read_budget
@@ -27,7 +27,7 @@ from ..run.folder import RunFolder
 from ..run.lightning import interruptible
 from ..search import Genetic, study_of
 from ..supernets.rating import Rating
-from ..supernets.subnets import SUPERNET, save_supernet
+from ..supernets.subnets import SUPERNET, cut_out, save_supernet
 from ..tasks.task import SearchTask, open_task
 from .collapse import collapse
 from .plots import plot_probabilities
@@ -164,9 +164,8 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
         print(f"warning: the search may have collapsed: {sign}", flush=True)
 
     pl.seed_everything(options.seed, verbose=False)  # a resumed search has drawn other numbers, or none
-    raw, state = slice_weights(supernet, arch)
-    derived = task.network(raw)
-    derived.load_state_dict(state)
+    derived = cut_out(supernet, task, arch)
+    raw, state = derived.config.raw, {k: v.clone() for k, v in derived.state_dict().items()}
     calibrated = task.calibrated(derived)
     handed_over = task.hand_over(calibrated, run.path, arch, is_slice=options.strategy == "bignas")
     plain = space.freeze(space.upstream())

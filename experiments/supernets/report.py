@@ -202,9 +202,9 @@ def write_pick(job: SubnetSearch, results: Mapping[str, Any]) -> None:
     row, path = results["picked"], job.run.path
     job.run.write_json("arch.json", row["arch"])
     network = job.task.calibrated(cut_out(job.supernet.cpu(), job.task, row["arch"]))
-    side = resolution_of(network, job.trained["imgsz"])
+    side = resolution_of(network, job.trained.imgsz)
     job.task.hand_over(network, path, row["arch"], is_slice=True)
-    data, imgsz = (job.trained["data"], side) if job.task.is_whole else ("path/to/data.yaml", job.imgsz)
+    data, imgsz = (job.trained.data, side) if job.task.is_whole else ("path/to/data.yaml", job.imgsz)
     weights = shlex.quote(str(path / f"{job.task.result}.pt"))
     costs = ", ".join(f"{c} {written(c, row[c])}" for c in job.domain.providers)
     lines = (

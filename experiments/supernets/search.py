@@ -68,9 +68,8 @@ class SubnetSearch:
         quiet_lightning()
         self.options, self.run = options, run
         self.folder = supernet_folder(options.supernet)
-        self.supernet, self.task = open_supernet(self.folder, options.device)
-        _, self.trained = RunFolder.resume(self.folder)
-        self.imgsz = options.cost_imgsz or self.trained["cost_imgsz"]
+        self.supernet, self.task, self.trained = open_supernet(self.folder, options.device)
+        self.imgsz = options.cost_imgsz or self.trained.cost_imgsz
         model = self.task.costs(self.imgsz)
         self.space = model.space
         self.domain = domain_of(model, self._costs(), options.range, options.costs)

@@ -40,9 +40,8 @@ def report_costs(args: Any) -> dict[str, Any]:
         from .subnets import open_supernet
 
         folder = supernet_folder(args.supernet)
-        _, task = open_supernet(folder)
-        saved = RunFolder.resume(folder)[1]
-        cfg, model = saved["cfg"], task.costs(args.cost_imgsz or saved["cost_imgsz"])
+        _, task, trained = open_supernet(folder)
+        cfg, model = trained.cfg, task.costs(args.cost_imgsz or trained.cost_imgsz)
         space = model.space
     else:
         space = Space(cfg)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.table import Table
@@ -18,9 +18,8 @@ from models.errors import InputError
 from models.files import FORMAT, atomic, check_format
 from models.network import Network
 from models.registry import load_plugin
-from spaces import NASBACKBONE, NASDETECTOR, CostModel, Sizes, Space, read_arch, slice_weights
+from spaces import NASBACKBONE, NASDETECTOR, CostModel, Sizes, Space, make_supernet, read_arch, slice_weights
 
-from ..oneshot.spos import SPOS
 from ..run.console import console
 from ..run.folder import RunFolder
 from ..run.lightning import accelerator_of, quiet_lightning
@@ -47,32 +46,55 @@ def save_supernet(supernet: NASBACKBONE | NASDETECTOR, path: str | Path) -> None
         torch.save({"format": FORMAT, "yaml": dict(supernet.space.config.raw), "state_dict": state}, temporary)
 
 
-def open_supernet(folder: str | Path, device: str = "cpu") -> tuple[NASBACKBONE | NASDETECTOR, SearchTask]:
-    """The supernet that a run of `oneshot_nas.py` left, and the task that it was trained on.
+class Opened(NamedTuple):
+    """What a run of `oneshot_nas.py` left: its supernet, the task that it was trained on, and the run's options."""
+
+    supernet: NASBACKBONE | NASDETECTOR
+    task: SearchTask
+    options: argparse.Namespace
+
+
+def open_supernet(
+    folder: str | Path, device: str = "cpu", task: SearchTask | None = None, option: str = "--supernet"
+) -> Opened:
+    """The supernet of a run.
+
+    Parameters
+    ----------
+    task
+        In place of the run's own; the supernet has to be of its space.
+    option
+        What the folder was given by, for messages.
 
     Raises
     ------
     InputError
-        The folder is of another run, or of one that did not come to its end.
+        The folder is of another run, or of one that did not come to its end; or the supernet is of another space.
     """
+    folder = Path(folder)
     _, saved = RunFolder.resume(folder)
     if "strategy" not in saved or "task" not in saved:
-        raise InputError(f"--supernet {folder}: not a run of oneshot_nas.py")
-    file = Path(folder) / SUPERNET
-    if (Path(folder) / "runs").is_dir():
-        raise InputError(f"--supernet {folder}: holds several searches; right would be a folder in {folder}/runs")
+        raise InputError(f"{option} {folder}: not a run of oneshot_nas.py")
+    file = folder / SUPERNET
+    if (folder / "runs").is_dir():
+        raise InputError(f"{option} {folder}: holds several searches; right would be a folder in {folder}/runs")
     if not file.is_file():
-        raise InputError(f"--supernet {folder}: has no {SUPERNET}; finish it by oneshot_nas.py --resume {folder}")
+        raise InputError(f"{option} {folder}: has no {SUPERNET}; finish it by oneshot_nas.py --resume {folder}")
     for plugin in saved["plugin"]:
         if f"plugin_{Path(plugin).stem}" not in sys.modules:  # --plugin says where it lies now
             load_plugin(plugin)
     content = torch.load(file, map_location="cpu", weights_only=True)
     check_format(content, file)
-    options = argparse.Namespace(**{**saved, "cfg": content["yaml"]})
-    task: SearchTask = SEARCH_TASKS[saved["task"]](options, Space(content["yaml"]), accelerator_of(device))
-    supernet = SPOS().mutate_model(task.space())
-    supernet.load_state_dict(content["state_dict"])
-    return supernet, task
+    options = argparse.Namespace(**saved)
+    if task is None:
+        task = SEARCH_TASKS[saved["task"]](options, Space(content["yaml"]), accelerator_of(device))
+    supernet = make_supernet(task.space())
+    try:
+        supernet.load_state_dict(content["state_dict"])
+    except RuntimeError as e:
+        reason = (str(e).splitlines()[1:] or [str(e)])[0].strip()
+        raise InputError(f"{option} {folder}: its supernet is one of another space or task: {reason}") from None
+    return Opened(supernet, task, options)
 
 
 def read_archs(names: Sequence[str], space: Space, imgsz: int) -> dict[str, dict[str, Any]]:
@@ -102,7 +124,7 @@ def read_archs(names: Sequence[str], space: Space, imgsz: int) -> dict[str, dict
     return archs
 
 
-def cut_out(supernet: NASBACKBONE | NASDETECTOR, task: SearchTask, arch: dict[str, Any]) -> Network:
+def cut_out(supernet: NASBACKBONE | NASDETECTOR, task: SearchTask, arch: Mapping[str, Any]) -> Network:
     """The plain network that a supernet is at an arch."""
     raw, state = slice_weights(supernet, arch)
     network = task.network(raw)
@@ -112,14 +134,13 @@ def cut_out(supernet: NASBACKBONE | NASDETECTOR, task: SearchTask, arch: dict[st
 
 def start_of_slice(folder: str, name: str) -> Start:
     """A slice of a detection supernet, to be finetuned."""
-    supernet, task = open_supernet(folder)
-    if not isinstance(supernet, NASDETECTOR):
+    supernet, task, options = open_supernet(folder)
+    if task.detector is None or not task.is_whole:
         raise InputError(
             f"--supernet {folder}: a classifier's, but train.py trains detectors; right would be one of --task detect"
         )
-    (arch,) = read_archs([name], supernet.space, _saved(folder)["imgsz"]).values()
+    (arch,) = read_archs([name], supernet.space, options.imgsz).values()
     network = cut_out(supernet, task, arch)
-    assert task.detector is not None
     raw = {**network.config.raw, "names": list(task.detector.names.values())}
     return Start(raw, network.state_dict(), f"{folder} ({name})", arch, is_slice=True)
 
@@ -132,8 +153,8 @@ def measure_subnets(options: Options, run: RunFolder) -> list[dict[str, Any]]:
     The content of ``results.json``: a row a subnet.
     """
     quiet_lightning()
-    supernet, task = open_supernet(options.supernet, options.device)
-    imgsz = _saved(options.supernet)["imgsz"]
+    supernet, task, trained = open_supernet(options.supernet, options.device)
+    imgsz = trained.imgsz
     archs = read_archs(options.arch, supernet.space, imgsz)
     run.write_config(asdict(options))
     device = "cuda" if accelerator_of(options.device) == "gpu" else "cpu"
@@ -162,10 +183,6 @@ def measure_subnets(options: Options, run: RunFolder) -> list[dict[str, Any]]:
         writer.writerows({**{k: v for k, v in row.items() if k != "arch"}, **row["arch"]} for row in rows)
     _report(options, run, rows, task.metric)
     return rows
-
-
-def _saved(folder: str | Path) -> Any:
-    return RunFolder.resume(folder)[1]
 
 
 def _report(options: Options, run: RunFolder, rows: list[dict[str, Any]], metric: str) -> None:

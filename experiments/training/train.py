@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,15 @@ def new_run(project: str, name: str, exist_ok: bool) -> RunFolder:
     return run
 
 
-def train(options: Options, run: RunFolder, resume: bool = False) -> dict[str, Any]:
+def train(
+    options: Options, run: RunFolder, resume: bool = False, slice_of: Callable[[str, str], Start] | None = None
+) -> dict[str, Any]:
     """Train, and write the result into the run's folder.
+
+    Parameters
+    ----------
+    slice_of
+        Opens ``--supernet`` and cuts ``--arch`` out of it.
 
     Returns
     -------
@@ -104,7 +112,7 @@ def train(options: Options, run: RunFolder, resume: bool = False) -> dict[str, A
     _check(options, accelerator)
     checkpoint = run.path / "last.ckpt"
     resume = resume and checkpoint.exists()
-    start = None if resume else _start(options)
+    start = None if resume else _start(options, slice_of)
     if start is not None and start.is_slice and options.lr0 is None:
         options = replace(options, lr0=_lr0(options) * _FINETUNE)
     config = _config(options, run, start, resume)
@@ -190,11 +198,9 @@ def _lr0(options: Options) -> float:
     return options.lr0 or (0.01 if options.optimizer == "sgd" else 0.001)
 
 
-def _start(options: Options) -> Start | None:
-    if options.supernet is not None:
-        from ..supernets.subnets import start_of_slice
-
-        return start_of_slice(options.supernet, options.arch)
+def _start(options: Options, slice_of: Callable[[str, str], Start] | None) -> Start | None:
+    if options.supernet is not None and slice_of is not None:
+        return slice_of(options.supernet, options.arch)
     return read_weights(options.weights) if options.weights else None
 
 

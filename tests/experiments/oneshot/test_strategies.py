@@ -21,8 +21,8 @@ from experiments.oneshot.base import OneShotModule
 from experiments.oneshot.proxyless import ProxylessModule
 from experiments.oneshot.spos import FairModule, SinglePathModule, _batches, _fingerprint
 from experiments.search import study_of
-from experiments.tasks.detect import search_loaders
 from experiments.tasks.evaluator import Classification, ClassificationModule, DataLoader, Detection
+from experiments.tasks.loaders import search_loaders
 from models import InputError, Model
 from spaces import NASBACKBONE, NASDETECTOR, Space
 from spaces.active import Active, Mixture

@@ -15,7 +15,6 @@ import yaml
 
 import search_subnets
 from experiments.costs import PROVIDERS, providers_of
-from experiments.oneshot.spos import SPOS
 from experiments.run.cli import run_script
 from experiments.run.folder import RunFolder
 from experiments.search import SEARCHERS, Objective, Search, open_storage
@@ -26,7 +25,7 @@ from experiments.supernets.subnets import save_supernet
 from experiments.tasks.task import SEARCH_TASKS
 from models import InputError, Model
 from models.files import load_detector
-from spaces import CostModel, Space, freeze
+from spaces import CostModel, Space, freeze, make_supernet
 from tests.experiments.searchers_toys import BOTH, accuracy, domain
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -65,7 +64,7 @@ def supernet(tmp_path_factory):
             run = RunFolder(tmp_path_factory.mktemp("oneshot"), task)
             task_ = SEARCH_TASKS[task](argparse.Namespace(**options), Space(CFG), "cpu")
             torch.manual_seed(0)
-            net = SPOS().mutate_model(task_.space())
+            net = make_supernet(task_.space())
             run.write_config(options)
             save_supernet(net, run.path / "supernet.pt")
             made[task] = str(run.path)

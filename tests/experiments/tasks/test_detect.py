@@ -10,7 +10,9 @@ from torch.utils.data import DataLoader
 
 from data import collate, detection
 from experiments import RetiariiExperiment
-from experiments.tasks.detect import Detection, DetectionModule, in_original_pixels, search_loaders
+from experiments.tasks.detect import in_original_pixels
+from experiments.tasks.evaluator import Detection, DetectionModule
+from experiments.tasks.loaders import search_loaders
 from models import Model
 from models.loss import DetectionLoss, scaled_gains
 from spaces import NASDETECTOR, nni_compat
