@@ -18,7 +18,9 @@ from experiments.run.cli import (
     seed,
 )
 
-SEARCHERS = ["nsga3", "nsga2", "tpe", "gp", "random", "grid", "evolution", "attentive", "coarse-to-fine", "genetic", "rl"]
+SEARCHERS = [
+    *("nsga3", "nsga2", "tpe", "gp", "random", "grid", "evolution", "attentive", "coarse-to-fine", "genetic", "rl")
+]
 
 WITH_POPULATION = ["nsga3", "nsga2", "evolution", "attentive", "genetic"]
 

@@ -65,7 +65,7 @@ class RunFolder:
             "options": dict(options),
             "command": sys.argv,
             "python": sys.version.split()[0],
-            "versions": {p: importlib.metadata.version(p) for p in _PACKAGES},
+            "versions": {p: version for p in _PACKAGES if (version := _version(p)) is not None},
             "git_commit": _git_commit(),
         }
         with atomic(self.path / "config.yaml") as temporary:
@@ -74,6 +74,13 @@ class RunFolder:
     def write_json(self, name: str, content: Any) -> None:
         with atomic(self.path / name) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # plain detectors are trained and used without NNI
+        return None
 
 
 def _git_commit() -> str | None:
