@@ -56,6 +56,10 @@ class Decision:
             return self.plain
         return self.default if self.has_default else self.values[0]
 
+    def value(self, arch: Mapping[str, Any]) -> Any:
+        """What `arch` has chosen."""
+        return arch[self.label]
+
     def match(self, value: Any) -> Any:
         """The decision's own value that `value` stands for (``"1"`` is 1); `InputError` if there is none."""
         for own in self.values:
@@ -73,6 +77,7 @@ class Follow:
     table: Mapping[Any, Any]
 
     def value(self, arch: Mapping[str, Any]) -> Any:
+        """What stands in the table for what `arch` has chosen."""
         return self.table[arch[self.label]]
 
 

@@ -13,9 +13,9 @@ from models.complexity import count_params
 from models.errors import InputError
 from models.grammar import Row
 
-from .elastic_options import Options, Setting, greatest
 from .elastic_slices import Cut, MismatchError, cuts
-from .elastic_trace import Flow, Layout, Trace, flow, layers, signature
+from .elastic_trace import Flow, Layout, Trace, as_taken, flow, layers, signature
+from .rows import ChoiceRow
 
 # Of a row, kept at a time: some 100 KB each, and a few milliseconds to make again.
 MOST_PLANS = 256
@@ -25,6 +25,8 @@ _FOLLOWED = ("training", "momentum", "p", "drop_prob")
 
 # Runs of the channels of every input.
 Layouts = tuple[Layout, ...]
+# Indices of values, in the order of a row's labels.
+Setting = tuple[int, ...]
 
 
 class Plan:
@@ -143,12 +145,12 @@ class ElasticSpec:
     ----------
     row
         With its choices.
-    options
-        Them.
-    build
-        (plain row, channels of the inputs) -> (block, channels of its output).
+    values
+        Label to the values of the decision.
     inputs
         Runs of the inputs at their widest.
+    build
+        (plain row, channels of the inputs) -> (block, channels of its output).
     repeated
         Plain row to the number of blocks in sequence that it is.
     flat
@@ -158,24 +160,33 @@ class ElasticSpec:
 
     Attributes
     ----------
+    labels
+        Of the decisions that the row reads.
+    places
+        Place of a choice in the row to its value at each of the decision's.
     layout
         Runs of the output of the largest block.
     """
 
     def __init__(
         self,
-        row: Row,
-        options: Options,
-        build: Callable[[Row, Sequence[int]], tuple[nn.Module, int]],
+        row: ChoiceRow,
+        values: Mapping[str, tuple[Any, ...]],
         inputs: Layouts,
+        build: Callable[[Row, Sequence[int]], tuple[nn.Module, int]],
         repeated: Callable[[Row], int] | None = None,
         flat: bool = False,
         maps: int = 0,
     ) -> None:
-        self.row, self.options = row, options
+        self.row, self.labels, self._row = row.row, row.labels, row
+        self.values = {label: values[label] for label in row.labels}
+        self.places = {
+            where: [choice.value({choice.label: v}) for v in values[choice.label]]
+            for where, choice in row.places.items()
+        }
         self._build, self._repeated, self._flat, self._maps = build, repeated or _once, flat, maps
         self._widest = inputs
-        self.listed = isinstance(row.source, tuple)
+        self.listed = isinstance(self.row.source, tuple)
         self._plans, self._flows = Cache(), Cache()
         self._largest_row, self._more = self._find_largest()
         block, c_out = self._skeleton(self._largest_row, inputs)
@@ -194,7 +205,14 @@ class ElasticSpec:
 
     def plain(self, setting: Setting, inputs: Layouts) -> nn.Module:
         """The block of a setting, without weights."""
-        return self._skeleton(self.options.at(setting), inputs)[0]
+        return self._skeleton(self._at(setting), inputs)[0]
+
+    def _at(self, setting: Setting) -> Row:
+        return self._row.at({label: self.values[label][i] for label, i in zip(self.labels, setting, strict=True)})
+
+    def _with(self, values: Mapping[str, Any]) -> Row:
+        """The plain row with a value at every place, whether or not a setting has them together."""
+        return self._row.config.read_row(self.row, self._row.filled(values))
 
     def plan(self, setting: Setting, inputs: Layouts) -> Plan:
         """The plan of a setting, made when it is first asked for."""
@@ -204,7 +222,7 @@ class ElasticSpec:
         return cast(Plan, self._plans[key])
 
     def _plan(self, setting: Setting, inputs: Layouts) -> Plan:
-        row = self.options.at(setting)
+        row = self._at(setting)
         block, c_out = self._skeleton(row, inputs)
         names = self._names(block, row, self._largest_row)
         found = self._traced(block, inputs)
@@ -234,7 +252,7 @@ class ElasticSpec:
             vars(module)["forward"] = lambda x: x
         try:
             with torch.no_grad():
-                return plan.block.eval()(x if self.listed else [x[0]] * self._maps or x[0])
+                return plan.block.eval()(as_taken(x, self.listed, self._maps))
         except NotImplementedError:
             return None  # it looks at numbers, which are not there
         finally:
@@ -243,19 +261,18 @@ class ElasticSpec:
 
     def describe(self, setting: Setting, inputs: Layouts) -> str:
         """A setting for messages."""
-        pairs = zip(self.options.labels, setting, strict=True)
-        values = [f"{label}={self.options.decided[label][i]}" for label, i in pairs]
+        pairs = zip(self.labels, setting, strict=True)
+        values = [f"{label}={self.values[label][i]}" for label, i in pairs]
         return ", ".join([*values, f"input channels {' and '.join(map(str, channels(inputs)))}"])
 
     def _find_largest(self) -> tuple[Row, list[Row]]:
         """Every choice at the value that needs the most weights; and settings with layers that this has not."""
-        places = self.options.places
-        best = {where: greatest(values) for where, (_, values) in places.items()}
+        best = {where: greatest(values) for where, values in self.places.items()}
         tried: list[tuple[Row, nn.Module]] = []
-        for where, (_, values) in places.items():
+        for where, values in self.places.items():
             sizes: dict[int, int] = {}
             for i, value in enumerate(values):
-                row = self.options.row({**best, where: value})
+                row = self._with({**best, where: value})
                 try:
                     block, _ = self._skeleton(row, self._widest)
                 except InputError:
@@ -263,7 +280,7 @@ class ElasticSpec:
                 sizes[i] = 2 * count_params(block) + (value == best[where])
                 tried.append((row, block))
             best[where] = values[max(sizes, key=lambda i: sizes[i])] if sizes else best[where]
-        largest = self.options.row(best)
+        largest = self._with(best)
         known, more = set(layers(self._skeleton(largest, self._widest)[0])), []
         for row, block in tried:
             names = self._names(block, row, largest)
@@ -320,3 +337,7 @@ def channels(inputs: Layouts) -> list[int]:
 
 def _layout(found: Trace, c_out: int) -> Layout:
     return found.output if sum(found.output) == c_out else (c_out,)
+
+
+def greatest(values: Sequence[Any]) -> Any:
+    return max(values) if all(isinstance(v, (int, float)) for v in values) else values[0]

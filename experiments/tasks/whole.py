@@ -6,7 +6,6 @@ from models.detector import Model
 from models.grammar import choices_in, read_config
 from optimizer.match import join
 from spaces import Space
-from spaces.nas_rows import NASC3Row
 
 
 def head_of(space: Space, detector: str | None) -> Model | None:
@@ -38,14 +37,13 @@ def detector_space(space: Space, detector: Model, own_head: bool) -> Space:
     multiples = ("depth_multiple", "width_multiple", "channel_multiple")
     as_written = all(getattr(detector.config, m) == getattr(space.config, m) for m in multiples)
     for row in space.config.backbone().rows:
-        written = space.config.raw["backbone"][row.index]
-        nas_row = space.rows.get(row.index)
         if as_written:
-            joined[row.index] = written
-        elif nas_row is not None:
-            number = nas_row.n if isinstance(nas_row, NASC3Row) else 1
-            joined[row.index] = [written[0], number, written[2], [nas_row.c2, *written[3][1:]]]
+            joined[row.index] = row.written
         elif any(choices_in(row)):
             raise row.error(f"has choices, and {detector.config.file} other multiples: give both the same")
+        else:
+            # As `join` wrote the plain row: repeats, and channels if it begins with them; what is searched as it was.
+            source, number, _, args = joined[row.index]
+            joined[row.index] = [source, number, row.module, [*args[:1], *row.written[3][1:]]]
     split = len(raw["backbone"])
     return Space(read_config({**raw, "backbone": joined[:split], "head": joined[split:]}, file=detector.config.file))
