@@ -234,7 +234,7 @@ class ElasticSpec:
             vars(module)["forward"] = lambda x: x
         try:
             with torch.no_grad():
-                return plan.block.eval()(x if self.listed else [x[0]] * self._maps or x[0])
+                return plan.block.eval()(x if self.listed else [x[0]] * self._maps if self._maps else x[0])
         except NotImplementedError:
             return None  # it looks at numbers, which are not there
         finally:

@@ -228,7 +228,7 @@ def flow(block: nn.Module, inputs: Sequence[Layout], listed: bool, flat: bool, m
     output: Any = None
     try:
         with tracer.watching():
-            output = block(given if listed else [given[0]] * maps or given[0])
+            output = block(given if listed else [given[0]] * maps if maps else given[0])
         output = output[0] if isinstance(output, list) else output
     except (RuntimeError, TypeError, ValueError, IndexError, StopIteration):
         pass

@@ -193,7 +193,7 @@ def evaluate(
     InputError
         If the first five all fail: says why the last one did.
     """
-    failed = 0
+    failed, any_succeeded = 0, False
     while (asked := search.ask()) is not None:
         began, told, values = time.perf_counter(), dict(record or {}), None
         try:
@@ -209,8 +209,9 @@ def evaluate(
             raise
         told["seconds"] = round(time.perf_counter() - began, 3)
         search.tell(asked, values, told)
-        failed = failed + 1 if values is None else -_GIVE_UP_AFTER * search.budget
-        if failed == _GIVE_UP_AFTER:
+        any_succeeded = any_succeeded or values is not None
+        failed += values is None
+        if failed == _GIVE_UP_AFTER and not any_succeeded:
             raise InputError(f"the first {failed} evaluations all failed, the last one by {told['error']}")
 
 
