@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.table import Table
 
 from models.complexity import count_flops, count_params
 from models.errors import InputError
@@ -21,15 +20,14 @@ from ..nni_experiment import web
 from ..nni_experiment.config import RetiariiExeConfig
 from ..nni_experiment.engine import Trial
 from ..nni_experiment.experiment import RetiariiExperiment, has_trials, view_experiment
-from ..run.console import console
 from ..run.folder import RunFolder
 from ..supernets.subnets import open_supernet
 from ..tasks.resize import resolution_of
 from ..tasks.task import SearchTask, open_task
 from . import strategies
 from .candidate import Candidate, Decisions, Training, training_of
-from .plots import plot_trials
-from .trial_log import TrialLog, reported, status_of, value_of
+from .report import counted, plot_trials, report
+from .trial_log import TrialLog, status_of
 
 Arch = dict[str, Any]
 
@@ -177,7 +175,7 @@ def _finish(
     counts = {s: sum(status_of(t) == s for t in trials) for s in ("done", "failed", "infeasible", "cancelled")}
     best = log.best
     if best is None:
-        raise InputError(f"no trial has a result ({_counted(counts)}), see {run.path / 'trials'}")
+        raise InputError(f"no trial has a result ({counted(counts)}), see {run.path / 'trials'}")
     weights = run.path / "trials" / best.id / "weights.pt"
     experiment.fetch(best, "weights.pt", weights)
     raw = space.freeze(best.arch)
@@ -198,7 +196,7 @@ def _finish(
     if isinstance(experiment.strategy, strategies.NSGA3):
         results["front"] = [_values_of(trials, t.arch) for t in experiment.strategy.pareto_front()]
     run.write_json("results.json", results)
-    _report(options, run, task.metric, trials, results)
+    report(options, run, task.metric, trials, results)
     return results
 
 
@@ -209,35 +207,3 @@ def _values(trial: Trial) -> dict[str, Any]:
 def _values_of(trials: list[Trial], arch: Arch) -> dict[str, Any]:
     trial = next(t for t in trials if t.arch == arch and status_of(t) == "done")
     return {"number": trial.number, "id": trial.id, **_values(trial)}
-
-
-def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{number} {status}" for status, number in counts.items() if number) or "none was run"
-
-
-def _report(options: Options, run: RunFolder, metric: str, trials: list[Trial], results: dict[str, Any]) -> None:
-    table = Table(title=f"{options.strategy} on {options.data}, best of {_counted(_statuses(results))}")
-    rewarded = options.target_latency is not None
-    shown = [
-        "trial",
-        *(["reward"] if rewarded else []),
-        metric,
-        "unseen",
-        "parameters",
-        f"GFLOPs at {options.cost_imgsz}",
-    ]
-    for column in shown:
-        table.add_column(column, justify="right")
-    done = sorted((t for t in trials if status_of(t) == "done"), key=value_of, reverse=True)
-    for trial in done[:5]:
-        values = [f"{trial.number}", *([f"{value_of(trial):.4f}"] if rewarded else [])]
-        values += [f"{reported(trial, name):.4f}" for name in (metric, "unseen")]
-        values += [f"{reported(trial, 'params'):,.0f}"]
-        table.add_row(*values, f"{(reported(trial, 'flops') or 0) / 1e9:.3f}")
-    say = console().print
-    say(table)
-    say(f"results in {run.path}", soft_wrap=True)
-
-
-def _statuses(results: dict[str, Any]) -> dict[str, int]:
-    return {k: v for k, v in results["trials"].items() if k != "all"}

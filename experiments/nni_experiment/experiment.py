@@ -22,7 +22,7 @@ from models.errors import InputError
 from models.files import atomic
 from spaces.nni_compat import Experiment, NasExperiment, NasExperimentConfig, Strategy, StrategyStatus, nni
 
-from ..run.console import console
+from ..run.console import say
 from . import web
 from .config import RetiariiExeConfig, config_for
 from .engine import ArchEngine, Trial, recovered
@@ -209,7 +209,7 @@ class RetiariiExperiment(NasExperiment):
         web.warn(host)
         with web.manager_environment(host):
             self._start_nni_manager(port, debug)
-        console().print(f"experiment {self.id}, web UI: http://{web.LOOPBACK}:{port}", soft_wrap=True)
+        say(f"experiment {self.id}, web UI: http://{web.LOOPBACK}:{port}")
 
     def _use_command_of_now(self) -> None:
         """NNI goes on with the commands of then, but Python, this project and its modules may have moved since."""
@@ -296,7 +296,7 @@ def view_experiment(folder: Path, port: int = 8080, host: str = web.LOOPBACK) ->
         try:
             with web.manager_environment(host):
                 viewed._start_nni_manager(port, False)
-            console().print(f"experiment {id}, web UI: http://{web.LOOPBACK}:{port} (Ctrl-C ends it)", soft_wrap=True)
+            say(f"experiment {id}, web UI: http://{web.LOOPBACK}:{port} (Ctrl-C ends it)")
             while viewed._proc is not None and viewed._proc.poll() is None:  # type: ignore[union-attr]
                 time.sleep(0.2)
         except KeyboardInterrupt:

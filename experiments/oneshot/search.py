@@ -10,7 +10,6 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
-from rich.table import Table
 
 from models.complexity import count_flops, count_params
 from models.network import Network
@@ -21,7 +20,6 @@ from ..costs.budget import Budget, read_budget
 from ..costs.latency_table import LatencyTable
 from ..nni_experiment.experiment import RetiariiExeConfig, RetiariiExperiment
 from ..run.callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
-from ..run.console import console
 from ..run.device import device_of
 from ..run.folder import RunFolder
 from ..run.lightning import interruptible
@@ -30,7 +28,7 @@ from ..supernets.rating import Rating
 from ..supernets.subnets import SUPERNET, cut_out, save_supernet
 from ..tasks.task import SearchTask, open_task
 from .collapse import collapse
-from .plots import plot_probabilities
+from .report import plot_probabilities, report
 from .retrain import Retraining, random_archs
 from .teacher import read_teacher
 
@@ -192,7 +190,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
             trained = {"arch": other, "from_scratch": train(f"random{i}", cfg)}
             results["random"].append({**trained, **_cost(task.network(cfg), options.imgsz)})
     run.write_json("results.json", results)
-    _report(options, run, task, results)
+    report(options, run, task.result, results)
     return results
 
 
@@ -258,47 +256,3 @@ def _run_strategy(
         experiment.run(config)
     supernet = strategy.supernet.cpu()
     return supernet, supernet.space.complete(experiment.export_top_models(formatter="dict")[0])
-
-
-def _report(options: Options, run: RunFolder, task: SearchTask, results: dict[str, Any]) -> None:
-    table = Table(title=f"{options.strategy} on {options.data}, {results['steps']} steps")
-    for column in ("network", "trained", results["metric"], "parameters", f"MFLOPs at {options.imgsz}"):
-        table.add_column(column, justify="left" if column in ("network", "trained") else "right")
-    derived, plain, others = results["derived"], results["plain"], results.get("random", [])
-    rows = [
-        ("derived", "in the supernet", derived, derived["inherited"]),
-        ("derived", "from inherited weights", derived, derived.get("from_inherited")),
-        ("derived", "from scratch", derived, derived.get("from_scratch")),
-        ("plain", "from scratch", plain, plain.get("from_scratch")),
-        *((f"random {i}", "from scratch", other, other["from_scratch"]) for i, other in enumerate(others, start=1)),
-    ]
-    for name, how, row, metric in rows:
-        if metric is not None:
-            table.add_row(name, how, f"{metric:.4f}", f"{row['params']:,}", f"{row['flops'] / 1e6:.1f}")
-    say = console().print
-    say(table)
-    if line := verdict(results):
-        say(line, soft_wrap=True)
-    d, flops = results[task.result], f"flops_{options.cost_imgsz}"
-    cost = f"{d['params']:,} parameters, {d[flops] / 1e9:.2f} GFLOPs at {options.cost_imgsz}"
-    say(f"{task.result}: {cost}")
-    say(f"results in {run.path}", soft_wrap=True)
-
-
-def metric_of(results: dict[str, Any]) -> float:
-    """What a search is worth beside others: its result trained from scratch, where it was, or as it is."""
-    derived = results["derived"]
-    return float(derived.get("from_scratch", derived.get("from_inherited", derived["inherited"])))
-
-
-def verdict(results: dict[str, Any]) -> str:
-    """Whether the search beat random archs trained for the same steps; empty where there is nothing to compare."""
-    others = [r["from_scratch"] for r in results.get("random", [])]
-    if not others or "from_scratch" not in results["derived"]:
-        return ""
-    found, mean, best = results["derived"]["from_scratch"], sum(others) / len(others), max(others)
-    says = "beats" if found > best else "beats the mean of, but not the best of," if found > mean else "does not beat"
-    return (
-        f"the search {says} {len(others)} random archs trained for the same steps: "
-        f"{found:.4f} against {mean:.4f} on average and {best:.4f} at best"
-    )

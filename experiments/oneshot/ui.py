@@ -14,8 +14,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from models.errors import InputError
 from spaces.nni_compat import Evaluator, ModelSpace, nni
 
@@ -25,10 +23,12 @@ from ..nni_experiment import web
 from ..nni_experiment.config import RetiariiExeConfig
 from ..nni_experiment.engine import Trial
 from ..nni_experiment.experiment import RetiariiExperiment, has_trials
-from ..run.console import console
+from ..run.console import say
 from ..run.folder import RunFolder
+from ..run.tables import table
 from ..tasks.task import SEARCH_TASKS
-from .search import Options, metric_of
+from .report import metric_of
+from .search import Options
 
 _SCRIPT = Path(__file__).resolve().parents[2] / "oneshot_nas.py"
 _LOOKED_EVERY_S = 0.5
@@ -145,11 +145,6 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> None:
 
 
 def _show(run: RunFolder, metric: str, trials: list[Trial]) -> None:
-    table = Table()
-    for column in ("trial", "strategy", "seed", metric):
-        table.add_column(column, justify="left" if column == "strategy" else "right")
-    for trial in sorted((t for t in trials if status_of(t) == "done"), key=value_of, reverse=True):
-        table.add_row(f"{trial.number}", trial.arch["strategy"], f"{trial.arch['seed']}", f"{value_of(trial):.4f}")
-    say = console().print
-    say(table)
-    say(f"results of the best in {run.path}", soft_wrap=True)
+    done = sorted((t for t in trials if status_of(t) == "done"), key=value_of, reverse=True)
+    rows = [(f"{t.number}", t.arch["strategy"], f"{t.arch['seed']}", f"{value_of(t):.4f}") for t in done]
+    say(table(["trial", "strategy", "seed", metric], rows, left=["strategy"]), f"results of the best in {run.path}")

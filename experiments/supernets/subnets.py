@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from rich.table import Table
 
 from models.complexity import count_flops, count_params
 from models.errors import InputError
@@ -20,9 +18,10 @@ from models.network import Network
 from models.registry import load_plugin
 from spaces import NASBACKBONE, NASDETECTOR, CostModel, Sizes, Space, make_supernet, read_arch, slice_weights
 
-from ..run.console import console
+from ..run.console import say
 from ..run.folder import RunFolder
 from ..run.lightning import accelerator_of, quiet_lightning
+from ..run.tables import table, write_csv
 from ..tasks.resize import resolution_of
 from ..tasks.task import SEARCH_TASKS, SearchTask
 from ..training.weights import Start
@@ -177,22 +176,26 @@ def measure_subnets(options: Options, run: RunFolder) -> list[dict[str, Any]]:
         if task.is_whole:  # else the detector has parts that are not trained
             task.hand_over(kept, run.path, arch, name, is_slice=True)
     run.write_json("results.json", rows)
-    with atomic(run.path / "subnets.csv") as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [k for k in rows[0] if k != "arch"] + list(rows[0]["arch"]))
-        writer.writeheader()
-        writer.writerows({**{k: v for k, v in row.items() if k != "arch"}, **row["arch"]} for row in rows)
+    write_csv(run.path / "subnets.csv", ({k: v for k, v in {**r, **r["arch"]}.items() if k != "arch"} for r in rows))
     _report(options, run, rows, task.metric)
     return rows
 
 
 def _report(options: Options, run: RunFolder, rows: list[dict[str, Any]], metric: str) -> None:
-    table = Table(title=f"subnets of {options.supernet}: {metric}")
-    for column in ("subnet", "parameters", "MFLOPs", "pixels", "as trained", "calibrated"):
-        table.add_column(column, justify="left" if column == "subnet" else "right")
-    for r in rows:
-        numbers = (f"{r['params']:,}", f"{r['flops'] / 1e6:.1f}", str(r["imgsz"]))
-        table.add_row(r["subnet"], *numbers, f"{r['as_trained']:.4f}", f"{r['calibrated']:.4f}")
-    say = console().print
-    say(table)
-    say("calibrated: with batch norm statistics of the subnet's own on training images")
-    say(f"results in {run.path}", soft_wrap=True)
+    columns = ("subnet", "parameters", "MFLOPs", "pixels", "as trained", "calibrated")
+    lines = [
+        (
+            r["subnet"],
+            f"{r['params']:,}",
+            f"{r['flops'] / 1e6:.1f}",
+            str(r["imgsz"]),
+            f"{r['as_trained']:.4f}",
+            f"{r['calibrated']:.4f}",
+        )
+        for r in rows
+    ]
+    say(
+        table(columns, lines, f"subnets of {options.supernet}: {metric}", left=["subnet"]),
+        "calibrated: with batch norm statistics of the subnet's own on training images",
+        f"results in {run.path}",
+    )

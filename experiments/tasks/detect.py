@@ -165,7 +165,7 @@ class DetectTask:
         self.data = detection(options.data, options.imgsz, seed=options.seed)
         self.detector = Model(read_config(head.config, nc=self.data.nc))
         self.detector.names = dict(enumerate(self.data.names))
-        self._loaders = search_loaders(self.data, options.batch, options.seed, bilevel=True)
+        self._loaders = search_loaders(self.data, options.batch, options.seed)
         self.num_batches = len(self._loaders["train_dataloaders"])
 
     def _module(self) -> DetectionModule:
@@ -215,7 +215,7 @@ class DetectTask:
         return calibrate_bn(network, map(module.inputs, given))
 
     def _train(self) -> Any:
-        return search_loaders(self.data, self.options.batch, self.options.seed, bilevel=True)["train_dataloaders"]
+        return search_loaders(self.data, self.options.batch, self.options.seed)["train_dataloaders"]
 
     @functools.cache  # noqa: B019  (a task lives as long as its run)
     def _few(self) -> list[Any]:

@@ -12,18 +12,11 @@ from data import DetectionData, EpochSampler, Item, collate
 from models.errors import InputError
 
 
-def search_loaders(data: DetectionData, batch: int, seed: int, bilevel: bool) -> dict[str, Any]:
+def search_loaders(data: DetectionData, batch: int, seed: int) -> dict[str, Any]:
     """``train_dataloaders`` and ``val_dataloaders`` of a search's evaluator.
 
-    Parameters
-    ----------
-    bilevel
-        For strategies that train the architecture by gradient (DARTS): training images are shared out between weights
-        and architecture, so that ``data.val`` stays unseen. Otherwise the second loader validates on ``data.val``.
+    Training images are shared out between weights and architecture, so that ``data.val`` stays unseen.
     """
-    if not bilevel:
-        val = DataLoader(data.val, batch_size=batch, collate_fn=collate, num_workers=0)
-        return {"train_dataloaders": _train_loader(data.train, batch, seed), "val_dataloaders": val}
     if len(data.train) < 2:
         raise InputError("a search takes 2 training images or more: one for the weights, one for the architecture")
     weights, arch = halves(len(data.train), seed)

@@ -229,7 +229,7 @@ class TestEveryStrategy:
 
     def test_searches_a_yaml_on_the_detection_loss(self, name, digits_yaml):
         data = detection(digits_yaml, 32, seed=0)
-        loaders = search_loaders(data, 4, 0, bilevel=True)
+        loaders = search_loaders(data, 4, 0)
         pl.seed_everything(0, verbose=False)
         evaluator = Detection(data.names, 32, **loaders, **toys.trainer())
         strategy = toys.run(STRATEGIES[name](), NASDETECTOR(SPACE, data.nc), evaluator)
