@@ -19,7 +19,7 @@ _EXPORTS = {
     "count_params": "complexity",
     "load_classifier": "files",
     "load_detector": "files",
-    "load_plugin": "registry",
+    "load_plugin": "plugins",
     "load_upstream": "upstream",
     "load_weights": "upstream",
     "read_config": "grammar",

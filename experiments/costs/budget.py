@@ -15,12 +15,10 @@ from optimizer.match import join
 from spaces import CostModel, Space
 from spaces.nas_rows import NASC3Row
 
+from ..run import registry
 from .limits import Limits, Target, cheapest
 
 Arch = dict[str, Any]
-
-# Their supernet is trained on paths drawn whatever they cost.
-WITHOUT_TARGET = ("spos", "fairnas", "bignas")
 
 
 class Budget:
@@ -69,7 +67,7 @@ def read_budget(options: Any, model: CostModel) -> Budget | None:
     targets = [Target(name, value, options.target_weight) for name, value in asked.items() if value is not None]
     if len(targets) > 1:
         raise InputError(f"--target-{targets[0].name} and --target-{targets[1].name}: a search has one target")
-    if targets and options.strategy in WITHOUT_TARGET:
+    if targets and options.strategy not in registry.names("oneshot", f"target_{targets[0].name}"):
         raise InputError(
             f"--target-{targets[0].name}: {options.strategy} trains without an architecture to steer; "
             f"its search takes limits, such as --max-{targets[0].name}"

@@ -26,23 +26,7 @@ from ..run.console import console
 from ..run.folder import RunFolder
 from ..tasks.metrics import NMS_FOR_AP, DetectionMetrics, in_original_pixels
 from .detectors import Detector, TorchDetector, detections_of, open_detector
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of a validation; `val.py --help` explains them."""
-
-    weights: str
-    data: str
-    imgsz: int | None
-    batch: int
-    split: str
-    conf: float
-    iou: float
-    max_det: int
-    device: str
-    workers: int
-    save_json: bool
+from .options import Validation
 
 
 @dataclass(frozen=True)
@@ -162,7 +146,7 @@ class _Clock:
         self._since = now
 
 
-def validate(options: Options, run: RunFolder) -> dict[str, Any]:
+def validate(options: Validation, run: RunFolder) -> dict[str, Any]:
     """Measure the detector (or classifier) of a file, and write what was found into the run's folder.
 
     Returns
@@ -248,7 +232,7 @@ def _id_of(file: Path, ids: Mapping[str, Any]) -> Any:
     return next(ids[end] for end in ends if end in ids)
 
 
-def _report(options: Options, run: RunFolder, results: dict[str, Any]) -> None:
+def _report(options: Validation, run: RunFolder, results: dict[str, Any]) -> None:
     table = Table(title=f"{options.weights} on {options.data} ({options.split}), {results['imgsz']} pixels")
     table.add_column("class")
     for column in ("objects", "mAP50-95", "mAP50", "mAP75", "precision", "recall"):

@@ -5,15 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from .base import OneShot, OneShotModule
+from .base import Context, OneShot, OneShotModule
 from .derive import Arch
 from .evolve import Evolution, evolve
 from .journal import Journal, fingerprint
+from .options import Options
 from .processes import average
 
 # Batches that batch norm statistics are taken from, for every arch that is rated.
@@ -92,6 +93,12 @@ class SPOS(OneShot):
         super().__init__(**settings)
         self.rate, self.evolution, self.ratings = rate or self.minus_loss, evolution or Evolution(), ratings
         self.rated: list[tuple[Arch, float]] = []
+
+    @classmethod
+    def from_options(cls, options: Options, context: Context) -> Self:
+        evolution = Evolution(options.population, options.generations, seed=options.seed)
+        ratings = context.folder / "ratings.txt"
+        return cls(rate=context.rate, evolution=evolution, ratings=ratings, budget=context.budget)
 
     def _run(self) -> None:
         super()._run()

@@ -25,10 +25,11 @@ from ..nni_experiment import web
 from ..nni_experiment.config import RetiariiExeConfig
 from ..nni_experiment.engine import Trial
 from ..nni_experiment.experiment import RetiariiExperiment, has_trials
+from ..run import registry
 from ..run.console import console
 from ..run.folder import RunFolder
-from ..tasks.task import SEARCH_TASKS
-from .search import Options, metric_of
+from .options import Options
+from .search import metric_of
 
 _SCRIPT = Path(__file__).resolve().parents[2] / "oneshot_nas.py"
 _LOOKED_EVERY_S = 0.5
@@ -122,7 +123,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> None:
     id = json.loads(saved.read_text(encoding="utf-8"))["id"] if resume and saved.exists() else None
     evaluator = OneShotRun(common, str(runs), os.getcwd())
     experiment = RetiariiExperiment(Runs(names, seeds), evaluator, [], strategies.GridSearch(), config, id)
-    metric = SEARCH_TASKS[options.task].metric
+    metric = registry.load("task", options.task).metric
     log = TrialLog(
         run.path, metric, ["strategy", "seed"], lambda: experiment.trials, experiment.stderr_of, lambda trial: None
     )

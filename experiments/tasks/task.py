@@ -22,12 +22,13 @@ from models.errors import InputError
 from models.files import save_classifier, save_detector, save_model_yaml
 from models.grammar import read_config
 from models.network import Network
-from models.registry import load_plugin
+from models.plugins import load_plugins_of_run
 from optimizer import calibrate_bn, match_nas
 from spaces import NASBACKBONE, NASDETECTOR, CostModel, Space, apply_policy
 from spaces.kinds import RESOLUTION
 
 from ..costs.budget import detector_space
+from ..run import registry
 from ..run.callbacks import OrderlyInterrupt
 from ..run.lightning import accelerator_of, interruptible, quiet_lightning
 from .detect import Part, halves, search_loaders
@@ -321,9 +322,6 @@ class DetectTask:
         return self.measure(network)
 
 
-SEARCH_TASKS: dict[str, Any] = {"classify": ClassifyTask, "detect": DetectTask}
-
-
 def open_task(options: Any) -> tuple[Space, SearchTask, str]:
     """The space, the task and Lightning's accelerator of a search's options.
 
@@ -334,11 +332,10 @@ def open_task(options: Any) -> tuple[Space, SearchTask, str]:
     """
     quiet_lightning()
     accelerator = accelerator_of(options.device)
-    for plugin in options.plugin:
-        load_plugin(plugin)
+    load_plugins_of_run(options.plugin)
     policy = getattr(options, "space", None)
     space = Space(options.cfg if policy is None else apply_policy(options.cfg, policy))
-    task: SearchTask = SEARCH_TASKS[options.task](options, space, accelerator)
+    task: SearchTask = registry.load("task", options.task)(options, space, accelerator)
     if not space.decisions:
         raise InputError(f"{options.cfg}: there is nothing to search, the YAML has no choices (try yolov5n_nas.yaml)")
     if options.detector is not None and RESOLUTION in space.decisions:

@@ -12,7 +12,7 @@ from experiments.multi_trial import candidate
 from experiments.multi_trial.candidate import Decisions, Training, costs_of, reward, run_trial
 from experiments.strategies import SPOS
 from experiments.supernets.inherit import inherited
-from experiments.tasks.task import SEARCH_TASKS, ClassifyTask
+from experiments.tasks.task import ClassifyTask
 from models import Classifier, InputError, Model, count_flops, count_params
 from models.grammar import read_config
 from spaces import Space, freeze, slice_weights
@@ -139,7 +139,7 @@ def test_latency_is_that_of_an_inference(monkeypatch):
 @pytest.fixture(scope="module")
 def supernet(tmp_path_factory):
     """A run's folder with a checkpoint, and its supernet."""
-    task = SEARCH_TASKS["classify"](TRAINING, Space(TINY), "cpu")
+    task = ClassifyTask(TRAINING, Space(TINY), "cpu")
     torch.manual_seed(1)
     net = SPOS().mutate_model(task.space())
     folder = tmp_path_factory.mktemp("oneshot")
