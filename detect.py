@@ -8,6 +8,8 @@ import sys
 
 from experiments.inference.options import Detection
 from experiments.run.cli import add_plugin_option, add_run_options, start_script
+from experiments.run.early import check_weights
+from experiments.run.folder import RunFolder
 from experiments.run.options import add_options, made
 
 
@@ -20,8 +22,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    check_weights(args)
     from experiments.inference.predict import predict
-    from experiments.run.folder import RunFolder
 
     predict(made(Detection, args), RunFolder(args.project, args.name, args.exist_ok))
 

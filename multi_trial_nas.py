@@ -9,7 +9,9 @@ import sys
 from typing import Any
 
 from experiments.multi_trial.options import Options
+from experiments.multi_trial.runs import run_of
 from experiments.run.cli import add_plugin_option, add_run_options, run_or_resume, start_script
+from experiments.run.early import check_search
 from experiments.run.options import add_options, parse_args, refuse_others, refuse_unfit
 from experiments.run.registry import KINDS
 
@@ -35,8 +37,6 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    from experiments.multi_trial.runs import run_of
-
     if args.view:
         refuse_others(args, ("view", "port", "host", "project"), "is not of --view")
         from experiments.multi_trial.search import view
@@ -46,6 +46,8 @@ def main(args: argparse.Namespace) -> None:
     refuse_unfit(args, Options)
     if args.resume:
         args.resume = run_of(args.resume, args.project)
+    else:
+        check_search(args)
 
     def work(options: Options, run: Any, resume: bool) -> None:
         from experiments.multi_trial.search import search

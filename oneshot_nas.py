@@ -9,6 +9,7 @@ from typing import Any
 
 from experiments.oneshot.options import Options
 from experiments.run.cli import add_plugin_option, add_run_options, run_or_resume, start_script
+from experiments.run.early import check_search
 from experiments.run.options import add_options, parse_args, refuse_unfit
 from experiments.run.registry import KINDS
 
@@ -37,6 +38,8 @@ def main(args: argparse.Namespace) -> None:
             oneshot_ui.search(options, run, resume)
 
     refuse_unfit(args, Options)
+    if not args.resume:
+        check_search(args)
     run_or_resume(args, Options, work)
 
 

@@ -10,7 +10,9 @@ import sys
 from experiments.run.cli import add_plugin_option, add_run_options, run_or_resume, start_script
 from experiments.run.folder import RunFolder
 from experiments.run.options import add_options, parse_args, refuse, refuse_others, refuse_unfit
+from experiments.supernets.folder import supernet_folder
 from experiments.supernets.options import LOOKED_AT, MODES, Look, Options
+from models.grammar import find_file
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -42,6 +44,10 @@ def main(args: argparse.Namespace) -> None:
         why = "is of looking at a space" if args.mode == "search" else f"is not of {way}"
         refuse_others(args, MODES[args.mode], why)
         refuse_unfit(args, Options)
+        if args.supernet is not None:
+            RunFolder.resume(supernet_folder(args.supernet))  # says what is wrong at once
+        if args.cfg is not None:
+            find_file(args.cfg)
     if args.mode == "sample_cost":
         from experiments.supernets.space_costs import report_costs
 

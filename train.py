@@ -8,9 +8,11 @@ import sys
 from typing import Any
 
 from experiments.run.cli import add_plugin_option, add_run_options, run_or_resume, start_script
+from experiments.run.early import check_training
 from experiments.run.folder import new_run
 from experiments.run.options import add_options, parse_args, refuse, refuse_unfit
 from experiments.training.options import OF_DETECTORS, Options
+from models.files import is_classifier
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -28,15 +30,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     refuse_unfit(args, Options)
-    classifies = False
-    if args.weights is not None:
-        from models.files import is_classifier
-
-        classifies = is_classifier(args.weights)
+    classifies = args.weights is not None and is_classifier(args.weights)
     if classifies:
         refuse(args, OF_DETECTORS, f"is of detectors, and {args.weights} is a classifier")
     args.data = args.data or ("digits" if classifies else "digits-detect")
     args.imgsz = args.imgsz or (None if classifies else 640)
+    if not args.resume and not classifies:
+        check_training(args)
 
     def work(options: Options, run: Any, resume: bool) -> None:
         from experiments.training.train import train

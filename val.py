@@ -6,10 +6,13 @@ from __future__ import annotations
 import argparse
 import sys
 
+from data.classify_sets import check_set
 from experiments.inference.options import OF_DETECTORS, OF_RUN, Validation
 from experiments.run.cli import add_plugin_option, add_run_options, start_script
+from experiments.run.early import check_detection_set, check_weights
 from experiments.run.folder import RunFolder
 from experiments.run.options import add_options, made, parse_args, refuse, refuse_unfit
+from models.files import is_classifier
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -25,16 +28,17 @@ def main(args: argparse.Namespace) -> None:
     run = RunFolder(args.project, args.name, args.exist_ok)
     if args.supernet is not None:
         refuse(args, (*OF_RUN, *OF_DETECTORS), "the subnets of --supernet are measured as its run measures")
+        RunFolder.resume(args.supernet)  # says what is wrong at once
         from experiments.supernets.subnets import measure_subnets
 
         measure_subnets(made(Validation, args), run)
         return
-    from models.files import is_classifier
-
     classifies = is_classifier(args.weights)
     if classifies:
         refuse(args, OF_DETECTORS, f"is of detectors, and {args.weights} is a classifier")
     args.data = args.data or ("digits" if classifies else "digits-detect")
+    check_weights(args)
+    (check_set if classifies else check_detection_set)(args.data)
     from experiments.inference.validate import validate
 
     validate(made(Validation, args), run)

@@ -14,7 +14,7 @@ _EXPORTS = {
     "Model": "detector",
     "Network": "network",
     "Row": "grammar",
-    "check_imgsz": "detector",
+    "check_imgsz": "strides",
     "count_flops": "complexity",
     "count_params": "complexity",
     "load_classifier": "files",

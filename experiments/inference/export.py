@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from data import UnreadableImageError, letterbox, read_rgb, to_tensor
-from models.detector import check_imgsz
 from models.errors import InputError
 from models.files import is_classifier, load_classifier
+from models.strides import check_imgsz
 from models.upstream import load_weights
 from optimizer.export import NMS, TOLERANCE, Exported, export_onnx, export_openvino
 

@@ -25,6 +25,7 @@ from ..run.folder import RunFolder
 from ..run.lightning import accelerator_of, quiet_lightning
 from ..search import Domain, Objective, Random, Search, Searcher, make_searcher, open_storage
 from ..search.predictor import CANDIDATES, Predictor
+from .folder import supernet_folder
 from .options import Options
 from .rating import Rating
 from .report import Pick, report, write_pick
@@ -252,12 +253,6 @@ def _sqlite(path: Path) -> str:
     if "?" in str(path):
         raise InputError(f"{path}: a '?' begins the options of a database; right would be another --name or --project")
     return f"sqlite:///{path}"
-
-
-def supernet_folder(path: str) -> Path:
-    """The folder of a one-shot run, given itself or a file in it."""
-    folder = Path(path)
-    return folder.parent if folder.is_file() else folder
 
 
 def domain_of(model: CostModel, costs: Sequence[str], ranges: Sequence[str], file: str | None = None) -> Domain:

@@ -17,12 +17,13 @@ from torch import nn
 
 from data import EpochSampler, classification, collate, detection, detection_split
 from models.classifier import Classifier
-from models.detector import Model, check_imgsz
+from models.detector import Model
 from models.errors import InputError
 from models.files import save_classifier, save_detector, save_model_yaml
 from models.grammar import read_config
 from models.network import Network
 from models.plugins import load_plugins_of_run
+from models.strides import check_imgsz
 from optimizer import calibrate_bn, match_nas
 from spaces import NASBACKBONE, NASDETECTOR, CostModel, Space, apply_policy
 from spaces.kinds import RESOLUTION
