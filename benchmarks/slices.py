@@ -20,7 +20,6 @@ def main() -> None:
     add("--seed", type=int, default=0, help="of the weights that networks begin with alone")
     args = parser.parse_args()
 
-
     import pytorch_lightning as pl
 
     from experiments.run.folder import RunFolder

@@ -12,10 +12,8 @@ from models.errors import InputError
 from spaces import CostModel
 from spaces.space import Arch
 
+from ..run import registry
 from .limits import Limits, Target, cheapest
-
-# Their supernet is trained on paths drawn whatever they cost.
-WITHOUT_TARGET = ("spos", "fairnas", "bignas")
 
 
 class Budget:
@@ -64,7 +62,7 @@ def read_budget(options: Any, model: CostModel) -> Budget | None:
     targets = [Target(name, value, options.target_weight) for name, value in asked.items() if value is not None]
     if len(targets) > 1:
         raise InputError(f"--target-{targets[0].name} and --target-{targets[1].name}: a search has one target")
-    if targets and options.strategy in WITHOUT_TARGET:
+    if targets and options.strategy not in registry.names("oneshot", f"target_{targets[0].name}"):
         raise InputError(
             f"--target-{targets[0].name}: {options.strategy} trains without an architecture to steer; "
             f"its search takes limits, such as --max-{targets[0].name}"

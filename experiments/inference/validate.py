@@ -25,23 +25,7 @@ from ..run.console import say
 from ..run.folder import RunFolder
 from ..tasks.metrics import NMS_FOR_AP, DetectionMetrics, in_original_pixels, score_table
 from .detectors import Detector, TorchDetector, detections_of, open_detector
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of a validation; `val.py --help` explains them."""
-
-    weights: str
-    data: str
-    imgsz: int | None
-    batch: int
-    split: str
-    conf: float
-    iou: float
-    max_det: int
-    device: str
-    workers: int
-    save_json: bool
+from .options import Validation
 
 
 @dataclass(frozen=True)
@@ -161,7 +145,7 @@ class _Clock:
         self._since = now
 
 
-def validate(options: Options, run: RunFolder) -> dict[str, Any]:
+def validate(options: Validation, run: RunFolder) -> dict[str, Any]:
     """Measure the detector (or classifier) of a file, and write what was found into the run's folder.
 
     Returns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,43 +16,19 @@ from models.detector import Model
 from models.files import atomic
 from models.grammar import read_config
 from models.network import Network
-from models.registry import load_plugin
+from models.plugins import load_plugins_of_run
 from optimizer.match import join
 from spaces import Space
 from spaces.nni_compat import Evaluator, ModelSpace, nni
 
 from ..costs.limits import Limits
 from ..costs.timing import measure_latency
+from ..run import registry
 from ..run.lightning import accelerator_of, quiet_lightning
 from ..supernets.subnets import cut_out, open_supernet
 from ..tasks.resize import resolution_of
-from ..tasks.task import SEARCH_TASKS, SearchTask
-
-
-@dataclass(frozen=True)
-class Training:
-    """Options of a trial; `multi_trial_nas.py --help` explains them."""
-
-    task: str
-    cfg: Any
-    data: str
-    detector: Any
-    epochs: int
-    batch: int
-    imgsz: int
-    lr: float
-    seed: int
-    device: str
-    data_root: str | None
-    plugin: list[str]
-    max_flops: float | None
-    max_params: float | None
-    max_latency: float | None
-    target_latency: float | None
-    target_weight: float
-    cost_imgsz: int
-    inherit: str | None
-    threads: int
+from ..tasks.task import SearchTask
+from .options import Training
 
 
 class Decisions(ModelSpace):
@@ -88,11 +64,10 @@ def run_trial(training: Training, arch: Mapping[str, Any]) -> None:
     """Train and report `arch`; its weights go to ``weights.pt`` of the trial's folder, ``NNI_OUTPUT_DIR``."""
     quiet_lightning()
     torch.set_num_threads(training.threads)
-    for plugin in training.plugin:
-        load_plugin(plugin)
+    load_plugins_of_run(training.plugin)
     space = Space(training.cfg)
     accelerator = accelerator_of(training.device)
-    task: SearchTask = SEARCH_TASKS[training.task](training, space, accelerator)
+    task: SearchTask = registry.load("task", training.task)(training, space, accelerator)
     raw = space.freeze(arch)
     costs = costs_of(training, _result(training, task, raw), "cuda" if accelerator == "gpu" else "cpu")
     limits = Limits(training.max_flops, training.max_params, max_latency=training.max_latency)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -20,42 +17,21 @@ from ..nni_experiment import web
 from ..nni_experiment.config import RetiariiExeConfig
 from ..nni_experiment.engine import Trial
 from ..nni_experiment.experiment import RetiariiExperiment, has_trials, view_experiment
+from ..run import registry
 from ..run.folder import RunFolder
 from ..supernets.subnets import open_supernet
 from ..tasks.resize import resolution_of
 from ..tasks.task import SearchTask, open_task
-from . import strategies
-from .candidate import Candidate, Decisions, Training, training_of
+from .candidate import Candidate, Decisions, training_of
+from .options import Options
 from .report import counted, plot_trials, report
+from .runs import experiment_id, run_of
 from .trial_log import TrialLog, status_of
 
 Arch = dict[str, Any]
 
-# The names of `multi_trial_nas.py --strategy`.
-STRATEGIES: dict[str, Callable[..., Any]] = {
-    "random": strategies.Random,
-    "grid": strategies.GridSearch,
-    "evolution": strategies.RegularizedEvolution,
-    "tpe": strategies.TPE,
-    "rl": strategies.PolicyBasedRL,
-    "nsga3": strategies.NSGA3,
-}
 # Those that have a population, and their own number, which suits 200 trials; few trials are never to be all at random.
 POPULATIONS = {"evolution": 50, "nsga3": 10}
-
-
-@dataclass(frozen=True)
-class Options(Training):
-    """Options of a multi-trial search; `multi_trial_nas.py --help` explains them."""
-
-    strategy: str
-    max_trials: int
-    concurrency: int
-    gpus: int
-    port: int
-    host: str
-    config: str | None
-    population: int | None = None
 
 
 def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, Any]:
@@ -78,7 +54,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     model_space, evaluator, id = (
         Decisions(training["cfg"]),
         Candidate(training),
-        _experiment_id(run) if resume else None,
+        experiment_id(run) if resume else None,
     )
     experiment = RetiariiExperiment(model_space, evaluator, [], strategy, _config(options, run), id)
     log = TrialLog(
@@ -104,30 +80,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
 def view(run: str, project: str, port: int, host: str) -> None:
     """Show the experiment of a run in the web UI, until Ctrl-C."""
     folder, _ = RunFolder.resume(run_of(run, project))
-    view_experiment((folder.path / "nni" / _experiment_id(folder)).resolve(), port, host)
-
-
-def run_of(name: str, project: str) -> str:
-    """A run's folder, given that, or the id of its experiment.
-
-    Raises
-    ------
-    InputError
-        If no run below `project` has this experiment.
-    """
-    if Path(name).is_dir():
-        return name
-    for path in Path(project).glob("*/experiment.json"):
-        if json.loads(path.read_text(encoding="utf-8"))["id"] == name:
-            return str(path.parent)
-    raise InputError(f"{name}: neither the folder of a run nor the id of an experiment below {project}")
-
-
-def _experiment_id(run: RunFolder) -> str:
-    path = run.path / "experiment.json"
-    if not path.is_file():
-        raise InputError(f"{run.path}: not the folder of a multi-trial run (it has no experiment.json)")
-    return str(json.loads(path.read_text(encoding="utf-8"))["id"])
+    view_experiment((folder.path / "nni" / experiment_id(folder)).resolve(), port, host)
 
 
 def _strategy(options: Options, budget: Budget | None) -> Any:
@@ -140,7 +93,7 @@ def _strategy(options: Options, budget: Budget | None) -> Any:
         settings["population_size"] = options.population
         if options.strategy == "evolution":
             settings["sample_size"] = max(round(0.3 * options.population), 1)  # the share of its own 15 of 50
-    strategy = STRATEGIES[options.strategy](**settings)
+    strategy = registry.load("multi-trial", options.strategy)(**settings)
     if budget is not None:
         strategy.start_from = budget.cheapest()
     return strategy
@@ -193,7 +146,7 @@ def _finish(
         "best": {"number": best.number, "id": best.id, **_values(best)},
         task.result: {"params": count_params(model), cost: flops},
     }
-    if isinstance(experiment.strategy, strategies.NSGA3):
+    if len(experiment.strategy.objectives) > 1:
         results["front"] = [_values_of(trials, t.arch) for t in experiment.strategy.pareto_front()]
     run.write_json("results.json", results)
     report(options, run, task.metric, trials, results)

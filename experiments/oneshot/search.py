@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,130 +12,24 @@ from rich.console import Console
 
 from models.complexity import count_flops, count_params
 from models.network import Network
-from spaces import NASBACKBONE, NASDETECTOR, CostModel
+from spaces import CostModel
 
-from .. import strategies
 from ..costs.budget import Budget, read_budget
 from ..costs.latency_table import LatencyTable
 from ..nni_experiment.experiment import RetiariiExeConfig, RetiariiExperiment
+from ..run import registry
 from ..run.callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
 from ..run.device import device_of
 from ..run.folder import RunFolder
 from ..run.lightning import interruptible
-from ..search import Genetic, study_of
 from ..supernets.rating import Rating
 from ..supernets.subnets import SUPERNET, cut_out, save_supernet
 from ..tasks.task import SearchTask, open_task
+from .base import Context, OneShot
 from .collapse import collapse
+from .options import Options
 from .report import plot_probabilities, report
 from .retrain import Retraining, random_archs
-from .teacher import read_teacher
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of a one-shot search; `oneshot_nas.py --help` explains them."""
-
-    strategy: str
-    task: str
-    cfg: str
-    space: str | None
-    data: str
-    detector: str | None
-    epochs: int
-    batch: int
-    imgsz: int
-    lr: float
-    arch_lr: float
-    seed: int
-    device: str
-    data_root: str | None
-    plugin: list[str]
-    arch_update: str
-    population: int
-    generations: int
-    subnets: str
-    sampler: str
-    distill: str
-    distill_rows: list[int]
-    teacher: str | None
-    dropout: float
-    drop_path: float
-    clip: float | None
-    clip_by: str
-    distill_boxes: str
-    lr_floor: float
-    weight_decay: float | None
-    max_flops: float | None
-    max_params: float | None
-    max_latency: float | None
-    target_flops: float | None
-    target_params: float | None
-    target_latency: float | None
-    target_weight: float
-    latency_table: str | None
-    cost_imgsz: int
-    baseline: bool
-    retrain: str
-    random_archs: int
-    ui: int | None
-    trials: int
-    concurrency: int
-
-
-Rate = Callable[[dict[str, Any]], float]
-
-
-def _bilevel(strategy: Any) -> Any:
-    return lambda options, task, costs, budget, rate: strategy(budget=budget, arc_learning_rate=options.arch_lr)
-
-
-def _single_path(strategy: Any) -> Any:
-    return lambda options, task, costs, budget, rate: strategy(rate=rate, **_picking(options), budget=budget)
-
-
-def _proxyless(options: Options, task: SearchTask, costs: CostModel, budget: Budget | None, rate: Rate) -> Any:
-    return strategies.Proxyless(update=options.arch_update, budget=budget, arc_learning_rate=options.arch_lr)
-
-
-def _bignas(options: Options, task: SearchTask, costs: CostModel, budget: Budget | None, rate: Rate) -> Any:
-    return strategies.BigNAS(
-        subnets=options.subnets.split(","),
-        sampler=options.sampler,
-        distill=options.distill,
-        distill_rows=tuple(options.distill_rows),
-        teacher=None if options.teacher is None else read_teacher(options.teacher, task),
-        dropout=options.dropout,
-        drop_path=options.drop_path,
-        clip=options.clip,
-        clip_by=options.clip_by,
-        distill_boxes=options.distill_boxes,
-        lr_floor=options.lr_floor,
-        weight_decay=options.weight_decay,
-        cost=costs if options.detector is None else None,  # else these have no resolution among their labels
-        rate=rate,
-        **_picking(options),
-        budget=budget,
-    )
-
-
-def _picking(options: Options) -> dict[str, Any]:
-    """How a single-path strategy searches its supernet."""
-    evaluations = options.population * options.generations
-    return {"searcher": Genetic(options.population), "evaluations": evaluations, "seed": options.seed}
-
-
-# The names of `oneshot_nas.py --strategy`: (options, task, costs of results, budget, rating of an arch) -> strategy.
-STRATEGIES: dict[str, Callable[[Options, SearchTask, CostModel, Budget | None, Rate], Any]] = {
-    "darts": _bilevel(strategies.DARTS),
-    "darts-2nd": _bilevel(strategies.SecondOrderDARTS),
-    "gumbel": _bilevel(strategies.GumbelDARTS),
-    "proxyless": _proxyless,
-    "enas": _bilevel(strategies.ENAS),
-    "spos": _single_path(strategies.SPOS),
-    "fairnas": _single_path(strategies.FairNAS),
-    "bignas": _bignas,
-}
 
 
 def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, Any]:
@@ -154,7 +47,8 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
 
     pl.seed_everything(options.seed, verbose=False)
     history = History(run.path / "metrics.csv")
-    supernet, arch = _run_strategy(options, run, task, costs, budget, accelerator, history, resume)
+    strategy, arch = _run_strategy(options, run, task, costs, budget, accelerator, history, resume)
+    supernet = strategy.supernet
     run.write_json("arch.json", arch)
     save_supernet(supernet, run.path / SUPERNET)
     plot_probabilities(history.probabilities, run.path / "alphas.png", space)
@@ -165,7 +59,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     derived = cut_out(supernet, task, arch)
     raw, state = derived.config.raw, {k: v.clone() for k, v in derived.state_dict().items()}
     calibrated = task.calibrated(derived)
-    handed_over = task.hand_over(calibrated, run.path, arch, is_slice=options.strategy == "bignas")
+    handed_over = task.hand_over(calibrated, run.path, arch, is_slice=strategy.leaves_slices)
     plain = space.freeze(space.upstream())
     results: dict[str, Any] = {
         "strategy": options.strategy,
@@ -218,8 +112,8 @@ def _run_strategy(
     accelerator: str,
     history: History,
     resume: bool,
-) -> tuple[NASBACKBONE | NASDETECTOR, dict[str, Any]]:
-    """Run the experiment; the supernet on the CPU, and the arch that it exports."""
+) -> tuple[OneShot, dict[str, Any]]:
+    """Run the experiment; the strategy, whose supernet is on the CPU, and the arch that it exports."""
     checkpoint = run.path / "last.ckpt"
     fit_kwargs: dict[str, Any] = {}
     if resume and checkpoint.exists():
@@ -245,14 +139,13 @@ def _run_strategy(
     )
     space = task.space()
     rating = Rating(lambda: strategy.supernet, task, options.population * options.generations)
-    strategy = STRATEGIES[options.strategy](options, task, costs, budget, rating)
-    if isinstance(strategy, strategies.SPOS):
-        strategy.storage, strategy.earlier = study_of(run.path), run.path / "ratings.txt"
+    context = Context(task, costs, budget, rating, run.path)
+    strategy = registry.load("oneshot", options.strategy).from_options(options, context)
     experiment = RetiariiExperiment(space, evaluator, [], strategy)
     config = RetiariiExeConfig("local")
     config.experiment_name = run.path.name
     config.experiment_working_directory = str(run.path / "nni")
     with interruptible(evaluator.trainer), rating:
         experiment.run(config)
-    supernet = strategy.supernet.cpu()
-    return supernet, supernet.space.complete(experiment.export_top_models(formatter="dict")[0])
+    whole = strategy.supernet.cpu().space
+    return strategy, whole.complete(experiment.export_top_models(formatter="dict")[0])

@@ -7,7 +7,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from models.errors import InputError
 from spaces.choices import Decision
 
-from ..search import Domain, Genetic, Objective, Search, Searcher, evaluate, open_storage
-from .base import OneShot, OneShotModule
+from ..search import Domain, Genetic, Objective, Search, Searcher, evaluate, open_storage, study_of
+from .base import Context, OneShot, OneShotModule
 from .derive import Arch
+from .options import Options
 from .processes import average
 
 # Batches that batch norm statistics are taken from, for every arch that is rated.
@@ -102,6 +103,21 @@ class SPOS(OneShot):
         self.rate, self.searcher, self.evaluations, self.seed = rate or self.minus_loss, searcher, evaluations, seed
         self.storage, self.earlier = storage, earlier
         self.rated: list[tuple[Arch, float]] = []
+
+    @classmethod
+    def from_options(cls, options: Options, context: Context) -> Self:
+        return cls(rate=context.rate, budget=context.budget, **cls.picking(options, context))
+
+    @staticmethod
+    def picking(options: Options, context: Context) -> dict[str, Any]:
+        """How the supernet is searched."""
+        return {
+            "searcher": Genetic(options.population),
+            "evaluations": options.population * options.generations,
+            "seed": options.seed,
+            "storage": study_of(context.folder),
+            "earlier": context.folder / "ratings.txt",
+        }
 
     def _run(self) -> None:
         super()._run()

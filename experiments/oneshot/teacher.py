@@ -15,7 +15,8 @@ from models.upstream import load_weights
 from spaces import read_arch
 
 from ..supernets.subnets import cut_out, open_supernet
-from ..tasks.task import DetectTask, SearchTask
+from ..tasks.detect import DetectTask
+from ..tasks.task import SearchTask
 
 
 def read_teacher(path: str | Path, task: SearchTask) -> Network:

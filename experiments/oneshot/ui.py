@@ -23,12 +23,12 @@ from ..nni_experiment import web
 from ..nni_experiment.config import RetiariiExeConfig
 from ..nni_experiment.engine import Trial
 from ..nni_experiment.experiment import RetiariiExperiment, has_trials
+from ..run import registry
 from ..run.console import say
 from ..run.folder import RunFolder
 from ..run.tables import table
-from ..tasks.task import SEARCH_TASKS
+from .options import Options
 from .report import metric_of
-from .search import Options
 
 _SCRIPT = Path(__file__).resolve().parents[2] / "oneshot_nas.py"
 _LOOKED_EVERY_S = 0.5
@@ -122,7 +122,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> None:
     id = json.loads(saved.read_text(encoding="utf-8"))["id"] if resume and saved.exists() else None
     evaluator = OneShotRun(common, str(runs), os.getcwd())
     experiment = RetiariiExperiment(Runs(names, seeds), evaluator, [], strategies.GridSearch(), config, id)
-    metric = SEARCH_TASKS[options.task].metric
+    metric = registry.load("task", options.task).metric
     log = TrialLog(
         run.path, metric, ["strategy", "seed"], lambda: experiment.trials, experiment.stderr_of, lambda trial: None
     )

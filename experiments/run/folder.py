@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from models.errors import InputError
 from models.files import FORMAT, atomic, check_format
 
 _GONE_ON_WITH = ("last.ckpt", "retrained.json", "experiment.json")
+_RUN = "NAS_TRAIN_RUN"  # tells the other processes of a distributed training the run's folder
 _PACKAGES = ("torch", "torchvision", "pytorch-lightning", "nni", "numpy")
 
 
@@ -81,6 +83,19 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:  # plain detectors are trained and used without NNI
         return None
+def is_first_process() -> bool:
+    """Whether this is not a process that Lightning started to help the one at the keyboard."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def new_run(project: str, name: str, exist_ok: bool) -> RunFolder:
+    """A new run's folder, the same in all processes of a distributed training."""
+    if not is_first_process() and _RUN in os.environ:
+        path = Path(os.environ[_RUN])
+        return RunFolder(path.parent, path.name, exist_ok=True)
+    run = RunFolder(project, name, exist_ok)
+    os.environ[_RUN] = str(run.path)
+    return run
 
 
 def _git_commit() -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 
 from models.errors import InputError
-from models.registry import load_plugin
+from models.plugins import load_plugins_of_run
 from spaces import CostModel, Sizes
 from spaces.kinds import kind_of
 from spaces.space import Arch
@@ -21,36 +21,13 @@ from spaces.space import Arch
 from ..costs import Latency, parse_range, providers_of, read_costs
 from ..run.folder import RunFolder
 from ..run.lightning import accelerator_of, quiet_lightning
-from ..search import SEARCHERS, Domain, Objective, Random, Search, Searcher, evaluate, open_storage, study_of
+from ..search import Domain, Objective, Random, Search, Searcher, evaluate, make_searcher, open_storage, study_of
 from ..search.predictor import CANDIDATES, Predictor
+from .folder import supernet_folder
+from .options import Options
 from .rating import Rating
 from .report import Pick, report, write_pick
-from .space_report import Subset, report_edf
 from .subnets import SUPERNET, open_supernet
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of a search; `search_subnets.py --help` explains them."""
-
-    supernet: str
-    objectives: list[str]
-    searcher: str
-    trials: int
-    range: list[str]
-    costs: str | None
-    population: int | None
-    stride: int | None
-    predictor: str
-    baseline: bool
-    pick: str | None
-    storage: str | None
-    study: str
-    workers: int
-    seed: int
-    device: str
-    cost_imgsz: int | None
-    plugin: list[str] = field(default_factory=list)
 
 
 class SubnetSearch:
@@ -73,7 +50,7 @@ class SubnetSearch:
         model = self.task.costs(self.imgsz)
         self.space = model.space
         self.domain = domain_of(model, self._costs(), options.range, options.costs)
-        own_searcher = SEARCHERS[options.searcher](options.population, options.stride)
+        own_searcher = make_searcher(options.searcher, population=options.population, stride=options.stride)
         self._check(options, own_searcher)
         storage = open_storage(options.storage or study_of(run.path))
         settings: dict[str, Any] = {
@@ -175,32 +152,6 @@ class SubnetSearch:
         )
 
 
-def run(args: Any) -> None:
-    """What `search_subnets.py` asks for: a new search, or one that goes on."""
-    if args.resume:
-        folder, saved = RunFolder.resume(args.resume)
-    else:
-        folder, saved = RunFolder(args.project, args.name, args.exist_ok), {}
-    given = {k: v for k, v in vars(args).items() if k in Options.__dataclass_fields__}
-    if saved:
-        given = {k: v for k, v in given.items() if k in ("trials", "pick", "plugin") and v}
-    elif args.mode == "sample_accuracy":
-        given.update(searcher="random", baseline=False)
-    if args.mode == "sample_accuracy":
-        given["trials"] = args.sample_accuracy
-    given = {"trials": 500, **saved, **{k: v for k, v in given.items() if v is not None or k not in saved}}
-    try:
-        options = Options(**given)
-    except TypeError:
-        raise InputError(f"--resume {folder.path}: the options in its config.yaml are not this script's") from None
-    for text in args.subset:
-        Subset.read(text)  # what is wrong with them is said before the evaluations
-    try:
-        search_subnets(options, folder)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"go on with --resume {folder.path}") from None
-    if args.mode == "sample_accuracy":
-        report_edf(args, folder)
 
 
 def search_subnets(options: Options, run: RunFolder) -> dict[str, Any]:
@@ -250,8 +201,7 @@ def _by_workers(options: Options, run: RunFolder) -> None:
 
 def _worker(options: Options, path: Path) -> None:
     try:
-        for plugin in options.plugin:
-            load_plugin(plugin)
+        load_plugins_of_run(options.plugin)
         job = SubnetSearch(options, RunFolder(path.parent, path.name, exist_ok=True))
         torch.set_num_threads(max(torch.get_num_threads() // options.workers, 1))
         job.work()
@@ -261,10 +211,6 @@ def _worker(options: Options, path: Path) -> None:
         raise SystemExit(f"error: {e}") from None
 
 
-def supernet_folder(path: str) -> Path:
-    """The folder of a one-shot run, given itself or a file in it."""
-    folder = Path(path)
-    return folder.parent if folder.is_file() else folder
 
 
 def domain_of(model: CostModel, costs: Sequence[str], ranges: Sequence[str], file: str | None = None) -> Domain:

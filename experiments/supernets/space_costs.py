@@ -36,7 +36,7 @@ def report_costs(args: Any) -> dict[str, Any]:
         raise InputError("--costs: --sample-cost is of what is counted (params, flops, activations)")
     cfg = args.cfg
     if cfg is None:
-        from .search import supernet_folder
+        from .folder import supernet_folder
         from .subnets import open_supernet
 
         folder = supernet_folder(args.supernet)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,27 +14,20 @@ from models.complexity import count_flops, count_params
 from models.errors import InputError
 from models.files import FORMAT, atomic, check_format
 from models.network import Network
-from models.registry import load_plugin
+from models.plugins import load_plugins_of_run
 from spaces import NASBACKBONE, NASDETECTOR, CostModel, Sizes, Space, make_supernet, read_arch, slice_weights
 
+from ..inference.options import Validation
+from ..run import registry
 from ..run.console import say
 from ..run.folder import RunFolder
 from ..run.lightning import accelerator_of, quiet_lightning
 from ..run.tables import table, write_csv
 from ..tasks.resize import resolution_of
-from ..tasks.task import SEARCH_TASKS, SearchTask
+from ..tasks.task import SearchTask
 from ..training.weights import Start
 
 SUPERNET = "supernet.pt"
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of a measurement of subnets; `val.py --help` explains them."""
-
-    supernet: str
-    arch: list[str]
-    device: str
 
 
 def save_supernet(supernet: NASBACKBONE | NASDETECTOR, path: str | Path) -> None:
@@ -79,14 +71,12 @@ def open_supernet(
         raise InputError(f"{option} {folder}: holds several searches; right would be a folder in {folder}/runs")
     if not file.is_file():
         raise InputError(f"{option} {folder}: has no {SUPERNET}; finish it by oneshot_nas.py --resume {folder}")
-    for plugin in saved["plugin"]:
-        if f"plugin_{Path(plugin).stem}" not in sys.modules:  # --plugin says where it lies now
-            load_plugin(plugin)
+    load_plugins_of_run(saved["plugin"])
     content = torch.load(file, map_location="cpu", weights_only=True)
     check_format(content, file)
     options = argparse.Namespace(**saved)
     if task is None:
-        task = SEARCH_TASKS[saved["task"]](options, Space(content["yaml"]), accelerator_of(device))
+        task = registry.load("task", saved["task"])(options, Space(content["yaml"]), accelerator_of(device))
     supernet = make_supernet(task.space())
     try:
         supernet.load_state_dict(content["state_dict"])
@@ -144,7 +134,7 @@ def start_of_slice(folder: str, name: str) -> Start:
     return Start(raw, network.state_dict(), f"{folder} ({name})", arch, is_slice=True)
 
 
-def measure_subnets(options: Options, run: RunFolder) -> list[dict[str, Any]]:
+def measure_subnets(options: Validation, run: RunFolder) -> list[dict[str, Any]]:
     """Measure subnets as they lie in the supernet and with batch norm statistics of their own, and keep the better.
 
     Returns
@@ -152,6 +142,7 @@ def measure_subnets(options: Options, run: RunFolder) -> list[dict[str, Any]]:
     The content of ``results.json``: a row a subnet.
     """
     quiet_lightning()
+    assert options.supernet is not None
     supernet, task, trained = open_supernet(options.supernet, options.device)
     imgsz = trained.imgsz
     archs = read_archs(options.arch, supernet.space, imgsz)
@@ -181,7 +172,7 @@ def measure_subnets(options: Options, run: RunFolder) -> list[dict[str, Any]]:
     return rows
 
 
-def _report(options: Options, run: RunFolder, rows: list[dict[str, Any]], metric: str) -> None:
+def _report(options: Validation, run: RunFolder, rows: list[dict[str, Any]], metric: str) -> None:
     columns = ("subnet", "parameters", "MFLOPs", "pixels", "as trained", "calibrated")
     lines = [
         (

@@ -11,13 +11,12 @@ import pytorch_lightning as pl
 from models.detector import Model
 from models.errors import InputError
 from models.network import Network
-from models.registry import load_plugin
+from models.plugins import load_plugins_of_run
 from spaces import CostModel, Space, apply_policy
 from spaces.kinds import RESOLUTION
 
+from ..run import registry
 from ..run.lightning import accelerator_of, quiet_lightning
-from .classify import ClassifyTask
-from .detect import DetectTask
 
 if TYPE_CHECKING:
     from spaces import NASBACKBONE, NASDETECTOR
@@ -91,9 +90,6 @@ class SearchTask(Protocol):
         """Train `network` with the search's optimiser, data and steps for the weights, then `measure` it."""
 
 
-SEARCH_TASKS: dict[str, Any] = {"classify": ClassifyTask, "detect": DetectTask}
-
-
 def open_task(options: Any) -> tuple[Space, SearchTask, str]:
     """The space, the task and Lightning's accelerator of a search's options.
 
@@ -104,11 +100,10 @@ def open_task(options: Any) -> tuple[Space, SearchTask, str]:
     """
     quiet_lightning()
     accelerator = accelerator_of(options.device)
-    for plugin in options.plugin:
-        load_plugin(plugin)
+    load_plugins_of_run(options.plugin)
     policy = getattr(options, "space", None)
     space = Space(options.cfg if policy is None else apply_policy(options.cfg, policy))
-    task: SearchTask = SEARCH_TASKS[options.task](options, space, accelerator)
+    task: SearchTask = registry.load("task", options.task)(options, space, accelerator)
     if not space.decisions:
         raise InputError(f"{options.cfg}: there is nothing to search, the YAML has no choices (try yolov5n_nas.yaml)")
     if options.detector is not None and RESOLUTION in space.decisions:

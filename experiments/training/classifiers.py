@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader
 from data import EpochSampler, classification
 from models.classifier import Classifier
 from models.complexity import count_flops, count_params
-from models.detector import check_imgsz
 from models.errors import InputError
 from models.files import load_classifier, save_classifier, save_model_yaml
+from models.strides import check_imgsz
 
 from ..run.callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
 from ..run.console import say

@@ -8,7 +8,7 @@ import torch
 
 from experiments import strategy
 from experiments.costs import parse_range
-from experiments.search import SEARCHERS, Domain, Genetic, Objective, Search, evaluate
+from experiments.search import Domain, Genetic, Objective, Search, evaluate, make_searcher
 from spaces.nni_compat import SequentialExecutionEngine
 from tests.experiments import searchers_toys, strategies_toys
 from tests.experiments.multi_trial import toy
@@ -23,7 +23,7 @@ def test_searchers(case):
     ranges = [parse_range("flops=20:45")] if how == "ranged" else []
     domain = Domain(searchers_toys.DECISIONS, [searchers_toys.Flops()], ranges)
     objectives = searchers_toys.BOTH[:1] if how == "single" else searchers_toys.BOTH
-    found = Search(domain, objectives, SEARCHERS[name](6, None), budget=BUDGETS.get(name, 24), seed=3)
+    found = Search(domain, objectives, make_searcher(name, population=6), budget=BUDGETS.get(name, 24), seed=3)
     archs = []
     while (asked := found.ask()) is not None:
         archs.append(list(asked.indices))

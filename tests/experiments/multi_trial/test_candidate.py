@@ -13,7 +13,7 @@ from experiments.multi_trial import candidate
 from experiments.multi_trial.candidate import Decisions, Training, costs_of, reward, run_trial
 from experiments.run.folder import RunFolder
 from experiments.supernets.subnets import SUPERNET, open_supernet, save_supernet
-from experiments.tasks.task import SEARCH_TASKS, ClassifyTask
+from experiments.tasks.classify import ClassifyTask
 from models import Classifier, InputError, Model, count_flops, count_params
 from models.grammar import read_config
 from spaces import Space, freeze, make_supernet, slice_weights
@@ -140,7 +140,7 @@ def test_latency_is_that_of_an_inference(monkeypatch):
 @pytest.fixture(scope="module")
 def supernet(tmp_path_factory):
     """A run's folder, and its supernet."""
-    task = SEARCH_TASKS["classify"](TRAINING, Space(TINY), "cpu")
+    task = ClassifyTask(TRAINING, Space(TINY), "cpu")
     torch.manual_seed(1)
     net = make_supernet(task.space())
     run = RunFolder(tmp_path_factory.mktemp("oneshot"), "run")

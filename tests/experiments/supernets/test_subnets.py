@@ -14,10 +14,10 @@ from spaces import CostModel, NASDETECTOR, Sizes, Space, make_supernet, slice_we
 import train
 import val
 from experiments.oneshot.teacher import read_teacher
+from experiments.run import registry
 from experiments.run.cli import run_script
 from experiments.run.folder import RunFolder
 from experiments.supernets.subnets import SUPERNET, open_supernet, save_supernet
-from experiments.tasks.task import SEARCH_TASKS
 from experiments.training.weights import read_weights
 from models import InputError, Model, load_detector, save_detector
 
@@ -46,7 +46,7 @@ def run_of(folder, cfg, task, data, imgsz):
         Path(options["detector"]).write_text(yaml.safe_dump(space.freeze(space.upstream())))
     run = RunFolder(folder.parent, folder.name)
     run.write_config(options)
-    made = SEARCH_TASKS[task](Namespace(**{**options, "cfg": cfg}), Space(cfg), "cpu")
+    made = registry.load("task", task)(Namespace(**{**options, "cfg": cfg}), Space(cfg), "cpu")
     supernet = make_supernet(made.space())
     for i, value in enumerate(supernet.state_dict().values()):
         if value.is_floating_point() and value.ndim == 1:  # biases, and what batch norms hold
