@@ -17,7 +17,7 @@ from typing import Any
 from models.errors import InputError
 from spaces.nni_compat import Evaluator, ModelSpace, nni
 
-from .. import strategies
+from ..multi_trial.strategies import GridSearch
 from ..multi_trial.trial_log import TrialLog, status_of, value_of
 from ..nni_experiment import web
 from ..nni_experiment.config import RetiariiExeConfig
@@ -121,7 +121,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> None:
     saved = run.path / "experiment.json"
     id = json.loads(saved.read_text(encoding="utf-8"))["id"] if resume and saved.exists() else None
     evaluator = OneShotRun(common, str(runs), os.getcwd())
-    experiment = RetiariiExperiment(Runs(names, seeds), evaluator, [], strategies.GridSearch(), config, id)
+    experiment = RetiariiExperiment(Runs(names, seeds), evaluator, [], GridSearch(), config, id)
     metric = registry.load("task", options.task).metric
     log = TrialLog(
         run.path, metric, ["strategy", "seed"], lambda: experiment.trials, experiment.stderr_of, lambda trial: None
