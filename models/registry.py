@@ -1,11 +1,11 @@
-"""Modules that a row may name, and how a row's arguments become the module's.
+"""How modules become known to the grammar, and how a row's arguments become the module's.
 
-`register` on a class makes it known to the grammar; a plug-in file that uses it is read by `load_plugin`.
+`register` on a class makes it known; a plug-in file that uses it is read by `load_plugin`. What is known is in
+`models.catalog`.
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
@@ -83,27 +83,6 @@ def register(
         return cls
 
     return decorate
-
-
-def registered() -> dict[str, Entry]:
-    """All registered modules by name."""
-    from . import blocks, heads  # noqa: F401  (importing them registers what they define)
-
-    return dict(_REGISTRY)
-
-
-def lookup(row: Row) -> Entry:
-    """The entry of a row's module; `InputError` with the nearest known names otherwise."""
-    known = registered()
-    if row.module in known:
-        return known[row.module]
-    if row.module == "Segment":
-        raise row.error("Segment heads are not supported yet; Detect is")
-    if row.module in ("NASConv", "NASC3"):
-        raise row.error("is a searchable block: freeze the space first (spaces.freeze)")
-    close = difflib.get_close_matches(row.module, known, n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(sorted(known))}"
-    raise row.error(f"unknown module; {hint}")
 
 
 def load_plugin(path: str | Path) -> None:

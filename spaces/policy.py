@@ -57,7 +57,7 @@ def apply_policy(
     InputError
         Names the policy and the rule, or the row, that does not fit.
     """
-    from models.registry import registered  # loads torch
+    from models.catalog import registered  # loads torch
 
     config = read_config(cfg).require_plain()
     rules, name = _rules(policy)
@@ -136,8 +136,8 @@ def _tied(config: Config) -> set[int]:
     """Rows whose width is their input's: one that has an identity shortcut, or is repeated."""
     import torch
 
+    from models.catalog import lookup
     from models.network import build_row
-    from models.registry import lookup
 
     channels: list[int] = []
     tied = set()
@@ -200,7 +200,7 @@ def _open(written: list[Any], arg: str, way: Mapping[str, Any], row: Row, config
 
 def _find(written: list[Any], arg: str, row: Row) -> tuple[Any, Any, Any]:
     """(list or mapping that holds an argument, its place there, its default)."""
-    from models.registry import lookup  # loads torch
+    from models.catalog import lookup  # loads torch
 
     entry = lookup(row)
     parameters = dict(inspect.signature(entry.cls).parameters)
