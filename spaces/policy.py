@@ -35,7 +35,7 @@ from typing import Any
 from models.errors import InputError
 from models.grammar import Config, Row, is_choice, load_yaml, read_config
 
-from .choices import Decision, read_choice
+from .choices import Decision, default_label, read_choice
 
 POLICIES = Path(__file__).parent / "policies"
 WAYS = ("scale", "add", "of", "choice", "range")
@@ -159,7 +159,7 @@ def _tie(written: list[Any], source: list[Any], row: Row) -> bool:
     theirs = source[3][0] if source[3] else None
     if not isinstance(theirs, dict) or written[3][0] not in theirs.get("choice", ()):
         return False
-    theirs.setdefault("label", f"row{row.sources[0]}.0")
+    theirs.setdefault("label", default_label(row.sources[0], "0"))
     written[3][0] = dict(theirs)
     return True
 
