@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import Conv, default_activation
+from .catalog import lookup
 from .errors import InputError
 from .grammar import Call, Config, Row
-from .registry import lookup
 from .strides import POOLED
 
 BuildRow = Callable[[Config, Row, Sequence[int]], tuple[nn.Module, int]]

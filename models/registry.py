@@ -1,11 +1,10 @@
-"""Modules that a row may name, and how a row's arguments become the module's.
+"""How modules become known to the grammar, and how a row's arguments become the module's.
 
-`register` on a class makes it known to the grammar, in a plug-in file too (`models.plugins`).
+`register` on a class makes it known, in a plug-in file too (`models.plugins`). What is known is in `models.catalog`.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,22 +80,3 @@ def register(
     return decorate
 
 
-def registered() -> dict[str, Entry]:
-    """All registered modules by name."""
-    from . import blocks, heads  # noqa: F401  (importing them registers what they define)
-
-    return dict(_REGISTRY)
-
-
-def lookup(row: Row) -> Entry:
-    """The entry of a row's module; `InputError` with the nearest known names otherwise."""
-    known = registered()
-    if row.module in known:
-        return known[row.module]
-    if row.module == "Segment":
-        raise row.error("Segment heads are not supported yet; Detect is")
-    if row.module in ("NASConv", "NASC3"):
-        raise row.error("is a searchable block: freeze the space first (spaces.freeze)")
-    close = difflib.get_close_matches(row.module, known, n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(sorted(known))}"
-    raise row.error(f"unknown module; {hint}")

@@ -16,12 +16,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from models.catalog import lookup
 from models.detector import Model
 from models.errors import InputError
 from models.files import load_detector, save_detector
 from models.grammar import Call, Config, Row, read_config
 from models.network import Network
-from models.registry import lookup, scaled
+from models.registry import scaled
 from spaces import Space
 
 State = Mapping[str, Tensor]

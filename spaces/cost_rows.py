@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from models.catalog import lookup
 from models.errors import InputError
 from models.grammar import Row
 from models.heads import Detect
-from models.registry import lookup
 
 from .cost_block import Block, Cost, Shapes
 from .space import Arch, Space

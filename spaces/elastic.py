@@ -1,7 +1,8 @@
-"""Elastic rows: a row with choices, or fed by one, as the largest plain block, of which every setting uses a part.
+"""Elastic rows: a row with choices, or fed by one, as the whole block, of which every setting uses a part.
 
-For a setting the plain block is built once, without weights; to run, it is handed its part of the largest block's
-tensors. So every registered block is elastic, and equal to the plain network by construction.
+The whole block is a plain one with the weights of all settings. For a setting the plain block is built once, without
+weights; to run, it is handed its part of the whole block's tensors. So every registered block is elastic, and equal to
+the plain network by construction.
 
 | | |
 |---|---|
@@ -22,10 +23,10 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from models.blocks import default_activation
+from models.catalog import lookup
 from models.errors import InputError
 from models.grammar import Config, Row
 from models.network import build_row
-from models.registry import lookup
 
 from .active import Active, Mixture
 from .elastic_plan import BoundPlan, Cache, ElasticSpec, Layouts, Setting
@@ -45,12 +46,12 @@ MOST_PATHS = 16
 
 
 class ElasticRow(Searchable):
-    """An elastic row: the largest block, run at what is active.
+    """An elastic row: the whole block, run at what is active.
 
     Attributes
     ----------
     block
-        The largest block.
+        The whole block.
     layouts
         Row to the runs of its output; shared by the rows, each of which says what it gave last.
     """
@@ -58,7 +59,7 @@ class ElasticRow(Searchable):
     def __init__(self, spec: ElasticSpec, wiring: Wiring, active: Active, layouts: dict[int, Layout]) -> None:
         super().__init__()
         self.spec, self.wiring, self.active, self.layouts = spec, wiring, active, layouts
-        self.block, self.c_out = spec.largest()
+        self.block, self.c_out = spec.whole()
         self._bound = Cache()
         self._sources, self._index, self._labels = spec.row.sources, spec.row.index, spec.labels
         for label in self._labels:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 
+from models.catalog import lookup
 from models.grammar import Row
-from models.registry import lookup
 
 from .space import Space
 

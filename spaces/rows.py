@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from models.errors import InputError
 from models.grammar import Config, Row, choices_in, is_choice
 
-from .choices import Decision, Follow, read_choice
+from .choices import Decision, Follow, default_label, read_choice
 
 # [from, number, module, args], as a YAML has it.
 Written = list[Any]
@@ -54,10 +53,7 @@ class ChoiceRow(SpaceRow):
     def __init__(self, config: Config, row: Row) -> None:
         super().__init__(config, row)
         for where, mapping in choices_in(row):
-            try:
-                self.places[where] = read_choice(mapping, f"row{row.index}.{where}")
-            except InputError as e:
-                raise row.error(str(e)) from None
+            self.places[where] = read_choice(mapping, default_label(row.index, where), row.error)
 
     def freeze(self, arch: Mapping[str, Any]) -> Written:
         return self.filled({where: choice.value(arch) for where, choice in self.places.items()})

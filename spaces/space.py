@@ -61,17 +61,15 @@ class Space:
         written: Any = self.config.raw.get("resolution")
         if not is_choice(written):
             return None
-        try:
-            choice = read_choice(written, "resolution")
-            if isinstance(choice, Follow) or "label" in written:
-                raise InputError("right would be a choice or a range without a label: it is the decision 'resolution'")
-        except InputError as e:
-            raise self._resolution_error(str(e)) from None
-        self._add(choice, self._resolution_error)
-        return choice
 
-    def _resolution_error(self, message: str) -> InputError:
-        return InputError(f"{self.config.file}: resolution: {message}")
+        def error(message: str) -> InputError:
+            return InputError(f"{self.config.file}: resolution: {message}")
+
+        choice = read_choice(written, "resolution", error)
+        if isinstance(choice, Follow) or "label" in written:
+            raise error("right would be a choice or a range without a label: it is the decision 'resolution'")
+        self._add(choice, error)
+        return choice
 
     def _add(self, decision: Decision, error: Callable[[str], InputError]) -> None:
         known = self.decisions.setdefault(decision.label, decision)

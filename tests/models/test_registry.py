@@ -6,13 +6,11 @@ from torch import nn
 
 from models import Classifier, Model, load_plugin, register
 from models import registry as registry_module
-from models.registry import registered
 from tests.refusal import refused
 
 
 @pytest.fixture(autouse=True)
 def _registry_as_it_was(monkeypatch):
-    registered()  # the shipped modules register themselves once, and must outlive this test
     monkeypatch.setattr(registry_module, "_REGISTRY", dict(registry_module._REGISTRY))
 
 

@@ -186,8 +186,9 @@ def test_few_terms_stand_for_many_combinations(nano):
 def modules():
     """Modules of a plug-in, which are forgotten afterwards."""
     from models import registry
+    from models.catalog import registered
 
-    before = dict(registry.registered())
+    before = registered()
     yield
     registry._REGISTRY.clear()
     registry._REGISTRY.update(before)
