@@ -20,8 +20,10 @@ from experiments.oneshot.base import OneShotModule
 from experiments.oneshot.journal import Journal, fingerprint
 from experiments.oneshot.proxyless import ProxylessModule
 from experiments.oneshot.spos import FairModule, SinglePathModule, _batches
+from experiments.run import registry
 from experiments.tasks.detect import search_loaders
 from experiments.tasks.evaluator import Classification, ClassificationModule, DataLoader, Detection
+from experiments.testing import StrategyContract
 from models import InputError, Model
 from spaces import NASBACKBONE, NASDETECTOR, Space
 from spaces.active import Active, Mixture
@@ -98,6 +100,12 @@ def searched(name, tmp_path_factory):
     path, witness = tmp_path_factory.mktemp(name) / "last.ckpt", Witness()
     strategy = search(name, path, epochs=4, callbacks=[witness, KeepSecond(path)])
     return strategy, witness, path
+
+
+class TestContract(StrategyContract):
+    @pytest.fixture(autouse=True, params=registry.names("oneshot"))
+    def registered(self, request):
+        self.make = registry.load("oneshot", request.param)
 
 
 class TestEveryStrategy:
