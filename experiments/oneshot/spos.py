@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import InputError
+from optimizer import calibrate_bn
 from spaces.choices import Decision
 
 from ..search import Domain, Genetic, Objective, Search, Searcher, evaluate, open_storage, study_of
@@ -171,31 +172,26 @@ class SPOS(OneShot):
         return float(rating)
 
     @torch.no_grad()
-    def calibrate(self, arch: Arch) -> None:
-        """Activate `arch`, with the batch norms' statistics of its own: means over batches of the training data."""
-        module: Any = self.oneshot_module
-        module.activate(arch)
-        self.supernet.train()
-        norms = [m for m in self.supernet.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        momenta = [m.momentum for m in norms]
-        for i, batch in enumerate(_batches(self.loaders[0](), _STATISTICS_BATCHES)):
-            for m in norms:
-                m.momentum = 1 / (i + 1)  # the mean of all batches so far
-            module.quiet_loss(batch)
-        for m, momentum in zip(norms, momenta, strict=True):
-            m.momentum = momentum
-
-    @torch.no_grad()
     def minus_loss(self, arch: Arch) -> float:
         """Minus the mean loss of `arch`, cut out of the supernet as it is, on the validation data."""
+        try:
+            network = self.calibrated(arch)
+            losses = [self._loss(network, batch) for batch in _batches(self.loaders[1]())]
+        finally:
+            self.oneshot_module.training_module.set_model(self.supernet)
+        return -float(torch.stack(losses).mean())
+
+    def calibrated(self, arch: Arch) -> nn.Module:
+        """`arch`, cut out of the supernet, with batch norm statistics of its own of some training data."""
+        batches = _batches(self.loaders[0](), _STATISTICS_BATCHES)
+        network: nn.Module = calibrate_bn(self.supernet.freeze(arch), batches, self._loss)
+        return network
+
+    def _loss(self, network: nn.Module, batch: Any) -> Tensor:
         module: Any = self.oneshot_module
-        as_trained = {name: buffer.clone() for name, buffer in self.supernet.named_buffers()}
-        self.calibrate(arch)
-        self.supernet.eval()
-        loss = torch.stack([module.quiet_loss(batch) for batch in _batches(self.loaders[1]())]).mean()
-        for name, buffer in self.supernet.named_buffers():
-            buffer.copy_(as_trained[name])
-        return -float(loss)
+        module.training_module.set_model(network)
+        loss: Tensor = module.quiet_loss(batch)
+        return loss
 
 
 def _fingerprint(state: Mapping[str, Tensor]) -> str:

@@ -13,7 +13,6 @@ import pytorch_lightning as pl
 import torch
 from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableConv2d, MutableDropout
 from torch import nn
-from torch.optim.swa_utils import update_bn
 
 from data import detection
 from experiments import strategies
@@ -26,6 +25,7 @@ from experiments.tasks.evaluator import Classification, ClassificationModule, Da
 from experiments.tasks.loaders import search_loaders
 from experiments.testing import StrategyContract
 from models import InputError, Model
+from optimizer import calibrate_bn
 from spaces import NASBACKBONE, NASDETECTOR, Space
 from spaces.active import Active, Mixture
 from tests.experiments import strategies_toys as toys
@@ -500,19 +500,23 @@ class TestSinglePaths:
         step = start.softmax(0) - torch.tensor([1.0, 0.0])
         assert torch.allclose(witness.after[bias], start - 3 * step)
 
-    def test_calibration_gives_the_statistics_of_the_training_data(self):
+    def test_calibration_is_that_of_a_slice(self):
         strategy = search("spos")
         arch = {"width": 4, "k": 3, "hidden": 1.5, "d": 1, "pool": "max", "features": 4}
-        strategy.calibrate(arch)
-        found = strategy.supernet.freeze(arch).state_dict()
-        plain = strategy.supernet.freeze(arch)
-        plain.dropout.p = 0.0
-        update_bn(_batches(strategy.loaders[0](), 20), plain)
+        found = strategy.calibrated(arch).state_dict()
+        slice_of = strategy.supernet.freeze(arch)
+        expected = calibrate_bn(slice_of, [x for x, _ in _batches(strategy.loaders[0](), 20)]).state_dict()
         statistics = [k for k in found if "running" in k]
         assert len(statistics) == 8
-        for key in statistics:
-            assert torch.allclose(found[key], plain.state_dict()[key], atol=1e-6), key
-        assert all(m.momentum is not None for m in strategy.supernet.modules() if isinstance(m, nn.BatchNorm2d))
+        assert all(torch.equal(found[key], expected[key]) for key in expected)
+        assert any(not torch.equal(found[key], slice_of.state_dict()[key]) for key in statistics)
+
+    def test_the_supernet_is_as_trained_after_a_rating(self):
+        strategy = search("spos")
+        before = {k: v.clone() for k, v in strategy.supernet.state_dict().items()}
+        strategy.minus_loss(strategy.rated[0][0])
+        assert strategy.oneshot_module.training_module.model is strategy.supernet
+        assert all(torch.equal(v, before[k]) for k, v in strategy.supernet.state_dict().items())
 
     def test_a_search_that_was_killed_rates_nothing_again(self, tmp_path):
         whole, asked = search("spos", storage=study_of(tmp_path / "whole")), []
