@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from spaces import CostModel
 from spaces.space import Arch
 
 from ..run import registry
+from .base import CostProvider
 from .limits import Limits, Target, cheapest
 
 
@@ -25,6 +27,8 @@ class Budget:
         Costs of the detector that an arch gives.
     limits, target
         Hard and soft.
+    latency
+        Tells the latency of whole archs, where `model` does not; of those alone that keep the other limits.
 
     Raises
     ------
@@ -32,18 +36,33 @@ class Budget:
         If no arch is within the limits; says what the nearest costs.
     """
 
-    def __init__(self, model: CostModel, limits: Limits, target: Target | None = None) -> None:
+    def __init__(
+        self, model: CostModel, limits: Limits, target: Target | None = None, latency: CostProvider | None = None
+    ) -> None:
         self.model, self.limits, self.target = model, limits, target
-        self._cheapest = cheapest(model, limits)
-        if limits.any and not limits.fits(costs := model.of(self._cheapest)):
+        self._latency = latency if limits.max_latency is not None else None
+        self._composed = limits if self._latency is None else replace(limits, max_latency=None)
+        self._cheapest = cheapest(model, self._composed)
+        if self._latency is not None:  # the fastest of those that are the least in something
+            least = [model.least({name: 1.0}) for name in model.names]
+            within = [self._cheapest, *(arch for arch in least if self._composed.fits(model.of(arch)))]
+            told = self._latency(within)
+            self._cheapest = within[told.index(min(told))]
+            costs = {**model.of(self._cheapest), "latency": min(told)}
+        else:
+            costs = model.of(self._cheapest)
+        if limits.any and not limits.fits(costs):
             raise InputError(f"no arch was found that keeps all limits; the nearest has {limits.violated(costs)}")
 
     def feasible(self, archs: Sequence[Arch]) -> list[bool]:
         """Whether each arch is within the hard limits."""
         full = [{**self._cheapest, **arch} for arch in archs]
-        if not self.limits.any:
-            return [True] * len(archs)
-        fits: list[bool] = self.limits.fits(self.model.batch(self.model.indices(full))).tolist()
+        fits = [True] * len(archs)
+        if self._composed.any:
+            fits = self._composed.fits(self.model.batch(self.model.indices(full))).tolist()
+        if self._latency is not None:
+            told = iter(self._latency([arch for arch, ok in zip(full, fits, strict=True) if ok]))
+            fits = [ok and next(told) <= (self.limits.max_latency or 0) for ok in fits]
         return fits
 
     def cheapest(self) -> Arch:
@@ -55,7 +74,7 @@ class Budget:
         return torch.zeros(()) if self.target is None else self.target.penalty(self.model.expected(probabilities))
 
 
-def read_budget(options: Any, model: CostModel) -> Budget | None:
+def read_budget(options: Any, model: CostModel, latency: CostProvider | None = None) -> Budget | None:
     """The budget of the options ``max_…``, ``target_…`` and ``target_weight``; None where nothing is asked for."""
     limits = Limits(options.max_flops, options.max_params, max_latency=options.max_latency)
     asked = {name: getattr(options, f"target_{name}") for name in ("flops", "params", "latency")}
@@ -67,4 +86,10 @@ def read_budget(options: Any, model: CostModel) -> Budget | None:
             f"--target-{targets[0].name}: {options.strategy} trains without an architecture to steer; "
             f"its search takes limits, such as --max-{targets[0].name}"
         )
-    return Budget(model, limits, *targets) if limits.any or targets else None
+    if latency is not None and options.target_latency is not None:
+        raise InputError(
+            "--target-latency: steering needs a table, of which the latency is composed block by block; right would be "
+            "--costs with provider: table or roofline, or --latency-table"
+        )
+    target = targets[0] if targets else None
+    return Budget(model, limits, target, latency) if limits.any or targets else None

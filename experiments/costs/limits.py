@@ -70,7 +70,7 @@ def _apart(name: str, cost: float, limit: float) -> tuple[str, str]:
 
 def _cost(costs: Mapping[str, Any], name: str) -> Any:
     if name not in costs:
-        raise InputError(f"a limit or target of the {name} needs a table of latencies (--latency-table)")
+        raise InputError(f"a limit or target of the {name} needs something that tells it (--costs or --latency-table)")
     return costs[name]
 
 

@@ -14,13 +14,14 @@ import torch
 from models.complexity import count_flops, count_params
 from models.detector import Model
 from models.files import atomic
-from models.grammar import read_config
+from models.grammar import load_yaml, read_config
 from models.network import Network
 from models.plugins import load_plugins_of_run
 from optimizer.match import join
 from spaces import Space
 from spaces.nni_compat import Evaluator, ModelSpace, nni
 
+from ..costs.config import read_latency
 from ..costs.limits import Limits
 from ..costs.timing import measure_latency
 from ..run import registry
@@ -70,6 +71,8 @@ def run_trial(training: Training, arch: Mapping[str, Any]) -> None:
     task: SearchTask = registry.load("task", training.task)(training, space, accelerator)
     raw = space.freeze(arch)
     costs = costs_of(training, _result(training, task, raw), "cuda" if accelerator == "gpu" else "cpu")
+    if training.costs is not None:
+        costs["latency"] = read_latency(training.costs)(task.costs(training.cost_imgsz))([space.complete(arch)])[0]
     limits = Limits(training.max_flops, training.max_params, max_latency=training.max_latency)
     if violated := limits.violated(costs):
         print(f"infeasible: {violated}", flush=True)
@@ -107,13 +110,13 @@ def _result(training: Training, task: SearchTask, raw: Mapping[str, Any]) -> Net
 
 
 def costs_of(training: Training, network: Network, device: str) -> dict[str, float]:
-    """``params`` and ``flops`` of a network, and where limit or target ask for it its measured ``latency``."""
+    """``params`` and ``flops`` of a network, and its measured ``latency`` if that is asked for and not told."""
     side = resolution_of(network, training.cost_imgsz)
     costs: dict[str, float] = {
         "params": count_params(network),
         "flops": count_flops(network, side, network.config.ch),
     }
-    if training.max_latency is not None or training.target_latency is not None:
+    if training.costs is None and (training.max_latency is not None or training.target_latency is not None):
         costs["latency"] = measure_latency(network, (1, network.config.ch, side, side), device)
     return costs
 
@@ -142,4 +145,5 @@ def training_of(options: Any) -> dict[str, Any]:
     """What `Candidate` takes, from options that have more; files that are read here go along as what is in them."""
     training = {name: value for name, value in asdict(options).items() if name in Training.__dataclass_fields__}
     detector = None if options.detector is None else dict(read_config(options.detector).raw)
-    return {**training, "cfg": dict(read_config(options.cfg).raw), "detector": detector}
+    costs = None if options.costs is None else load_yaml(Path(options.costs))
+    return {**training, "cfg": dict(read_config(options.cfg).raw), "detector": detector, "costs": costs}

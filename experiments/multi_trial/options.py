@@ -60,6 +60,13 @@ class Training:
     target_weight: float = option(
         "metric lost for a latency twice the target", 1.0, of="target_latency", group=_COSTS, type=positive_float
     )
+    costs: Any = option(
+        "where latency comes from, as for search_subnets.py (default: measured by each trial, in PyTorch)",
+        None,
+        of=("max_latency", "target_latency"),
+        group=_COSTS,
+        metavar="YAML",
+    )
     cost_imgsz: int = option(
         "side of the images that FLOPs and latency are meant for", 640, group=_COSTS, type=positive_int
     )

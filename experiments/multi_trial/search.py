@@ -12,6 +12,7 @@ from models.errors import InputError
 from spaces import Space
 
 from ..costs.budget import Budget
+from ..costs.config import composed, read_latency
 from ..costs.limits import Limits
 from ..nni_experiment import web
 from ..nni_experiment.config import RetiariiExeConfig
@@ -100,9 +101,12 @@ def _strategy(options: Options, budget: Budget | None) -> Any:
 
 
 def _budget(options: Options, task: SearchTask) -> Budget | None:
-    """What is known without a trial: parameters and FLOPs of the whole detector."""
-    limits = Limits(options.max_flops, options.max_params)
-    return Budget(task.costs(options.cost_imgsz), limits) if limits.any else None
+    """What is known without a trial: parameters and FLOPs of the whole detector, and latency composed of blocks."""
+    model, limits = task.costs(options.cost_imgsz), Limits(options.max_flops, options.max_params)
+    whole = None if options.costs is None else composed(read_latency(options.costs)(model))
+    if whole is not None:
+        model, limits = whole, replace(limits, max_latency=options.max_latency)
+    return Budget(model, limits) if limits.any else None
 
 
 def _config(options: Options, run: RunFolder) -> RetiariiExeConfig:

@@ -11,6 +11,7 @@ from ..run.cli import amount, natural, not_negative, positive_float, positive_in
 from ..run.options import option
 
 _COSTS, _TARGETS = "costs of the detector", ("target_flops", "target_params", "target_latency")
+_LATENCY = ("max_latency", "target_latency")
 
 
 def strategies(text: str) -> str:
@@ -125,8 +126,19 @@ class Options:
     target_weight: float = option(
         "weight of the target beside the loss", 1.0, of=_TARGETS, group=_COSTS, type=positive_float
     )
+    costs: str | None = option(
+        "where latency comes from: providers, tables among them, or a pool of servers",
+        None,
+        of=_LATENCY,
+        group=_COSTS,
+        metavar="YAML",
+    )
     latency_table: str | None = option(
-        "latency by block, measured; made or completed where it is missing", None, group=_COSTS, metavar="JSON"
+        "short for a table in --costs: latency by block, measured; made or completed where it is missing",
+        None,
+        of=_LATENCY,
+        group=_COSTS,
+        metavar="JSON",
     )
     cost_imgsz: int = option(
         "side of the images that FLOPs and latency are meant for", 640, group=_COSTS, type=positive_int

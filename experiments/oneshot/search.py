@@ -14,12 +14,12 @@ from models.complexity import count_flops, count_params
 from models.network import Network
 from spaces import CostModel
 
+from ..costs.base import CostProvider
 from ..costs.budget import Budget, read_budget
-from ..costs.latency_table import LatencyTable
+from ..costs.config import composed, read_latency
 from ..nni_experiment.experiment import RetiariiExeConfig, RetiariiExperiment
 from ..run import registry
 from ..run.callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
-from ..run.device import device_of
 from ..run.folder import RunFolder
 from ..run.lightning import interruptible
 from ..supernets.rating import Rating
@@ -40,8 +40,8 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     The content of ``results.json``: arch, and what the derived network and the plain one reach and cost.
     """
     space, task, accelerator = open_task(options)
-    costs = cost_model(task, options.cost_imgsz, options.latency_table, options.device)
-    budget = read_budget(options, costs)
+    costs, latency = cost_model(task, options)
+    budget = read_budget(options, costs, latency)
     others = random_archs(space, options.random_archs, options.seed, budget) if options.baseline else []
     run.write_config(asdict(options), anew=not resume)
 
@@ -88,15 +88,18 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     return results
 
 
-def cost_model(task: SearchTask, imgsz: int, latency_table: str | None, device: str) -> CostModel:
-    """Costs of the results of a search; what a latency table lacks is measured, and written into it."""
-    if latency_table is None:
-        return task.costs(imgsz)
-    table = LatencyTable(latency_table, device_of(device))
-    try:
-        return task.costs(imgsz, table)
-    finally:
-        table.save()
+def cost_model(task: SearchTask, options: Options) -> tuple[CostModel, CostProvider | None]:
+    """Costs of the results of a search, and what tells their latency where that is not composed of blocks."""
+    told: Any = options.costs
+    model = task.costs(options.cost_imgsz)
+    if options.latency_table is not None:
+        table = {"path": options.latency_table, "device": options.device, "make": True}
+        told = {"costs": {"latency": {"provider": "table", "hw_config": table}}}
+    if told is None:
+        return model, None
+    latency = read_latency(told)(model)
+    whole = composed(latency)
+    return (model, latency) if whole is None else (whole, None)
 
 
 def _cost(network: Network, imgsz: int) -> dict[str, Any]:

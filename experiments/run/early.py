@@ -13,7 +13,7 @@ from typing import Any
 from data.classify_sets import check_set
 from models.errors import InputError
 from models.files import plain_content
-from models.grammar import Config, read_config
+from models.grammar import Config, load_yaml, read_config
 from models.strides import POOLED, check_imgsz, strides
 from spaces.space import Space
 
@@ -26,6 +26,8 @@ def check_search(args: argparse.Namespace) -> None:
     config = read_config(space.freeze(space.upstream()))
     if args.detector is not None:
         read_config(args.detector)
+    if args.costs is not None:
+        load_yaml(Path(args.costs))
     if args.task == "classify":
         _check_side(args, config.backbone())
         check_set(args.data)

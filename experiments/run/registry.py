@@ -126,6 +126,8 @@ def register(
     """
     if kind not in KINDS:
         raise InputError(f"register('{kind}', '{name}', …): right would be one of {', '.join(KINDS)}")
+    if kind == "task" and not {"data", "imgsz", "batch"} <= {*(defaults or {})}:
+        raise InputError(f"register('task', '{name}', …): right would be defaults of data, imgsz and batch")
     if KINDS[kind].setdefault(name, entry := Entry(target, tuple(options), dict(defaults or {}))) != entry:
         raise InputError(f"register('{kind}', '{name}', …): another {kind} is called so; right would be another name")
 

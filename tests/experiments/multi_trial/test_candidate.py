@@ -7,7 +7,7 @@ import nni
 import pytest
 import torch
 
-from experiments.costs import timing
+from experiments.costs import Roofline, timing
 from experiments.costs.timing import measure_latency
 from experiments.multi_trial import candidate
 from experiments.multi_trial.candidate import Decisions, Training, costs_of, reward, run_trial
@@ -117,6 +117,17 @@ def test_a_target_is_rewarded_on_the_measured_latency(reports, monkeypatch):
     (final,) = reports[1]
     assert final["latency"] == 30.0
     assert final["default"] == pytest.approx(final["accuracy"] - 0.5)
+
+
+@pytest.mark.parametrize("limit", [1e-6, None])
+def test_latency_is_told_by_costs(limit, reports, monkeypatch):
+    monkeypatch.setattr(candidate, "measure_latency", lambda *_: pytest.fail("it was measured"))
+    costs = {"costs": {"latency": {"provider": "roofline", "hw_config": {"peak": "1T", "bandwidth": "50G"}}}}
+    run_trial(replace(TRAINING, epochs=1, costs=costs, max_latency=limit, target_latency=1.0), ARCH)
+    told = Roofline(ClassifyTask(TRAINING, Space(TINY), "cpu").whole(), 64, "latency", peak=1e12, bandwidth=5e10)
+    result = reports[1][0] if limit is None else reports[0][0]
+    assert result["latency"] == told([Space(TINY).complete(ARCH)])[0]
+    assert ("infeasible" in result) is (limit is not None)
 
 
 def test_latency_is_that_of_an_inference(monkeypatch):
