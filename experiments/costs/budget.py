@@ -8,18 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.detector import Model
 from models.errors import InputError
-from models.grammar import choices_in, read_config
-from optimizer.match import join
-from spaces import CostModel, Space
+from spaces import CostModel
+from spaces.space import Arch
 
+from ..run import registry
 from .limits import Limits, Target, cheapest
-
-Arch = dict[str, Any]
-
-# Their supernet is trained on paths drawn whatever they cost.
-WITHOUT_TARGET = ("spos", "fairnas", "bignas")
 
 
 class Budget:
@@ -68,41 +62,9 @@ def read_budget(options: Any, model: CostModel) -> Budget | None:
     targets = [Target(name, value, options.target_weight) for name, value in asked.items() if value is not None]
     if len(targets) > 1:
         raise InputError(f"--target-{targets[0].name} and --target-{targets[1].name}: a search has one target")
-    if targets and options.strategy in WITHOUT_TARGET:
+    if targets and options.strategy not in registry.names("oneshot", f"target_{targets[0].name}"):
         raise InputError(
             f"--target-{targets[0].name}: {options.strategy} trains without an architecture to steer; "
             f"its search takes limits, such as --max-{targets[0].name}"
         )
     return Budget(model, limits, *targets) if limits.any or targets else None
-
-
-def detector_space(space: Space, detector: Model, own_head: bool) -> Space:
-    """The space of whole detectors that a search's archs stand for; its labels are those of `space`.
-
-    Parameters
-    ----------
-    space
-        The space that is searched.
-    detector
-        What gives neck, head and classes.
-    own_head
-        Whether that is the head of `space` itself.
-    """
-    if own_head:
-        return Space(read_config(space.config, nc=detector.config.nc))
-    plain = read_config(space.freeze(space.upstream()), file=space.config.file)
-    raw = join(detector.config, plain.backbone())
-    joined = [*raw["backbone"], *raw["head"]]
-    multiples = ("depth_multiple", "width_multiple", "channel_multiple")
-    as_written = all(getattr(detector.config, m) == getattr(space.config, m) for m in multiples)
-    for row in space.config.backbone().rows:
-        if as_written:
-            joined[row.index] = row.written
-        elif any(choices_in(row)):
-            raise row.error(f"has choices, and {detector.config.file} other multiples: give both the same")
-        else:
-            # As `join` wrote the plain row: repeats, and channels if it begins with them; what is searched as it was.
-            source, number, _, args = joined[row.index]
-            joined[row.index] = [source, number, row.module, [*args[:1], *row.written[3][1:]]]
-    split = len(raw["backbone"])
-    return Space(read_config({**raw, "backbone": joined[:split], "head": joined[split:]}, file=detector.config.file))

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 
 from experiments.costs import parse_range
-from experiments.search import SEARCHERS, Domain, Objective, Search
+from experiments.search import Domain, Objective, Search, make_searcher
 from experiments.search.pareto import hypervolume, reference_point
 from spaces.choices import Decision
 
@@ -54,9 +54,8 @@ def domain(*ranges):
 
 
 def search(searcher, *ranges, objectives=BOTH, budget=BUDGET, **kwargs):
-    return Search(
-        domain(*ranges), objectives, SEARCHERS[searcher](population_of(searcher), None), budget=budget, **kwargs
-    )
+    made = make_searcher(searcher, population=population_of(searcher))
+    return Search(domain(*ranges), objectives[: int(min(made.most_objectives, 9))], made, budget=budget, **kwargs)
 
 
 def population_of(searcher):
@@ -94,12 +93,21 @@ ALL_LARGER = np.array([larger_losses(dict(zip(LARGER, v, strict=True))) for v in
 def found_share(name, seed):
     """Of the hypervolume of the whole space."""
     found = Search(
-        Domain(LARGER, [LargerFlops()]), BOTH, SEARCHERS[name](population_of(name), None), budget=60, seed=seed
+        Domain(LARGER, [LargerFlops()]), BOTH, make_searcher(name, population=population_of(name)), budget=60, seed=seed
     )
     while (asked := found.ask()) is not None:
         found.tell(asked, {"accuracy": -larger_losses(asked.arch)[0]})
     reference = reference_point(ALL_LARGER)
     return hypervolume(found.losses(found.results()), reference) / hypervolume(ALL_LARGER, reference)
+
+
+def best_metric(name, seed):
+    """Of 60 archs; for searchers of one objective."""
+    made = make_searcher(name, population=population_of(name))
+    found = Search(Domain(LARGER), BOTH[:1], made, budget=60, seed=seed)
+    while (asked := found.ask()) is not None:
+        found.tell(asked, {"accuracy": -larger_losses(asked.arch)[0]})
+    return max(r.values["accuracy"] for r in found.results())
 
 
 @functools.cache

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.costs.limits import Limits, Target, cheapest, parse_amount, written
+from experiments.costs.limits import Limits, Target, cheapest
+from experiments.run.amounts import parse_amount, written
 from models.grammar import MODELS
 from spaces import CostModel, Space
 from tests.refusal import refused
@@ -105,7 +106,7 @@ def test_violated():
 
 
 def test_cheapest_is_the_least(model):
-    for name in ("flops", "params", "activations"):
+    for name in ("flops", "params"):
         arch = cheapest(model, Limits(**{f"max_{name}": 1e12}))
         assert model.of(arch)[name] == model.of(model.least({name: 1}))[name]
     assert cheapest(model, Limits()) == model.least({"flops": 1})

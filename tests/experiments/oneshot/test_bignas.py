@@ -408,9 +408,8 @@ def test_processes_train_the_same_subnets(tmp_path):
 import random, sys, torch
 sys.path[:0] = [{str(ROOT)!r}]
 from spaces import NASBACKBONE, CostModel, Space
-from experiments.samplers import Uniform
 from experiments.strategies import BigNAS
-from tests.experiments.test_bignas import CFG, classification, run
+from tests.experiments.oneshot.test_bignas import CFG, classification, run
 seen = []
 forward = NASBACKBONE.forward
 NASBACKBONE.forward = lambda self, x: seen.append(dict(self.active)) or forward(self, x)

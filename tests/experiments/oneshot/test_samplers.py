@@ -6,8 +6,9 @@ from collections import Counter
 import pytest
 import torch
 
-from experiments.oneshot.samplers import PRESETS, WHOLE, make_sampler
+from experiments.oneshot.samplers import PRESETS, make_sampler
 from experiments.oneshot.sampling_rules import RULES
+from experiments.run import registry
 from models import InputError
 from spaces import CostModel, Sizes, Space
 
@@ -25,7 +26,7 @@ CFG = {
     ],
     "head": [[-1, 1, "Conv", [{"choice": [8, 16]}, 1]], [[-1], 1, "Detect", ["nc", "anchors"]]],
 }
-EXAMPLES = [*RULES, *PRESETS, *WHOLE, "stage_wise,k=net_wise", "ordered_stage_wise:1:2"]
+EXAMPLES = [*RULES, *PRESETS, *registry.names("sampler"), "stage_wise,k=net_wise", "ordered_stage_wise:1:2"]
 DRAWS = 3000
 
 
