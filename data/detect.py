@@ -104,21 +104,26 @@ class DetectionSet(SeededDataset[Item]):
         return len(self._source.shapes)
 
     def __getitem__(self, i: int) -> Item:
+        return self.item(i, range(len(self)))
+
+    def item(self, i: int, among: Sequence[int]) -> Item:
+        """Item `i`, where augmentation mixes in images of `among` only."""
         name, shape = self._source.name(i), self._source.shapes[i]
         if self.hyp is None:
             scaled, labels = self._fitted(i)
             canvas, box = pad(scaled, shape, self.imgsz)
             labels = labels + np.array([0, *box.pad, *box.pad])
             return Item(to_tensor(canvas), _normalised(labels, canvas), Meta(name, shape, box))
-        image, labels = self._augmented(i, self.hyp, self.rng(i))
+        image, labels = self._augmented(i, self.hyp, self.rng(i), among)
         return Item(to_tensor(image), _normalised(labels, image), Meta(name, shape, None))
 
-    def _augmented(self, i: int, hyp: Hyp, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        image, labels = self._composed(i, hyp, rng)
+    def _augmented(
+        self, i: int, hyp: Hyp, rng: np.random.Generator, among: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        image, labels = self._composed(i, hyp, rng, among)
         if rng.random() < hyp.mixup:
-            image, labels = augment.mixup(
-                image, labels, *self._composed(int(rng.integers(len(self))), hyp, rng), rng=rng
-            )
+            other = among[int(rng.integers(len(among)))]
+            image, labels = augment.mixup(image, labels, *self._composed(other, hyp, rng, among), rng=rng)
         image = augment.colour(image, hyp, rng)
         if rng.random() < hyp.fliplr:
             image, labels = augment.flip_left_right(image, labels)
@@ -126,10 +131,12 @@ class DetectionSet(SeededDataset[Item]):
             image, labels = augment.flip_up_down(image, labels)
         return image, labels
 
-    def _composed(self, i: int, hyp: Hyp, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _composed(
+        self, i: int, hyp: Hyp, rng: np.random.Generator, among: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """A mosaic that begins with image `i`, or that image alone; scaled and shifted."""
         if rng.random() < hyp.mosaic:
-            four = rng.permutation([i, *rng.integers(len(self), size=3)])
+            four = rng.permutation([i, *(among[k] for k in rng.integers(len(among), size=3))])
             images, labels = zip(*(self._fitted(int(k)) for k in four), strict=True)
             canvas, rows = augment.mosaic(images, labels, self.imgsz, rng)
         else:

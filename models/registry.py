@@ -1,6 +1,6 @@
 """How modules become known to the grammar, and how a row's arguments become the module's.
 
-`register` on a class makes it known, in a plug-in file too (`models.plugins`); what is known is in `models.catalog`.
+`register` on a class makes it known, in a plug-in file too (`models.plugins`). What is known is in `models.catalog`.
 """
 
 from __future__ import annotations
@@ -78,3 +78,5 @@ def register(
         return cls
 
     return decorate
+
+

@@ -6,8 +6,8 @@ several processes on several machines can work on one. What it remembers besides
 
 from __future__ import annotations
 
-import math
 import random
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -108,7 +108,7 @@ class Searcher:
     """
 
     attempts: ClassVar[int] = 10
-    most_objectives: ClassVar[float] = math.inf
+    most_objectives: ClassVar[int] = sys.maxsize
 
     def propose(self, question: Question) -> Indices | None:
         """An arch, or None if there are no more."""

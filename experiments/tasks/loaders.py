@@ -45,7 +45,7 @@ def _train_loader(split: Any, batch: int, seed: int) -> Any:
 
 
 class Part(Dataset[Item]):
-    """Some images of a training set."""
+    """Some images of a training set; mosaics of them show no others."""
 
     def __init__(self, whole: Any, indices: Sequence[int]) -> None:
         self.whole, self.indices = whole, indices
@@ -54,7 +54,7 @@ class Part(Dataset[Item]):
         return len(self.indices)
 
     def __getitem__(self, i: int) -> Item:
-        return self.whole[self.indices[i]]
+        return self.whole.item(self.indices[i], self.indices)
 
     def set_epoch(self, epoch: int) -> None:
         self.whole.set_epoch(epoch)

@@ -5,70 +5,22 @@ import itertools
 
 import numpy as np
 
-from experiments.costs import parse_range
-from experiments.search import Domain, Objective, Search, make_searcher
+from experiments.search import Domain, Search, make_searcher
 from experiments.search.pareto import hypervolume, reference_point
+from experiments.testing import BOTH, BUDGET, Flops, domain
 from spaces.choices import Decision
 
 POPULATION = 8
 EVOLUTION_POPULATION = 16  # its first archs are all random, the last ones all that it knows
-BUDGET = 30
-
-
-class Flops:
-    """A cost that counts how often it is asked."""
-
-    name, unit = "flops", ""
-
-    def __init__(self):
-        self.settings, self.asked = {}, []
-
-    def __call__(self, archs):
-        self.asked += [tuple(a.values()) for a in archs]
-        return [flops(a) for a in archs]
-
-
-def flops(arch):
-    return 10.0 + 7 * arch["depth"] + arch["width"] + (5 if arch["act"] == "silu" else 0) + arch["k"]
-
-
-def accuracy(arch):
-    """Between few of the archs and their cost there is a real choice to make."""
-    right = 0.3 * arch["depth"] + 0.01 * arch["width"] + (0.25 if arch["act"] == "silu" else 0)
-    return right - 0.02 * abs(arch["k"] - 5) - (0.2 if arch["act"] == "relu" and arch["depth"] == 3 else 0)
-
-
-DECISIONS = {
-    "depth": Decision("depth", (1, 2, 3)),
-    "width": Decision("width", (8, 16, 24)),
-    "act": Decision("act", ("relu", "silu", "none")),
-    "k": Decision("k", (3, 5, 7)),
-}
-BOTH = (Objective("accuracy", True), Objective("flops"))
-ALL = [dict(zip(DECISIONS, v, strict=True)) for v in itertools.product(*(d.values for d in DECISIONS.values()))]
-ALL_LOSSES = np.array([[-accuracy(a), flops(a)] for a in ALL])
-
-
-def domain(*ranges):
-    return Domain(DECISIONS, [Flops()], [parse_range(r) for r in ranges])
 
 
 def search(searcher, *ranges, objectives=BOTH, budget=BUDGET, **kwargs):
     made = make_searcher(searcher, population=population_of(searcher))
-    return Search(domain(*ranges), objectives[: int(min(made.most_objectives, 9))], made, budget=budget, **kwargs)
+    return Search(domain(*ranges), objectives[: made.most_objectives], made, budget=budget, **kwargs)
 
 
 def population_of(searcher):
     return EVOLUTION_POPULATION if searcher == "evolution" else POPULATION
-
-
-def run(found, most=10**9, fails=lambda arch: False):
-    """Ask and tell so many times; the archs."""
-    archs = []
-    while len(archs) < most and (asked := found.ask()) is not None:
-        archs.append(asked.arch)
-        found.tell(asked, None if fails(asked.arch) else {"accuracy": accuracy(asked.arch)})
-    return archs
 
 
 # A space of 729 archs, to be searched with 60.

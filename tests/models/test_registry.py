@@ -5,13 +5,7 @@ import torch
 from torch import nn
 
 from models import Classifier, Model, load_plugin, register
-from models import registry as registry_module
 from tests.refusal import refused
-
-
-@pytest.fixture(autouse=True)
-def _registry_as_it_was(monkeypatch):
-    monkeypatch.setattr(registry_module, "_REGISTRY", dict(registry_module._REGISTRY))
 
 
 def _classifier(row, **keys):

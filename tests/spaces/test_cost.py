@@ -182,19 +182,7 @@ def test_few_terms_stand_for_many_combinations(nano):
     assert len(tables) < 30
 
 
-@pytest.fixture
-def modules():
-    """Modules of a plug-in, which are forgotten afterwards."""
-    from models import registry
-    from models.catalog import registered
-
-    before = registered()
-    yield
-    registry._REGISTRY.clear()
-    registry._REGISTRY.update(before)
-
-
-def test_plug_in_needs_no_formula(modules):
+def test_plug_in_needs_no_formula():
     @register()
     class Wave(nn.Module):
         """Functional operations, a bare parameter, and a constructor that computes with tensors."""
@@ -221,7 +209,7 @@ def test_plug_in_needs_no_formula(modules):
         assert costs["flops"] == 2 * (64 * stem + side**2 * (c2 // 2 * c1 * k * k + c2 // 2 * c2))
 
 
-def test_interactions_that_hide_are_found(modules):
+def test_interactions_that_hide_are_found():
     @register()
     class Rare(nn.Module):
         """The kernels of two convolutions depend on one another in a corner; what is put out depends on neither."""

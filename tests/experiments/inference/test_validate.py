@@ -299,7 +299,6 @@ def test_refusals(files, tmp_path, capsys, monkeypatch):
 
 
 def test_a_detector_of_ones_own_modules_is_measured_with_the_plugin(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
     plugin, data = tmp_path / "mine.py", yolo(tmp_path)
     plugin.write_text(
         "from models import register\nfrom models.blocks import Conv\n@register()\nclass Mine(Conv): pass"

@@ -3,9 +3,7 @@
 import copy
 import itertools
 import math
-import subprocess
-import sys
-from pathlib import Path
+import os
 
 import pytest
 import pytorch_lightning as pl
@@ -21,9 +19,10 @@ from experiments.run.callbacks import LastCheckpoint
 from experiments.strategies import BigNAS
 from experiments.tasks.evaluator import Classification, DataLoader, Detection
 from models import Classifier, InputError, Model
+from tests.experiments.strategies_forked import forked
 from tests.experiments.strategies_toys import Data, differences, images, run, trainer
+from tests.ports import free_port
 
-ROOT = Path(__file__).parents[3]
 BACKBONE = [
     [-1, 1, "Conv", [{"choice": [8, 16]}, {"choice": [3, 5]}, 2]],
     [-1, {"choice": [1, 2]}, "C3", [16, True, {"e": {"choice": [0.5, 1.0]}}]],
@@ -401,31 +400,27 @@ def test_searches_within_a_budget(train, cost):
     assert cost(CFG).of(best)["params"] == max(params) < 2500
 
 
+def one_of_two(rank, port, path):
+    """A process with images and generators' states of its own; leaves which subnets it trained, and the weights."""
+    os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"})
+    os.environ.update({"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)})
+    seen, forward = [], NASBACKBONE.forward
+    NASBACKBONE.forward = lambda self, x: seen.append(dict(self.active)) or forward(self, x)
+    torch.manual_seed(0)
+    space = NASBACKBONE(CFG)
+    torch.manual_seed(rank)
+    strategy = BigNAS(cost=CostModel(Space(CFG), 16), seed=0, sampler="best_up:3:2")
+    run(strategy, space, classification(epochs=2, processes=2))
+    assert strategy.oneshot_module.trainer.world_size == 2
+    weights = {k: v.detach() for k, v in strategy.supernet.named_parameters()}
+    torch.save((seen, weights), path / f"{rank}.pt")
+
+
 def test_processes_train_the_same_subnets(tmp_path):
-    """Two processes with other images, and other states of the global generators."""
-    script = tmp_path / "two.py"
-    script.write_text(f"""
-import random, sys, torch
-sys.path[:0] = [{str(ROOT)!r}]
-from spaces import NASBACKBONE, CostModel, Space
-from experiments.strategies import BigNAS
-from tests.experiments.oneshot.test_bignas import CFG, classification, run
-seen = []
-forward = NASBACKBONE.forward
-NASBACKBONE.forward = lambda self, x: seen.append(dict(self.active)) or forward(self, x)
-import os
-torch.manual_seed(0)
-space = NASBACKBONE(CFG)
-torch.manual_seed(int(os.environ.get("LOCAL_RANK", 0)))
-evaluator = classification(epochs=2, processes=2)
-strategy = BigNAS(cost=CostModel(Space(CFG), 16), seed=0, sampler="best_up:3:2")
-run(strategy, space, evaluator)
-rank = strategy.oneshot_module.trainer.global_rank
-state = dict(strategy.supernet.named_parameters())
-torch.save((seen, {{k: v.detach() for k, v in state.items()}}), {str(tmp_path)!r} + f"/{{rank}}.pt")
-""")
-    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
+    port = free_port()
+    assert forked(tmp_path / "log", one_of_two, *((rank, port, tmp_path) for rank in (0, 1))) == [0, 0], (
+        tmp_path / "log"
+    ).read_text()
     (seen, weights), (other_seen, other_weights) = (torch.load(tmp_path / f"{r}.pt") for r in (0, 1))
     assert seen == other_seen
     assert len(seen) > 0

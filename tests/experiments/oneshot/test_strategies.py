@@ -20,9 +20,11 @@ from experiments import strategies
 from experiments.oneshot.base import OneShotModule
 from experiments.oneshot.proxyless import ProxylessModule
 from experiments.oneshot.spos import FairModule, SinglePathModule, _batches, _fingerprint
+from experiments.run import registry
 from experiments.search import study_of
 from experiments.tasks.evaluator import Classification, ClassificationModule, DataLoader, Detection
 from experiments.tasks.loaders import search_loaders
+from experiments.testing import StrategyContract
 from models import InputError, Model
 from spaces import NASBACKBONE, NASDETECTOR, Space
 from spaces.active import Active, Mixture
@@ -99,6 +101,12 @@ def searched(name, tmp_path_factory):
     path, witness = tmp_path_factory.mktemp(name) / "last.ckpt", Witness()
     strategy = search(name, path, epochs=4, callbacks=[witness, KeepSecond(path)])
     return strategy, witness, path
+
+
+class TestContract(StrategyContract):
+    @pytest.fixture(autouse=True, params=registry.names("oneshot"))
+    def registered(self, request):
+        self.make = registry.load("oneshot", request.param)
 
 
 class TestEveryStrategy:

@@ -9,7 +9,8 @@ from experiments.search import Domain, Search, make_searcher
 from experiments.search.base import Evaluated, History
 from experiments.search.pareto import front, hypervolume, hypervolume_history, knee, reference_point
 from experiments.search.predictor import CANDIDATES, Predictor, encode, rank_correlation
-from tests.experiments.searchers_toys import BOTH, LARGER, LargerFlops, larger_losses
+from experiments.testing import BOTH
+from tests.experiments.searchers_toys import LARGER, LargerFlops, larger_losses
 
 
 def brute_front(losses):

@@ -14,33 +14,34 @@ from pathlib import Path
 import pytest
 
 from experiments.search import open_storage
-from tests.experiments.searchers_toys import run, search
+from experiments.testing import run
+from tests.experiments.searchers_toys import search
 
 ROOT = Path(__file__).resolve().parents[3]
 
 WORKER = """
-import sys, time
-sys.path.insert(0, {root!r})
+import sys
 from experiments.search import open_storage
-from tests.experiments.searchers_toys import accuracy, search
+from experiments.testing import accuracy
+from tests.experiments.searchers_toys import search
 found = search("evolution", budget=40, storage=open_storage(sys.argv[1]))
 number, asked = 0, found.ask()
 if sys.argv[2] == "stuck":
-    found.tell(asked, {{"accuracy": accuracy(asked.arch)}})
+    found.tell(asked, {"accuracy": accuracy(asked.arch)})
     found.ask()
 print("asked", flush=True)
 sys.stdin.readline()
 while asked is not None:
     number += 1
-    found.tell(asked, {{"accuracy": accuracy(asked.arch)}})
+    found.tell(asked, {"accuracy": accuracy(asked.arch)})
     asked = found.ask()
 print(number, flush=True)
 """
 
 
 def start_worker(url, how):
-    command = [sys.executable, "-c", WORKER.format(root=str(ROOT)), url, how]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", WORKER, url, how]
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def check_workers(url):

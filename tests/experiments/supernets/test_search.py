@@ -24,10 +24,10 @@ from experiments.supernets.options import Options
 from experiments.supernets.report import Pick, verdict
 from experiments.supernets.search import SubnetSearch, evaluate
 from experiments.supernets.subnets import save_supernet
+from experiments.testing import BOTH, accuracy, domain
 from models import InputError, Model
 from models.files import load_detector
 from spaces import CostModel, Space, freeze, make_supernet
-from tests.experiments.searchers_toys import BOTH, accuracy, domain
 
 ROOT = Path(__file__).resolve().parents[3]
 CFG = str(ROOT / "tests/assets/tiny_nas.yaml")
