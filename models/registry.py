@@ -78,5 +78,3 @@ def register(
         return cls
 
     return decorate
-
-

@@ -174,7 +174,7 @@ class ElasticSpec:
         values: Mapping[str, tuple[Any, ...]],
         inputs: Layouts,
         build: Callable[[Row, Sequence[int]], tuple[nn.Module, int]],
-        repeated: Callable[[Row], int] | None = None,
+        repeated: Callable[[Row], int] = lambda row: 1,
         flat: bool = False,
         maps: int = 0,
     ) -> None:
@@ -184,7 +184,7 @@ class ElasticSpec:
             where: [choice.value({choice.label: v}) for v in values[choice.label]]
             for where, choice in row.places.items()
         }
-        self._build, self._repeated, self._flat, self._maps = build, repeated or _once, flat, maps
+        self._build, self._repeated, self._flat, self._maps = build, repeated, flat, maps
         self._widest = inputs
         self.listed = isinstance(self.row.source, tuple)
         self._plans, self._flows = Cache(), Cache()
@@ -325,10 +325,6 @@ def _graft(block: nn.Module, other: nn.Module) -> None:
             block._modules[name] = child
         else:
             _graft(mine, child)
-
-
-def _once(row: Row) -> int:
-    return 1
 
 
 def channels(inputs: Layouts) -> list[int]:

@@ -30,7 +30,7 @@ import inspect
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from models.errors import InputError
 from models.grammar import Config, Row, is_choice, load_yaml, read_config
@@ -164,11 +164,6 @@ def _tie(written: list[Any], source: list[Any], row: Row) -> bool:
     return True
 
 
-def _all_of(choice: Mapping[str, Any]) -> tuple[Any, ...]:
-    decision = read_choice(choice, "any")
-    return decision.values if isinstance(decision, Decision) else ()
-
-
 def _open(written: list[Any], arg: str, way: Mapping[str, Any], row: Row, config: Config) -> bool:
     """Make an argument of a row, as written in the YAML, a choice. Returns whether there is anything to choose."""
     if arg == "number":
@@ -185,7 +180,7 @@ def _open(written: list[Any], arg: str, way: Mapping[str, Any], row: Row, config
     if values is None or (isinstance(values, list) and len(values) < 2):
         return False
     choice: dict[str, Any] = {"range": values["range"]} if isinstance(values, dict) else {"choice": values}
-    if value in _all_of(choice):
+    if value in cast(Decision, read_choice(choice, arg)).values:
         choice["plain"] = value
     if isinstance(holder, list) and key >= len(holder):
         # Not written so far: by name, in the mapping that closes the arguments.

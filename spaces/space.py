@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import InputError
-from models.grammar import SECTIONS, Config, Row, is_choice, read_config
+from models.grammar import SECTIONS, Config, Row, find_file, is_choice, read_config
 
 from . import legacy
 from .choices import Decision, Follow, read_choice
@@ -159,8 +159,6 @@ def space_of(cfg: str | Path | Mapping[str, Any] | Config | Space) -> Space:
     if isinstance(cfg, Space):
         return cfg
     if isinstance(cfg, (str, Path)):
-        from models.grammar import find_file
-
         path = find_file(cfg)
         return _space_of_file(str(path), path.stat().st_mtime)
     return Space(cfg)
