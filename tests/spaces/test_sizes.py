@@ -48,6 +48,20 @@ def test_largest_and_smallest_cost_most_and_least(sizes):
     assert sizes.cost.of(sizes.smallest)["flops"] == flops.min()
 
 
+def test_largest_is_so_beside_the_largest_values_of_the_others():
+    """Which width costs more depends on a depth that is decided after it: in one pass 32 would be the larger one."""
+    rows = [
+        [-1, 1, "Conv", [{"choice": [32, 8], "label": "width"}, 3, 2]],
+        [-1, {"choice": [1, 4], "label": "deep"}, "C3", [{"table": {32: 8, 8: 16}, "by": "width"}]],
+    ]
+    sizes = Sizes(CostModel(Space({"nc": 3, "backbone": rows}), 32))
+    archs = [{"width": width, "deep": deep} for width in (32, 8) for deep in (1, 4)]
+    flops = [sizes.cost.of(arch)["flops"] for arch in archs]
+    assert flops[0] > flops[2], "of shallow networks"
+    assert sizes.largest == archs[flops.index(max(flops))] == {"width": 8, "deep": 4}
+    assert sizes.ranked["width"] == (32, 8)
+
+
 def test_of_equal_costs_upstreams_is_meant():
     space = Space(TINY)
     sizes = Sizes(CostModel(space, 32))

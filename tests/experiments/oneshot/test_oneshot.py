@@ -49,7 +49,8 @@ def test_leaves_every_file_of_a_run(run):
     with (folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["0", "1"]
-    assert 0 < float(rows[-1]["train_acc"]) <= 1
+    assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
+    assert float(rows[-1]["train_acc"]) > float(rows[0]["train_acc"])
     assert (folder / "alphas.png").read_bytes().startswith(b"\x89PNG")
     assert list(folder.glob("events.out.tfevents.*"))
     assert (folder / "last.ckpt").is_file()

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import itertools
 import json
 import os
 import signal
@@ -12,22 +13,26 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch.utils.data import DataLoader
 
 import search_subnets
+from data import EpochSampler, classification
 from experiments.costs import PROVIDERS, providers_of
 from experiments.run import registry
 from experiments.run.cli import run_script
 from experiments.run.folder import RunFolder
 from experiments.search import Objective, Search, make_searcher, open_storage
+from experiments.search.pareto import hypervolume, reference_point
 from experiments.supernets import search as subnet_search
 from experiments.supernets.options import Options
 from experiments.supernets.report import Pick, verdict
 from experiments.supernets.search import SubnetSearch, evaluate
-from experiments.supernets.subnets import save_supernet
+from experiments.supernets.subnets import SUPERNET, save_supernet
 from experiments.testing import BOTH, accuracy, domain
-from models import InputError, Model
+from models import Classifier, InputError, Model
 from models.files import load_detector
-from spaces import CostModel, Space, freeze, make_supernet
+from optimizer import calibrate_bn
+from spaces import NASBACKBONE, CostModel, Space, freeze, make_supernet, slice_weights
 
 ROOT = Path(__file__).resolve().parents[3]
 CFG = str(ROOT / "tests/assets/tiny_nas.yaml")
@@ -52,26 +57,40 @@ OPTIONS = Options(
 )
 
 
+SMALL = {
+    "nc": 10,
+    "anchors": 2,
+    "backbone": [[-1, 1, "Conv", [{"choice": [8, 16]}, {"choice": [3, 5]}, 8]]],
+    "head": [[[0], 1, "Detect", ["nc", "anchors"]]],
+}
+
+
 @pytest.fixture(scope="module")
 def supernet(tmp_path_factory):
-    """Makes runs of oneshot_nas.py without training: task -> folder."""
+    """Makes runs of oneshot_nas.py without training: task, space -> folder."""
     made = {}
 
-    def make(task):
-        if task not in made:
+    def make(task, cfg=CFG):
+        if (key := (task, str(cfg))) not in made:
             data = {"classify": {"data": "digits", "imgsz": 32}, "detect": {"data": "digits-detect", "imgsz": 64}}[task]
-            options = {"strategy": "spos", "task": task, "cfg": CFG, "detector": None, "batch": 64, "lr": 0.001}
+            options = {"strategy": "spos", "task": task, "cfg": cfg, "detector": None, "batch": 64, "lr": 0.001}
             options |= {"seed": 0, "device": "cpu", "data_root": None, "plugin": [], "cost_imgsz": 64, **data}
             run = RunFolder(tmp_path_factory.mktemp("oneshot"), task)
-            task_ = registry.load("task", task)(argparse.Namespace(**options), Space(CFG), "cpu")
+            task_ = registry.load("task", task)(argparse.Namespace(**options), Space(cfg), "cpu")
             torch.manual_seed(0)
             net = make_supernet(task_.space())
             run.write_config(options)
             save_supernet(net, run.path / "supernet.pt")
-            made[task] = str(run.path)
-        return made[task]
+            made[key] = str(run.path)
+        return made[key]
 
     return make
+
+
+@pytest.fixture
+def small(supernet):
+    """A supernet of four archs."""
+    return supernet("classify", SMALL)
 
 
 @pytest.fixture
@@ -88,13 +107,34 @@ def rated(monkeypatch):
     return asked
 
 
+@pytest.fixture
+def accuracy_of(supernet):
+    """An arch's accuracy on the architecture's half, as a search should find it, by no task's methods."""
+    data = classification("digits", 32)
+    content = torch.load(Path(supernet("classify")) / SUPERNET, weights_only=True)
+    net = make_supernet(NASBACKBONE(content["yaml"], 10))
+    net.load_state_dict(content["state_dict"])
+
+    @torch.no_grad()
+    def of(arch):
+        raw, state = slice_weights(net, arch)
+        network = Classifier(raw, 10)
+        network.load_state_dict(state)
+        batches = DataLoader(data.train, 64, sampler=EpochSampler(data.train, 0), drop_last=True)
+        network = calibrate_bn(network, (x for x, _ in itertools.islice(batches, 8)))
+        images, labels = zip(*data.arch, strict=True)
+        return float((network(torch.stack(images)).argmax(1) == torch.tensor(labels)).double().mean())
+
+    return of
+
+
 def table(run):
     with (run.path / "subnets.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 class TestRun:
-    def test_leaves_what_it_says(self, supernet, tmp_path, capsys):
+    def test_leaves_what_it_says(self, supernet, accuracy_of, tmp_path, capsys):
         run = RunFolder(tmp_path, "run")
         options = replace(OPTIONS, supernet=supernet("classify"), pick="knee")
         results = subnet_search.search_subnets(options, run)
@@ -104,9 +144,11 @@ class TestRun:
         for row in rows:
             arch = json.loads(row["arch"])
             assert {k: int(row[k]) for k in PROVIDERS if k in costs.names} == costs.of(arch)
-            assert 0 <= float(row["accuracy"]) <= 1
             assert (row["seed"], row["bn"], row["error"]) == ("0", "calibrated", "")
-            assert float(row["seconds"]) >= 0
+        assert float(rows[0]["seconds"]) > 0
+        assert len({row["accuracy"] for row in rows}) > 1
+        for row in (rows[0], rows[-1]):
+            assert float(row["accuracy"]) == pytest.approx(accuracy_of(json.loads(row["arch"])))
         front = [r for r in rows[:5] if r["front"] == "True"]
         files = {p.name: yaml.safe_load(p.read_text()) for p in (run.path / "fix_subnets").iterdir()}
         assert files == {f"trial_{r['trial']}.yaml": freeze(CFG, json.loads(r["arch"])) for r in front}
@@ -127,16 +169,44 @@ class TestRun:
         assert f"python export.py --weights {run.path}/detector.pt" in out
         assert "random search at equal evaluations" in out
 
-    def test_ratings_are_the_tasks_own(self, supernet, tmp_path):
-        job = SubnetSearch(
-            replace(OPTIONS, supernet=supernet("classify"), trials=1, baseline=False), RunFolder(tmp_path, "r")
-        )
-        job.work()
-        (result,) = job.searches["evolution"].results()
-        from experiments.supernets.subnets import cut_out
+    def test_ratings_of_one_study_are_those_of_the_other(self, small, tmp_path, rated):
+        """All four archs of a space, by both searches, in one run and in one that goes on."""
+        options = replace(OPTIONS, supernet=small, searcher="grid", trials=4)
+        run, later = RunFolder(tmp_path, "run"), RunFolder(tmp_path, "later")
+        subnet_search.search_subnets(options, run)
+        assert len(rated) == 4
+        subnet_search.search_subnets(replace(options, baseline=False), later)
+        assert len(rated) == 8
+        subnet_search.search_subnets(options, later)
+        assert len(rated) == 8, "what another process rated is known"
+        for folder in (run, later):
+            rows = table(folder)
+            found = [{r["arch"]: r["accuracy"] for r in rows if r["searcher"] == name} for name in ("grid", "random")]
+            assert found[0] == found[1]
+            assert len(found[0]) == 4
 
-        network = cut_out(job.supernet, job.task, result.arch)
-        assert result.values["accuracy"] == job.task.rate(network)
+    def test_hypervolumes_are_of_equal_evaluations(self, supernet, tmp_path, rated, monkeypatch):
+        """Of a run that is stopped in the random search, after six archs of its own."""
+
+        def better_and_better(self, arch):
+            if len(rated) == 8:
+                raise KeyboardInterrupt
+            rated.append(arch)
+            return len(rated) / 10
+
+        monkeypatch.setattr(subnet_search.Rating, "__call__", better_and_better)
+        run = RunFolder(tmp_path, "run")
+        with pytest.raises(KeyboardInterrupt):
+            subnet_search.search_subnets(replace(OPTIONS, supernet=supernet("classify"), trials=6), run)
+        losses = np.array([[-float(r["accuracy"]), float(r["flops"])] for r in table(run)])
+        num_random, reference = len(losses) - 6, reference_point(losses)
+        assert 2 <= num_random < 6
+        parts = (losses[:num_random], losses[:6], losses[6:])
+        own, whole, random = (hypervolume(rows, reference) for rows in parts)
+        assert own < whole
+        found = json.loads((run.path / "results.json").read_text())["hypervolume"]
+        assert found["evolution"] / found["random"] == pytest.approx(own / random)
+        assert max(found.values()) == 1
 
     def test_detection(self, supernet, tmp_path):
         run = RunFolder(tmp_path, "run")
