@@ -61,7 +61,8 @@ def evaluator(args: argparse.Namespace, steps: int, epochs: int, callbacks: Sequ
     from spaces.nni_compat import DataLoader
 
     loader = DataLoader(batches(args, steps), batch_size=None)
-    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    names = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    quiet: dict[str, Any] = dict.fromkeys(names, False)
     return Detection(
         [str(i) for i in range(80)],
         args.imgsz,
@@ -70,7 +71,7 @@ def evaluator(args: argparse.Namespace, steps: int, epochs: int, callbacks: Sequ
         max_epochs=epochs,
         accelerator="cpu",
         callbacks=[*callbacks],
-        **dict.fromkeys(quiet, False),
+        **quiet,
     )
 
 

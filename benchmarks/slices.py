@@ -20,7 +20,6 @@ def main() -> None:
     add("--seed", type=int, default=0, help="of the weights that networks begin with alone")
     args = parser.parse_args()
 
-
     import pytorch_lightning as pl
 
     from experiments.run.folder import RunFolder
@@ -30,7 +29,7 @@ def main() -> None:
     from models import count_flops, count_params
 
     quiet_lightning()
-    supernet, task = open_supernet(args.supernet)
+    supernet, task, _ = open_supernet(args.supernet)
     _, saved = RunFolder.resume(args.supernet)
     archs = read_archs(args.arch, supernet.space, saved["imgsz"])
     print(

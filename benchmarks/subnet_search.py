@@ -48,7 +48,7 @@ def _whole(path: Path) -> Any:
 
 def search(job: tuple[str, int, int, Path]) -> tuple[float, float, float]:
     """Share of the hypervolume of the whole table, regret of the best accuracy (points), and seconds."""
-    from experiments.search import SEARCHERS, Domain, Objective, Search
+    from experiments.search import Domain, Objective, Search, make_searcher
     from experiments.search.pareto import hypervolume
     from spaces.choices import Decision
 
@@ -57,7 +57,7 @@ def search(job: tuple[str, int, int, Path]) -> tuple[float, float, float]:
     # Identity and two widths of a block are names, not numbers.
     decisions = {label: Decision(label, (0, 1, 2), names=("identity", "MB3-k3", "MB6-k5")) for label in DECISIONS}
     objectives = [Objective("accuracy", True), Objective("flops")]
-    searcher = SEARCHERS[name](None, None)
+    searcher = make_searcher(name)
     found = Search(Domain(decisions, [Flops(table)]), objectives, searcher, budget=trials, seed=seed)
     began = time.perf_counter()
     while (asked := found.ask()) is not None:
@@ -69,14 +69,16 @@ def search(job: tuple[str, int, int, Path]) -> tuple[float, float, float]:
 
 
 def main() -> None:
-    from experiments.search import SEARCHERS
+    from experiments.run.registry import names
+    from experiments.search import make_searcher
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--table", type=Path, default=TABLE, help="the benchmark's JSON")
     add("--trials", type=int, default=300, help="evaluations of a search")
     add("--seeds", type=int, default=10, help="searches of each searcher")
-    add("--searchers", nargs="+", default=list(SEARCHERS), choices=list(SEARCHERS), help="which ones")
+    of_two = [name for name in names("searcher") if make_searcher(name).most_objectives > 1]
+    add("--searchers", nargs="+", default=of_two, choices=of_two, help="which ones")
     add("--processes", type=int, default=2, help="searches side by side")
     args = parser.parse_args()
     jobs = [(name, seed, args.trials, args.table) for name in args.searchers for seed in range(args.seeds)]

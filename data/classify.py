@@ -16,17 +16,12 @@ from models.errors import InputError
 
 from .classify_arrays import cifar10, digits, fashion_mnist
 from .classify_files import folder, imagenette, tinyimagenet
+from .classify_sets import SETS, check_set
 from .classify_source import Source
 from .seeded import SeededDataset
 from .split import stratified
 
-_SETS = {
-    "digits": digits,
-    "fashion-mnist": fashion_mnist,
-    "cifar10": cifar10,
-    "imagenette": imagenette,
-    "tinyimagenet": tinyimagenet,
-}
+_SETS = dict(zip(SETS, (digits, fashion_mnist, cifar10, imagenette, tinyimagenet), strict=True))
 _LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # ITU-R BT.601
 
 
@@ -105,12 +100,8 @@ def classification(
     if imgsz < 1:
         raise InputError(f"imgsz={imgsz}: the side of an image is 1 pixel or more")
     root = Path("datasets") if root is None else Path(root)
-    if name in _SETS:
-        source = _SETS[str(name)](root, imgsz)
-    elif Path(name).is_dir():
-        source = folder(Path(name), imgsz)
-    else:
-        raise InputError(f"{name}: no such data set or folder; take one of {', '.join(_SETS)} or a folder of images")
+    check_set(name)
+    source = _SETS[str(name)](root, imgsz) if name in SETS else folder(Path(name), imgsz)
 
     labels, is_val = source.labels, source.is_val
     if is_val is None:

@@ -47,9 +47,7 @@ class Batch(NamedTuple):
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """For a DataLoader's `collate_fn`. Raises InputError when images differ in size (`rect` with a batch)."""
-    if len({item.image.shape for item in items}) > 1:
-        raise InputError("rect: the images of a batch differ in size; take batch size 1, or rect=False")
+    """For a DataLoader's `collate_fn`."""
     counts = torch.tensor([len(item.labels) for item in items])
     position = torch.arange(len(items), dtype=torch.float32).repeat_interleave(counts)
     targets = torch.cat([position[:, None], torch.cat([item.labels for item in items])], 1)
@@ -80,9 +78,9 @@ class DetectionSet(SeededDataset[Item]):
     anew each time, and one that proves unreadable then is warned of and stands in as grey background.
     """
 
-    def __init__(self, source: ImageSource, imgsz: int, hyp: Hyp | None = None, seed: int = 0, rect: bool = False):
+    def __init__(self, source: ImageSource, imgsz: int, hyp: Hyp | None = None, seed: int = 0):
         super().__init__(seed)
-        self.imgsz, self.hyp, self.rect = imgsz, hyp, rect
+        self.imgsz, self.hyp = imgsz, hyp
         self._source = source
         self._cache: list[np.ndarray] | None = None
         if sum(3 * h * w for h, w in (fitted(shape, imgsz) for shape in source.shapes)) <= _RAM_BYTES:
@@ -113,7 +111,7 @@ class DetectionSet(SeededDataset[Item]):
         name, shape = self._source.name(i), self._source.shapes[i]
         if self.hyp is None:
             scaled, labels = self._fitted(i)
-            canvas, box = pad(scaled, shape, self.imgsz, self.rect)
+            canvas, box = pad(scaled, shape, self.imgsz)
             labels = labels + np.array([0, *box.pad, *box.pad])
             return Item(to_tensor(canvas), _normalised(labels, canvas), Meta(name, shape, box))
         image, labels = self._augmented(i, self.hyp, self.rng(i), among)
@@ -190,9 +188,7 @@ class DetectionData:
         return len(self.names)
 
 
-def detection(
-    source: str | Path, imgsz: int = 640, hyp: Hyp | None = _DEFAULT_HYP, seed: int = 0, rect: bool = False
-) -> DetectionData:
+def detection(source: str | Path, imgsz: int = 640, hyp: Hyp | None = _DEFAULT_HYP, seed: int = 0) -> DetectionData:
     """Opens a detection set: YOLO, COCO or Pascal VOC, told apart by what is there (see `formats`); no test split.
 
     Args:
@@ -200,7 +196,6 @@ def detection(
         imgsz: longer side of an image on its canvas, in pixels.
         hyp: augmentation of the training set; None for none.
         seed: of the augmentation.
-        rect: validation and test canvases are cut to multiples of 32 instead of square.
 
     Raises:
         InputError: nothing there, a label that cannot be understood, or more than half of the images corrupt. What
@@ -213,15 +208,12 @@ def detection(
         hyp = replace(hyp, fliplr=0.0, flipud=0.0)
     names, sources = _sources(spec, ["train", "val"])
     sets = {
-        split: DetectionSet(images, imgsz, hyp if split == "train" else None, seed, rect and split != "train")
-        for split, images in sources.items()
+        split: DetectionSet(images, imgsz, hyp if split == "train" else None, seed) for split, images in sources.items()
     }
     return DetectionData(sets["train"], sets["val"], names)
 
 
-def detection_split(
-    source: str | Path, split: str, imgsz: int = 640, rect: bool = False
-) -> tuple[DetectionSet, tuple[str, ...]]:
+def detection_split(source: str | Path, split: str, imgsz: int = 640) -> tuple[DetectionSet, tuple[str, ...]]:
     """One split of a detection set, without augmentation, and the class names. No other split's images are opened.
 
     Raises:
@@ -233,7 +225,7 @@ def detection_split(
     if split not in spec.entries:
         raise InputError(f"{spec.where}: has no {split!r}; right would be one of {', '.join(spec.entries)}")
     names, sources = _sources(spec, [split])
-    return DetectionSet(sources[split], imgsz, rect=rect), names
+    return DetectionSet(sources[split], imgsz), names
 
 
 def _sources(spec: Spec, splits: Sequence[str]) -> tuple[tuple[str, ...], dict[str, ImageSource]]:

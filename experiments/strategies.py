@@ -1,22 +1,13 @@
-"""Strategies, one file each: one-shot ones, which train a supernet, and multi-trial ones, which train every arch."""
+"""Strategies by their classes: one-shot ones, which train a supernet, and multi-trial ones, which train every arch."""
 
 from models.lazy import lazy_exports
 
+from .run.registry import KINDS
+
 _EXPORTS = {
-    "DARTS": "oneshot.darts",
-    "SecondOrderDARTS": "oneshot.darts",
-    "GumbelDARTS": "oneshot.gumbel",
-    "Proxyless": "oneshot.proxyless",
-    "ENAS": "oneshot.enas",
-    "SPOS": "oneshot.spos",
-    "FairNAS": "oneshot.spos",
-    "BigNAS": "oneshot.bignas",
-    "Random": "multi_trial.random_search",
-    "GridSearch": "multi_trial.grid_search",
-    "RegularizedEvolution": "multi_trial.regularized_evolution",
-    "TPE": "multi_trial.tpe",
-    "PolicyBasedRL": "multi_trial.policy_based_rl",
-    "NSGA3": "multi_trial.nsga3",
+    name: module.removeprefix("experiments.")
+    for kind in ("oneshot", "multi-trial")
+    for module, _, name in (entry.target.partition(":") for entry in KINDS[kind].values())
 }
 __all__ = sorted(_EXPORTS)
 __getattr__ = lazy_exports(__package__, _EXPORTS)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .grammar import Config, read_config
-from .network import POOLED, BuildRow, Network, build_row
+from .network import BuildRow, Network, build_row
+from .strides import POOLED
 
 
 class Classifier(Network):

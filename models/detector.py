@@ -13,6 +13,7 @@ from .errors import InputError
 from .grammar import Config, read_config
 from .heads import Detect, no_levels
 from .network import BuildRow, Network, build_row
+from .strides import check_imgsz
 
 
 class Model(Network):
@@ -84,12 +85,3 @@ class Model(Network):
     def check_imgsz(self, imgsz: int) -> int:
         """`imgsz` if it is a multiple of `imgsz_multiple`, else `InputError` with the nearest ones that are."""
         return check_imgsz(imgsz, self.imgsz_multiple)
-
-
-def check_imgsz(imgsz: int, stride: int) -> int:
-    """`imgsz` if it is a positive multiple of `stride`, else `InputError` with the nearest sizes that are."""
-    if imgsz < stride or imgsz % stride:
-        below = max(imgsz // stride, 1) * stride
-        right = f"{below} or {below + stride}"
-        raise InputError(f"--imgsz {imgsz} is no multiple of the stride {stride}; right would be {right}")
-    return imgsz

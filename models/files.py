@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
+import pickle
 import tempfile
+import zipfile
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +16,16 @@ from typing import Any
 import yaml
 
 from .errors import InputError
+
+# Of detector.pt and classifier.pt, supernet.pt, config.yaml and study.db: what is read differently has a higher number.
+# Files without one are of format 1.
+FORMAT = 1
+
+
+def check_format(content: Mapping[str, Any], what: str | Path) -> None:
+    """`InputError` if a file was written by a later version of this project, which may mean other things by it."""
+    if (found := content.get("format", 1)) != FORMAT:
+        raise InputError(f"{what}: of format {found}, but this version reads {FORMAT}; right would be a later version")
 
 
 @contextmanager
@@ -74,7 +88,8 @@ def save_detector(model: Any, path: str | Path, **extra: Any) -> None:
 
     state = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
     with atomic(path) as temporary:
-        torch.save({"yaml": model.config.raw, "state_dict": state, "names": dict(model.names), **extra}, temporary)
+        content = {"format": FORMAT, "yaml": model.config.raw, "state_dict": state, "names": dict(model.names), **extra}
+        torch.save(content, temporary)
 
 
 def load_detector(path: str | Path) -> tuple[Any, dict[str, Any]]:
@@ -102,15 +117,36 @@ def load_classifier(path: str | Path) -> tuple[Any, dict[str, Any]]:
     return _load(path, Classifier, "classifier")
 
 
+class _Plain(pickle.Unpickler):
+    """Reads what is plain in a pickle. All else becomes a `_Nothing`: nothing that the file names is run."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        return OrderedDict if (module, name) == ("collections", "OrderedDict") else _Nothing
+
+    def persistent_load(self, pid: Any) -> None:
+        return None
+
+
+class _Nothing:
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+def plain_content(path: str | Path) -> dict[str, Any]:
+    """What a file of `torch.save` holds beside tensors, read without torch; empty if it is no such file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = next(n for n in archive.namelist() if n.endswith("/data.pkl"))
+            content = _Plain(io.BytesIO(archive.read(name))).load()
+    except Exception:  # no file, or another's: who reads it says what is wrong
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def is_classifier(path: str | Path) -> bool:
     """Whether the file is one of `save_classifier`."""
-    import torch
-
-    try:
-        content = torch.load(path, map_location="meta", weights_only=True)
-    except Exception:  # no file, or another's: who reads it says what is wrong
-        return False
-    return isinstance(content, dict) and bool(content.get("classifies"))
+    return bool(plain_content(path).get("classifies"))
 
 
 def _load(path: str | Path, build: Any, kind: str) -> tuple[Any, dict[str, Any]]:
@@ -118,6 +154,7 @@ def _load(path: str | Path, build: Any, kind: str) -> tuple[Any, dict[str, Any]]
 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+        check_format(content, path)
         found = "classifier" if content.get("classifies") else "detector"
         if found != kind:
             raise InputError(f"{path}: a {found}'s; right would be a {kind}.pt")

@@ -22,9 +22,11 @@ import yaml
 from .errors import InputError
 
 MODELS = Path(__file__).resolve().parent
+SECTIONS = ("backbone", "head")
 KEYS = (
     *("nc", "ch", "anchors", "depth_multiple", "width_multiple", "channel_multiple", "activation"),
-    *("backbone", "head", "resolution", "names"),
+    *SECTIONS,
+    *("resolution", "names"),
 )
 CHOICE_KEYS = ("choice", "range", "table")
 
@@ -46,7 +48,10 @@ class Call:
 
 @dataclass(frozen=True)
 class Row:
-    """One row, `index` counted over backbone and head. `number`, `args` and `kwargs` may still hold choices."""
+    """One row, `index` counted over backbone and head. `number`, `args` and `kwargs` may still hold choices.
+
+    `written` is the row as the YAML has it: ``[from, number, module, args]``.
+    """
 
     index: int
     section: str
@@ -56,6 +61,7 @@ class Row:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     file: str
+    written: list[Any] = field(compare=False, repr=False)
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -120,10 +126,19 @@ class Config:
             raise row.error(f"number of repeats must be a positive integer, got {number!r}")
         return max(round(number * self.depth_multiple), 1) if number > 1 else number
 
+    def first(self, num_rows: int) -> Config:
+        """The same YAML with no more than its first rows."""
+        rows = self.rows[:num_rows]
+        sections = {name: [r.written for r in rows if r.section == name] for name in SECTIONS}
+        return replace(self, rows=rows, raw={**self.raw, **sections}, num_backbone=min(num_rows, self.num_backbone))
+
     def backbone(self) -> Config:
         """The same YAML without its head."""
-        rows = self.rows[: self.num_backbone]
-        return replace(self, rows=rows, raw={**self.raw, "head": []})
+        return self.first(self.num_backbone)
+
+    def read_row(self, row: Row, written: list[Any]) -> Row:
+        """The row that is `written` in the place of `row`."""
+        return _row(row.index, row.section, written, {"nc": self.nc, "anchors": self.anchors}, self.file)
 
     def require_plain(self) -> Config:
         """Raise `InputError` if a choice is left; a space must be frozen before a plain network is built from it."""
@@ -234,7 +249,7 @@ def read_config(
         raise InputError(f"{file}: activation must be written like nn.SiLU(), got {raw['activation']!r}")
     names = {"nc": positive("nc", None, int), "anchors": _anchors(raw.get("anchors"), file)}
     rows: list[Row] = []
-    for section in ("backbone", "head"):
+    for section in SECTIONS:
         if not isinstance(raw.setdefault(section, []), list):
             raise InputError(f"{file}: '{section}' must be a list of rows [from, number, module, args]")
         for written in raw[section]:
@@ -303,7 +318,7 @@ def _row(index: int, section: str, written: Any, names: Mapping[str, Any], file:
     except InputError as e:
         raise error(f" ({module}): {e}") from None
     source = tuple(source) if isinstance(source, list) else source
-    return Row(index, section, source, number, module, tuple(values), kwargs, file)
+    return Row(index, section, source, number, module, tuple(values), kwargs, file, written)
 
 
 _DOTTED = re.compile(r"\w+(\.\w+)*")

@@ -9,12 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import Conv, default_activation
+from .catalog import lookup
 from .errors import InputError
 from .grammar import Call, Config, Row
-from .registry import lookup
-
-# "Stride" of a map that is one cell however large the image is: the output of a pool over everything.
-POOLED = 4096
+from .strides import POOLED
 
 BuildRow = Callable[[Config, Row, Sequence[int]], tuple[nn.Module, int]]
 

@@ -1,21 +1,16 @@
-"""Modules that a row may name, and how a row's arguments become the module's.
+"""How modules become known to the grammar, and how a row's arguments become the module's.
 
-`register` on a class makes it known to the grammar; a plug-in file that uses it is read by `load_plugin`.
+`register` on a class makes it known, in a plug-in file too (`models.plugins`). What is known is in `models.catalog`.
 """
 
 from __future__ import annotations
 
-import difflib
-import importlib.util
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from .errors import InputError
 from .grammar import Config, Row
 
 ChannelRule = Callable[[Config, Row, Sequence[int]], tuple[list[Any], int]]
@@ -83,44 +78,3 @@ def register(
         return cls
 
     return decorate
-
-
-def registered() -> dict[str, Entry]:
-    """All registered modules by name."""
-    from . import blocks, heads  # noqa: F401  (importing them registers what they define)
-
-    return dict(_REGISTRY)
-
-
-def lookup(row: Row) -> Entry:
-    """The entry of a row's module; `InputError` with the nearest known names otherwise."""
-    known = registered()
-    if row.module in known:
-        return known[row.module]
-    if row.module == "Segment":
-        raise row.error("Segment heads are not supported yet; Detect is")
-    if row.module in ("NASConv", "NASC3"):
-        raise row.error("is a searchable block: freeze the space first (spaces.freeze)")
-    close = difflib.get_close_matches(row.module, known, n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(sorted(known))}"
-    raise row.error(f"unknown module; {hint}")
-
-
-def load_plugin(path: str | Path) -> None:
-    """Import a Python file, once, for the sake of the modules that it registers."""
-    path = Path(path).resolve()
-    if not path.is_file():
-        raise InputError(f"{path}: no such plug-in file")
-    if getattr(sys.modules.get(f"plugin_{path.stem}"), "__file__", None) == str(path):
-        return
-    spec = importlib.util.spec_from_file_location(f"plugin_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{path}: not a Python file, by its name; right would be {path.stem}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as e:
-        del sys.modules[spec.name]
-        first = (str(e).splitlines() or [""])[0]
-        raise InputError(f"{path}: the plug-in file cannot be imported: {type(e).__name__}: {first}") from e

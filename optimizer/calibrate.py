@@ -7,7 +7,7 @@ arXiv:1903.05134, section 3.3).
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import torch
@@ -48,8 +48,12 @@ class _Pool:
         norm.running_var.copy_(self.squares / (self.count - 1))  # unbiased, as PyTorch's own
 
 
+def _forward(network: nn.Module, batch: Any) -> Any:
+    return network(batch)
+
+
 @torch.no_grad()
-def calibrate_bn(network: N, batches: Iterable[Any]) -> N:
+def calibrate_bn(network: N, batches: Iterable[Any], run: Callable[[N, Any], Any] = _forward) -> N:
     """A copy of `network` whose batch norms have the statistics of `batches`; in eval mode.
 
     Mean and variance are those of all values that reach a batch norm, as if they came in one batch. Each batch is
@@ -58,9 +62,11 @@ def calibrate_bn(network: N, batches: Iterable[Any]) -> N:
     Parameters
     ----------
     network
-        A plain network; left as it is.
+        A plain network, or what NNI's `freeze` leaves of a supernet at an arch; left as it is.
     batches
         Inputs of the network, of the side that it works at.
+    run
+        (The copy, a batch) -> runs it, where batches are no inputs yet, such as a training step that takes labels too.
 
     Raises
     ------
@@ -81,7 +87,7 @@ def calibrate_bn(network: N, batches: Iterable[Any]) -> N:
         norm.training, norm.momentum = True, 0.0
     empty = True
     for batch in batches:
-        network(batch)
+        run(network, batch)
         empty = False
     if empty:
         raise InputError("batch norm statistics need images: there is no batch to take them from")

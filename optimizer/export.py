@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from models.classifier import Classifier
-from models.detector import Model, check_imgsz
+from models.detector import Model
 from models.errors import InputError
 from models.files import atomic, dump_model_yaml
 from models.postprocess import non_max_suppression
+from models.strides import check_imgsz
 
 TOLERANCE = 1e-4
 LOWEST_OPSET = 11  # NonMaxSuppression, TopK and CumSum as they are used here

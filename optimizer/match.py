@@ -11,18 +11,18 @@ Two ways lead from the searched rows to the detector's YAML, and both read every
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from models.catalog import lookup
 from models.detector import Model
 from models.errors import InputError
 from models.files import load_detector, save_detector
 from models.grammar import Call, Config, Row, read_config
 from models.network import Network
-from models.registry import lookup, scaled
+from models.registry import scaled
 from spaces import Space
 
 State = Mapping[str, Tensor]
@@ -66,7 +66,7 @@ def match_nas(
     target = detector.config if isinstance(detector, Model) else _plain(read_config(detector))
     if source.has_head and not _in_step(target, source):
         # A whole detector was searched, and its neck is another than this detector's.
-        source = _first_rows(source, source.num_backbone)
+        source = _without_head(source.backbone())
     model = Model(read_config(join(target, source), file=target.file))
     if isinstance(detector, Model):
         model.names = dict(detector.names)
@@ -113,26 +113,21 @@ def _searched(searched: Any, arch: Mapping[str, Any] | None) -> tuple[Config, St
         path = Path(searched)
         model, content = load_detector(path / "detector.pt" if path.is_dir() else path)
         num_rows = content.get("num_searched", model.config.num_backbone)
-        return _first_rows(model.config, num_rows), model.state_dict(), content.get("arch")
+        return _without_head(model.config.first(num_rows)), model.state_dict(), content.get("arch")
     if hasattr(searched, "space"):
         from spaces import slice_weights  # loads NNI, which plain networks and run folders do without
 
         raw, state = slice_weights(searched, arch)
-        config = _first_rows(read_config(raw), len(searched.config.rows))
+        config = _without_head(read_config(raw).first(len(searched.config.rows)))
         return config, state, searched.space.complete(searched.arch or arch)
     if isinstance(searched, Network):
         return _without_head(searched.config), searched.state_dict(), arch
     raise InputError(f"match_nas takes a network, a supernet or a run folder, got {type(searched).__name__}")
 
 
-def _first_rows(config: Config, num_rows: int) -> Config:
-    return _without_head(replace(config, rows=config.rows[:num_rows]))
-
-
 def _without_head(config: Config) -> Config:
     """Without a closing `Detect`: classes and anchors are the detector's."""
-    rows = config.rows[:-1] if config.rows[-1].module == "Detect" else config.rows
-    return replace(config, rows=rows)
+    return config.first(len(config.rows) - (config.rows[-1].module == "Detect"))
 
 
 def join(target: Config, source: Config) -> dict[str, Any]:
@@ -150,8 +145,7 @@ def join(target: Config, source: Config) -> dict[str, Any]:
     if all(getattr(target, m) == getattr(source, m) for m in multiples) and all(
         target.width(r.args[0], r) == source.width(r.args[0], r) for r in scaled_rows
     ):
-        written = _written(target)
-        rows = [_written(source)[r.index] for r in source.rows]
+        written, rows = ([r.written for r in config.rows] for config in (target, source))
     else:
         # What a nominal width means depends on the multiples (and on the head's output count): write both out.
         raw.update(dict.fromkeys(multiples, 1))
@@ -162,14 +156,11 @@ def join(target: Config, source: Config) -> dict[str, Any]:
     return {**raw, "backbone": written[: target.num_backbone], "head": written[target.num_backbone :]}
 
 
-def _written(config: Config) -> list[list[Any]]:
-    return [*config.raw["backbone"], *config.raw.get("head", [])]
-
-
 def _written_out(config: Config) -> list[list[Any]]:
     """Rows as they are with every multiple at 1."""
     rows = []
-    for row, (source, _, module, args) in zip(config.rows, _written(config), strict=False):
+    for row in config.rows:
+        source, _, module, args = row.written
         if lookup(row).channels is scaled:
             args = [config.width(row.args[0], row), *args[1:]]
         rows.append([source, config.depth(row), module, args])
@@ -191,10 +182,9 @@ def _in_step(target: Config, source: Config) -> bool:
         # Within the backbone a block may have become another; a head's row is replaced by its like only.
         return a.sources == b.sources and (a.section == "backbone" or a.module == b.module)
 
-    if not all(same(a, b) for a, b in zip(target.rows, source.rows, strict=False)):
-        return False
-    rows = target.rows[: len(source.rows)]
-    return _measure(replace(target, rows=rows)) == _measure(source)
+    first = target.first(len(source.rows))
+    alike = all(same(a, b) for a, b in zip(first.rows, source.rows, strict=True))
+    return alike and _measure(first) == _measure(source)
 
 
 def _splice(

@@ -146,14 +146,14 @@ class MixedWidths(MixedLayer):
         return None
 
 
-def build_nas_conv(row: NASConvRow, c1: int) -> nn.Module:
-    """The supernet block of a `NASConv` row."""
-    return NASConv(c1, row.c2, row.kernels, row.stride, row.label)
+def build_nas_conv(row: NASConvRow, c1: int) -> tuple[nn.Module, int]:
+    """The supernet block of a `NASConv` row, and channels of its output."""
+    return NASConv(c1, row.c2, row.kernels, row.stride, row.label), row.c2
 
 
-def build_nas_c3(row: NASC3Row, c1: int) -> nn.Module:
-    """The supernet block of a `NASC3` row."""
-    return LayerChoice([NASC3Candidate(c1, row, hidden) for hidden in row.widths], label=row.label)
+def build_nas_c3(row: NASC3Row, c1: int) -> tuple[nn.Module, int]:
+    """The supernet block of a `NASC3` row, and channels of its output."""
+    return LayerChoice([NASC3Candidate(c1, row, hidden) for hidden in row.widths], label=row.label), row.c2
 
 
 BUILDERS: dict[type, Any] = {NASConvRow: build_nas_conv, NASC3Row: build_nas_c3}

@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     failed = 0
     try:
-        from models.registry import load_plugin
+        from models.plugins import load_plugin
 
         for path in options.plugin:
             load_plugin(path)

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,10 @@ class Decision:
             return self.plain
         return self.default if self.has_default else self.values[0]
 
+    def value(self, arch: Mapping[str, Any]) -> Any:
+        """What `arch` has chosen."""
+        return arch[self.label]
+
     def match(self, value: Any) -> Any:
         """The decision's own value that `value` stands for (``"1"`` is 1); `InputError` if there is none."""
         for own in self.values:
@@ -73,6 +77,7 @@ class Follow:
     table: Mapping[Any, Any]
 
     def value(self, arch: Mapping[str, Any]) -> Any:
+        """What stands in the table for what `arch` has chosen."""
         return self.table[arch[self.label]]
 
 
@@ -83,37 +88,44 @@ def _as_number(value: Any) -> float | None:
         return None
 
 
-def read_choice(mapping: Mapping[str, Any], default_label: str) -> Decision | Follow:
-    """Read a choice mapping; `InputError` says what is wrong with it, without the place, which the caller knows."""
+def default_label(index: int, where: str) -> str:
+    """Label of a choice that has none of its own, by its row and its place there."""
+    return f"row{index}.{where}"
+
+
+def read_choice(
+    mapping: Mapping[str, Any], label: str, error: Callable[[str], InputError] = InputError
+) -> Decision | Follow:
+    """Read a choice mapping, which has `label` unless it says another; `error` adds the place to what is wrong."""
     kinds = [k for k in ("choice", "range", "table") if k in mapping]
     allowed = {"table": {"table", "by"}}.get(kinds[0], {kinds[0], "label"})
     if len(kinds) != 1 or set(mapping) - allowed - ({"plain"} if "label" in allowed else set()):
-        raise InputError(f"a choice has the keys {' and '.join(sorted(allowed))}, got {', '.join(map(str, mapping))}")
+        raise error(f"a choice has the keys {' and '.join(sorted(allowed))}, got {', '.join(map(str, mapping))}")
     if kinds[0] == "table":
         table, by = mapping["table"], mapping.get("by")
         if not isinstance(table, Mapping) or not table or not isinstance(by, str):
-            raise InputError("a table is written {table: {value: result, …}, by: LABEL}")
+            raise error("a table is written {table: {value: result, …}, by: LABEL}")
         return Follow(by, table)
-    label = mapping.get("label", default_label)
+    label = mapping.get("label", label)
     if not isinstance(label, str) or not label or "/" in label:  # which NNI keeps for itself
-        raise InputError(f"a label is a name without '/', got {label!r}")
-    values = mapping["choice"] if kinds[0] == "choice" else _steps(mapping["range"])
+        raise error(f"a label is a name without '/', got {label!r}")
+    values = mapping["choice"] if kinds[0] == "choice" else _steps(mapping["range"], error)
     if not isinstance(values, list) or not values or any(isinstance(v, (dict, list)) for v in values):
-        raise InputError(f"a choice is a list of one or more values, got {values!r}")
+        raise error(f"a choice is a list of one or more values, got {values!r}")
     if len(set(map(str, values))) != len(values) or len(set(values)) != len(values):
-        raise InputError(f"a choice names a value twice: {values!r}")
+        raise error(f"a choice names a value twice: {values!r}")
     if "plain" not in mapping:
         return Decision(label, tuple(values))
     if mapping["plain"] not in values:
-        raise InputError(f"plain is {mapping['plain']!r}, which is none of {values!r}")
+        raise error(f"plain is {mapping['plain']!r}, which is none of {values!r}")
     return Decision(label, tuple(values), plain=mapping["plain"])
 
 
-def _steps(bounds: Any) -> list[Any]:
+def _steps(bounds: Any, error: Callable[[str], InputError]) -> list[Any]:
     numbers = isinstance(bounds, list) and len(bounds) == 3 and all(type(b) in (int, float) for b in bounds)
     numbers = numbers and all(map(math.isfinite, bounds))
     if not numbers or bounds[2] <= 0 or bounds[1] < bounds[0]:
-        raise InputError(f"a range is [min, max, step] with min <= max and step > 0, got {bounds!r}")
+        raise error(f"a range is [min, max, step] with min <= max and step > 0, got {bounds!r}")
     low, high, step = bounds
     # Steps are counted, not added up, and rounded: 0.1 + 0.2 is to be written 0.3.
     count = int((high - low) / step + 1e-9) + 1

@@ -13,7 +13,7 @@ from torch import Tensor
 from models.errors import InputError
 
 from .cost_block import Block
-from .cost_rows import Group, Labels, Rows, RowTables, Table, largest, signed_terms
+from .cost_rows import Group, Labels, Rows, RowTables, Table, maximal, signed_terms
 from .space import Arch, Space
 
 _COUNTED = ("params", "flops", "activations")
@@ -238,7 +238,7 @@ def _linear(rows: Rows) -> Table:
 def _measure(tables: RowTables, latency: BlockLatency) -> list[Table]:
     """Terms of a row's latency: every submodule's is in the first group that has all that it depends on."""
     depends = tables.dependencies(Block.operations, _DENSE_LATENCY, exact=False)
-    groups = largest(depends.values())
+    groups = maximal(depends.values())
 
     def home(name: str) -> Group:
         return next(g for g in groups if depends.get(name, frozenset()) <= g)

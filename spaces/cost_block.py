@@ -15,10 +15,10 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from models.blocks import default_activation
+from models.catalog import lookup
 from models.errors import InputError
 from models.grammar import Config, Row
 from models.network import build_row
-from models.registry import lookup
 
 # Shape of a tensor, or a list of such.
 Shapes = Any

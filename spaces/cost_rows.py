@@ -14,20 +14,18 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from models.catalog import lookup
 from models.errors import InputError
-from models.grammar import Row, parse_value
+from models.grammar import Row
 from models.heads import Detect
-from models.registry import lookup
 
-from .choices import read_choice
 from .cost_block import Block, Cost, Shapes
-from .space import Space
+from .space import Arch, Space
 
 Labels = tuple[str, ...]
 Group = frozenset[str]
@@ -99,9 +97,9 @@ class Rows:
         return self._ids[fed]
 
     def _image(self, imgsz: int) -> Table:
-        written = self.space.config.raw.get("resolution")
-        labels = (read_choice(written, "resolution").label,) if isinstance(written, Mapping) else ()
-        archs = [{label: v} for label in labels for v in self.space.decisions[label].values] or [{}]
+        decision = self.space.resolution
+        labels = () if decision is None else (decision.label,)
+        archs: list[Arch] = [{}] if decision is None else [{decision.label: v} for v in decision.values]
         ids = []
         for arch in archs:
             size = self.space.freeze_resolution(arch) or imgsz
@@ -125,7 +123,7 @@ class RowTables:
 
     def __init__(self, rows: Rows, row: Row) -> None:
         self.rows, self.row = rows, row
-        self.own = rows.ordered(rows.space.labels_of_row(row))
+        self.own = rows.ordered(rows.space.rows[row.index].labels)
         self.sources = [rows.outputs[j] for j in row.sources]
         self.given = rows.ordered(label for table in self.sources for label in table.labels)
         self._upstream = {k: rows.space.decisions[k].values.index(rows.upstream[k]) for k in self.own}
@@ -137,11 +135,7 @@ class RowTables:
         space = self.rows.space
         if own not in self._frozen:
             arch = {k: space.decisions[k].values[i] for k, i in zip(self.own, own, strict=True)}
-            _, number, module, args = space.freeze_row(self.row, arch)
-            names = {"nc": space.config.nc, "anchors": space.config.anchors}
-            values = [parse_value(a, names) for a in args]
-            kwargs = values.pop() if values and isinstance(values[-1], Mapping) else {}
-            self._frozen[own] = replace(self.row, number=number, module=module, args=tuple(values), kwargs=kwargs)
+            self._frozen[own] = space.row_at(self.row, arch)
         channels, shapes, (imgsz, *_) = zip(*(self.rows.fed[i] for i in fed), strict=True)
         if lookup(self._frozen[own]).cls is Detect and (odd := [s for s in shapes if imgsz % s[-1]]):
             raise self.row.error(
@@ -248,7 +242,7 @@ class RowTables:
         return bool((total == self.cost(block)[:3]).all()) and self.output(block) in outputs
 
 
-def largest(groups: Iterable[Group]) -> list[Group]:
+def maximal(groups: Iterable[Group]) -> list[Group]:
     """The groups that are within no other, in an order of their own."""
     sets = set(groups)
     return sorted((g for g in sets if not any(g < other for other in sets)), key=sorted)
@@ -259,10 +253,10 @@ def signed_terms(groups: Iterable[Group]) -> dict[Group, int]:
 
     Returns
     -------
-    The decisions that vary in a term, to its factor: 1 for the largest groups, and what inclusion and exclusion gives
+    The decisions that vary in a term, to its factor: 1 for the maximal groups, and what inclusion and exclusion gives
     for their intersections (the anchored decomposition of Kuo et al. 2010, Math. Comp. 79, with equal terms collected).
     """
-    sets = frontier = set(largest(groups))
+    sets = frontier = set(maximal(groups))
     while frontier := {a & b for a, b in itertools.product(frontier, sets)} - sets:
         sets = sets | frontier
     factors: dict[Group, int] = {}

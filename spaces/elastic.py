@@ -1,11 +1,11 @@
-"""Elastic rows: a row with choices, or fed by one, as the largest plain block, of which every setting uses a part.
+"""Elastic rows: a row with choices, or fed by one, as the whole block, of which every setting uses a part.
 
-For a setting the plain block is built once, without weights; to run, it is handed its part of the largest block's
-tensors. So every registered block is elastic, and equal to the plain network by construction.
+The whole block is a plain one with the weights of all settings. For a setting the plain block is built once, without
+weights; to run, it is handed its part of the whole block's tensors. So every registered block is elastic, and equal to
+the plain network by construction.
 
 | | |
 |---|---|
-| `elastic_options` | the choices of a row |
 | `elastic_trace` | which runs a block's channels come in |
 | `elastic_slices` | which part of a tensor a narrower block has |
 | `elastic_plan` | a row's settings |
@@ -23,18 +23,18 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from models.blocks import default_activation
+from models.catalog import lookup
 from models.errors import InputError
 from models.grammar import Config, Row
 from models.network import build_row
-from models.registry import lookup
 
 from .active import Active, Mixture
-from .elastic_options import Options, Setting
-from .elastic_plan import BoundPlan, Cache, ElasticSpec, Layouts
+from .elastic_plan import BoundPlan, Cache, ElasticSpec, Layouts, Setting
 from .elastic_slices import gradients_in_place
 from .elastic_trace import Layout
 from .elastic_wiring import Wiring, fit, widest_of
 from .nni_compat import nni
+from .rows import ChoiceRow
 from .space import Space
 from .supernet import Searchable
 
@@ -46,12 +46,12 @@ MOST_PATHS = 16
 
 
 class ElasticRow(Searchable):
-    """An elastic row: the largest block, run at what is active.
+    """An elastic row: the whole block, run at what is active.
 
     Attributes
     ----------
     block
-        The largest block.
+        The whole block.
     layouts
         Row to the runs of its output; shared by the rows, each of which says what it gave last.
     """
@@ -59,11 +59,11 @@ class ElasticRow(Searchable):
     def __init__(self, spec: ElasticSpec, wiring: Wiring, active: Active, layouts: dict[int, Layout]) -> None:
         super().__init__()
         self.spec, self.wiring, self.active, self.layouts = spec, wiring, active, layouts
-        self.block, self.c_out = spec.largest()
+        self.block, self.c_out = spec.whole()
         self._bound = Cache()
-        self._sources, self._index, self._labels = spec.row.sources, spec.row.index, spec.options.labels
+        self._sources, self._index, self._labels = spec.row.sources, spec.row.index, spec.labels
         for label in self._labels:
-            self.add_mutable(nni.choice(label, list(spec.options.decided[label])))
+            self.add_mutable(nni.choice(label, list(spec.values[label])))
 
     def forward(self, x: Any) -> Any:
         setting = tuple([self.active[label] for label in self._labels])
@@ -162,25 +162,26 @@ class Builder:
         self.wiring = Wiring(space)
         self.layouts: dict[int, Layout] = {}
 
-    def row(self, config: Config, row: Row, c_in: Sequence[int]) -> tuple[nn.Module, int]:
+    def row(self, space_row: ChoiceRow, c_in: Sequence[int]) -> tuple[nn.Module, int]:
         """(the row's module, channels of its output at their widest)."""
-        options = Options(self.space, row)
-        if not options.labels and not self.wiring.is_fed_elastic(row):
+        config, row = space_row.config, space_row.row
+        if not space_row.places and not self.wiring.is_fed_elastic(row):
             module, c_out = build_row(config, row, c_in)
             self.plain(row, c_out)
             return module, c_out
 
         build, repeated = partial(_build, config), partial(_repeated, config)
         maps = 0 if isinstance(row.source, tuple) else self.wiring.maps.get(row.sources[0], 0)
-        return self.elastic(ElasticSpec(row, options, build, self.wiring.inputs(row), repeated, maps=maps))
+        return self.elastic(space_row, build, repeated, maps=maps)
 
     def plain(self, row: Row, c_out: int) -> None:
         """Take note of a row that is not elastic."""
         self.wiring.add_plain(row, c_out)
         self.layouts.update(self.wiring.widest)
 
-    def elastic(self, spec: ElasticSpec) -> tuple[ElasticRow, int]:
-        """The module of an elastic row."""
+    def elastic(self, row: ChoiceRow, *how: Any, **more: Any) -> tuple[ElasticRow, int]:
+        """The module of an elastic row; `how` and `more` as `ElasticSpec` takes them."""
+        spec = ElasticSpec(row, self.wiring.values, self.wiring.inputs(row.row), *how, **more)
         self.wiring.add(spec)
         self.layouts.update(self.wiring.widest)
         module = ElasticRow(spec, self.wiring, self.active, self.layouts)
@@ -188,18 +189,18 @@ class Builder:
 
     def resolution(self) -> nn.Module:
         """The module of the decision on the input's size, if that is open."""
-        decision = self.space.decisions.get(RESOLUTION)
+        decision = self.space.resolution
         return nn.Identity() if decision is None else ResolutionChoice(decision.values, self.active)
 
     def linear(self, layer: nn.Linear) -> nn.Module:
         """The linear layer behind the last row, elastic where that is."""
         last = self.space.config.num_backbone - 1
-        row = Row(last + 1, "classifier", last, 1, "Linear", (), {}, self.space.config.file)
+        row = Row(last + 1, "classifier", last, 1, "Linear", (), {}, self.space.config.file, [last, 1, "Linear", []])
         if not self.wiring.is_fed_elastic(row):
             return layer
 
         build = partial(_build_linear, layer.out_features)
-        return self.elastic(ElasticSpec(row, Options(self.space, row), build, self.wiring.inputs(row), flat=True))[0]
+        return self.elastic(ChoiceRow(self.space.config, row), build, flat=True)[0]
 
 
 def _build(config: Config, row: Row, c_in: Sequence[int]) -> tuple[nn.Module, int]:

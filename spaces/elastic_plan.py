@@ -1,4 +1,4 @@
-"""One elastic row: the largest block, and for every setting the plain block that takes its part of it."""
+"""One elastic row: the whole block, and for every setting the plain block that takes its part of it."""
 
 from __future__ import annotations
 
@@ -13,33 +13,35 @@ from models.complexity import count_params
 from models.errors import InputError
 from models.grammar import Row
 
-from .elastic_options import Options, Setting, greatest
 from .elastic_slices import Cut, MismatchError, cuts
-from .elastic_trace import Flow, Layout, Trace, flow, layers, signature
+from .elastic_trace import Flow, Layout, Trace, as_taken, flow, layers, signature
+from .rows import ChoiceRow
 
 # Of a row, kept at a time: some 100 KB each, and a few milliseconds to make again.
 MOST_PLANS = 256
 _KEEP_SHAPE = (nn.BatchNorm2d, nn.SiLU, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardswish, nn.Hardsigmoid, nn.GELU, nn.Mish)
-# What a training may set on the largest block's modules: mode, moving average of batch norms, dropout, drop-path.
+# What a training may set on the whole block's modules: mode, moving average of batch norms, dropout, drop-path.
 _FOLLOWED = ("training", "momentum", "p", "drop_prob")
 
 # Runs of the channels of every input.
 Layouts = tuple[Layout, ...]
+# Indices of values, in the order of a row's labels.
+Setting = tuple[int, ...]
 
 
 class Plan:
-    """A setting of an elastic row: the plain block without weights, and what it takes of the largest one.
+    """A setting of an elastic row: the plain block without weights, and what it takes of the whole one.
 
     Attributes
     ----------
     layout
         Runs of the channels that come out.
     parts
-        (layer, tensor) to its part of the largest block's; None where it is all of it.
+        (layer, tensor) to its part of the whole block's; None where it is all of it.
     names
-        Modules of the block to their names in the largest.
-    is_largest
-        Whether it is the largest block itself.
+        Modules of the block to their names in the whole block.
+    is_whole
+        Whether it is the whole block itself.
     """
 
     def __init__(
@@ -48,9 +50,9 @@ class Plan:
         layout: Layout,
         parts: Mapping[tuple[str, str], Cut | None],
         names: Mapping[str, str],
-        is_largest: bool,
+        is_whole: bool,
     ) -> None:
-        self.block, self.layout, self.parts, self.names, self.is_largest = block, layout, parts, names, is_largest
+        self.block, self.layout, self.parts, self.names, self.is_whole = block, layout, parts, names, is_whole
 
     def cut_out(self, whole: nn.Module, block: nn.Module) -> nn.Module:
         """`block`, which is built like the plan's, with copies of its part of `whole`."""
@@ -69,14 +71,14 @@ class Plan:
 
 
 class BoundPlan:
-    """A plan bound to the tensors of one largest block."""
+    """A plan bound to the tensors of one whole block."""
 
     def __init__(self, plan: Plan, whole: nn.Module) -> None:
-        self.layout, self.block = plan.layout, whole if plan.is_largest else plan.block
+        self.layout, self.block = plan.layout, whole if plan.is_whole else plan.block
         self.flags: list[tuple[dict[str, Any], dict[str, Any], str]] = []
         self.tensors: list[tuple[dict[str, Any], str, dict[str, Any], Cut | None]] = []
         self.scattered: list[tuple[dict[str, Any], str, dict[str, Any], Cut]] = []
-        if plan.is_largest:
+        if plan.is_whole:
             return
         # Straight to the modules' dictionaries: nn.Module's own access is a good part of a small network's time.
         modules, source = dict(plan.block.named_modules()), dict(whole.named_modules())
@@ -143,12 +145,12 @@ class ElasticSpec:
     ----------
     row
         With its choices.
-    options
-        Them.
-    build
-        (plain row, channels of the inputs) -> (block, channels of its output).
+    values
+        Label to the values of the decision.
     inputs
         Runs of the inputs at their widest.
+    build
+        (plain row, channels of the inputs) -> (block, channels of its output).
     repeated
         Plain row to the number of blocks in sequence that it is.
     flat
@@ -158,43 +160,59 @@ class ElasticSpec:
 
     Attributes
     ----------
+    labels
+        Of the decisions that the row reads.
+    places
+        Place of a choice in the row to its value at each of the decision's.
     layout
-        Runs of the output of the largest block.
+        Runs of the output of the whole block.
     """
 
     def __init__(
         self,
-        row: Row,
-        options: Options,
-        build: Callable[[Row, Sequence[int]], tuple[nn.Module, int]],
+        row: ChoiceRow,
+        values: Mapping[str, tuple[Any, ...]],
         inputs: Layouts,
-        repeated: Callable[[Row], int] | None = None,
+        build: Callable[[Row, Sequence[int]], tuple[nn.Module, int]],
+        repeated: Callable[[Row], int] = lambda row: 1,
         flat: bool = False,
         maps: int = 0,
     ) -> None:
-        self.row, self.options = row, options
-        self._build, self._repeated, self._flat, self._maps = build, repeated or _once, flat, maps
+        self.row, self.labels, self._row = row.row, row.labels, row
+        self.values = {label: values[label] for label in row.labels}
+        self.places = {
+            where: [choice.value({choice.label: v}) for v in values[choice.label]]
+            for where, choice in row.places.items()
+        }
+        self._build, self._repeated, self._flat, self._maps = build, repeated, flat, maps
         self._widest = inputs
-        self.listed = isinstance(row.source, tuple)
+        self.listed = isinstance(self.row.source, tuple)
         self._plans, self._flows = Cache(), Cache()
-        self._largest_row, self._more = self._find_largest()
-        block, c_out = self._skeleton(self._largest_row, inputs)
+        self._whole_row, self._more = self._find_whole()
+        block, c_out = self._skeleton(self._whole_row, inputs)
         self._trace = self._traced(block, inputs)
-        self._largest = self._with_more(block, lambda row: self._skeleton(row, inputs)[0])
+        self._whole = self._with_more(block, lambda row: self._skeleton(row, inputs)[0])
         self.layout = _layout(self._trace, c_out)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ElasticSpec:
         return self
 
-    def largest(self) -> tuple[nn.Module, int]:
-        """The largest block with weights, and channels of its output."""
+    def whole(self) -> tuple[nn.Module, int]:
+        """The whole block with weights, and channels of its output."""
         c_in = channels(self._widest)
-        block, c_out = self._build(self._largest_row, c_in)
+        block, c_out = self._build(self._whole_row, c_in)
         return self._with_more(block, lambda row: self._build(row, c_in)[0]), c_out
 
     def plain(self, setting: Setting, inputs: Layouts) -> nn.Module:
         """The block of a setting, without weights."""
-        return self._skeleton(self.options.at(setting), inputs)[0]
+        return self._skeleton(self._at(setting), inputs)[0]
+
+    def _at(self, setting: Setting) -> Row:
+        return self._row.at({label: self.values[label][i] for label, i in zip(self.labels, setting, strict=True)})
+
+    def _with(self, values: Mapping[str, Any]) -> Row:
+        """The plain row with a value at every place, whether or not a setting has them together."""
+        return self._row.config.read_row(self.row, self._row.filled(values))
 
     def plan(self, setting: Setting, inputs: Layouts) -> Plan:
         """The plan of a setting, made when it is first asked for."""
@@ -204,22 +222,22 @@ class ElasticSpec:
         return cast(Plan, self._plans[key])
 
     def _plan(self, setting: Setting, inputs: Layouts) -> Plan:
-        row = self.options.at(setting)
+        row = self._at(setting)
         block, c_out = self._skeleton(row, inputs)
-        names = self._names(block, row, self._largest_row)
+        names = self._names(block, row, self._whole_row)
         found = self._traced(block, inputs)
         try:
-            parts = cuts(block, self._largest, found, self._trace, names)
+            parts = cuts(block, self._whole, found, self._trace, names)
         except MismatchError as e:
-            if identities(block, names).items() - identities(self._largest).items():
+            if identities(block, names).items() - identities(self._whole).items():
                 raise self.row.error(f"at {self.describe(setting, inputs)}: {NO_IDENTITY}") from None
             raise self.row.error(f"at {self.describe(setting, inputs)}: {e}") from None
-        is_largest = row == self._largest_row and inputs == self._widest and not self._more
-        return Plan(block, _layout(found, c_out), parts, names, is_largest)
+        is_whole = row == self._whole_row and inputs == self._widest and not self._more
+        return Plan(block, _layout(found, c_out), parts, names, is_whole)
 
-    def _names(self, block: nn.Module, row: Row, largest: Row) -> dict[str, str]:
-        """Modules of a row's block to what the largest calls them: the first of several has a "0."."""
-        prefix = "0." if self._repeated(largest) > 1 == self._repeated(row) else ""
+    def _names(self, block: nn.Module, row: Row, whole: Row) -> dict[str, str]:
+        """Modules of a row's block to what the whole block calls them: the first of several has a "0."."""
+        prefix = "0." if self._repeated(whole) > 1 == self._repeated(row) else ""
         return {name: f"{prefix}{name}".rstrip(".") for name, _ in block.named_modules()}
 
     def dry_run(self, plan: Plan, inputs: Layouts) -> Any:
@@ -234,7 +252,7 @@ class ElasticSpec:
             vars(module)["forward"] = lambda x: x
         try:
             with torch.no_grad():
-                return plan.block.eval()(x if self.listed else [x[0]] * self._maps or x[0])
+                return plan.block.eval()(as_taken(x, self.listed, self._maps))
         except NotImplementedError:
             return None  # it looks at numbers, which are not there
         finally:
@@ -243,19 +261,18 @@ class ElasticSpec:
 
     def describe(self, setting: Setting, inputs: Layouts) -> str:
         """A setting for messages."""
-        pairs = zip(self.options.labels, setting, strict=True)
-        values = [f"{label}={self.options.decided[label][i]}" for label, i in pairs]
+        pairs = zip(self.labels, setting, strict=True)
+        values = [f"{label}={self.values[label][i]}" for label, i in pairs]
         return ", ".join([*values, f"input channels {' and '.join(map(str, channels(inputs)))}"])
 
-    def _find_largest(self) -> tuple[Row, list[Row]]:
+    def _find_whole(self) -> tuple[Row, list[Row]]:
         """Every choice at the value that needs the most weights; and settings with layers that this has not."""
-        places = self.options.places
-        best = {where: greatest(values) for where, (_, values) in places.items()}
+        best = {where: greatest(values) for where, values in self.places.items()}
         tried: list[tuple[Row, nn.Module]] = []
-        for where, (_, values) in places.items():
+        for where, values in self.places.items():
             sizes: dict[int, int] = {}
             for i, value in enumerate(values):
-                row = self.options.row({**best, where: value})
+                row = self._with({**best, where: value})
                 try:
                     block, _ = self._skeleton(row, self._widest)
                 except InputError:
@@ -263,19 +280,19 @@ class ElasticSpec:
                 sizes[i] = 2 * count_params(block) + (value == best[where])
                 tried.append((row, block))
             best[where] = values[max(sizes, key=lambda i: sizes[i])] if sizes else best[where]
-        largest = self.options.row(best)
-        known, more = set(layers(self._skeleton(largest, self._widest)[0])), []
+        whole = self._with(best)
+        known, more = set(layers(self._skeleton(whole, self._widest)[0])), []
         for row, block in tried:
-            names = self._names(block, row, largest)
+            names = self._names(block, row, whole)
             if not known.issuperset(found := {names[name] for name in layers(block)}):
                 known |= found
                 more.append(row)
-        return largest, more
+        return whole, more
 
     def _with_more(self, block: nn.Module, build: Callable[[Row], nn.Module]) -> nn.Module:
         for row in self._more:
             other = build(row)
-            _graft(block.get_submodule(self._names(other, row, self._largest_row)[""]), other)
+            _graft(block.get_submodule(self._names(other, row, self._whole_row)[""]), other)
         return block
 
     def _traced(self, block: nn.Module, inputs: Layouts) -> Trace:
@@ -310,13 +327,13 @@ def _graft(block: nn.Module, other: nn.Module) -> None:
             _graft(mine, child)
 
 
-def _once(row: Row) -> int:
-    return 1
-
-
 def channels(inputs: Layouts) -> list[int]:
     return [sum(runs) for runs in inputs]
 
 
 def _layout(found: Trace, c_out: int) -> Layout:
     return found.output if sum(found.output) == c_out else (c_out,)
+
+
+def greatest(values: Sequence[Any]) -> Any:
+    return max(values) if all(isinstance(v, (int, float)) for v in values) else values[0]

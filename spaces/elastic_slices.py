@@ -1,4 +1,4 @@
-"""Which part of the largest block's tensors a narrower block has.
+"""Which part of the whole block's tensors a narrower block has.
 
 Channels: the first of every run (`elastic_trace`). Kernels: the centre. Depth: the first layers. Groups: the first
 groups, or the first channels of every group.
@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from .elastic_trace import Layout, Trace, layers
 
-# (start in the largest, start in the narrower, length)
+# (start in the whole, start in the narrower, length)
 Segment = tuple[int, int, int]
 Index = tuple[slice, ...]
 
 
 class MismatchError(ValueError):
-    """A block whose tensors are no part of the largest block's."""
+    """A block whose tensors are no part of the whole block's."""
 
 
 class Cut:
@@ -94,7 +94,7 @@ class _CutOut(torch.autograd.Function):
 def gradients_in_place() -> Iterator[None]:
     """Within it, ``backward()`` adds a slice's gradients to the ``.grad`` that its parameters have already.
 
-    Else a tensor of the largest size is made for each of them, which for several subnets a step is what slicing costs
+    Else a tensor of the whole size is made for each of them, which for several subnets a step is what slicing costs
     most. For plain ``backward()`` only: `torch.autograd.grad`, hooks on parameters and DDP do not see these gradients.
     """
     _CutOut.in_place = True
@@ -124,7 +124,7 @@ def cuts(
     for name, layer in layers(part).items():
         other = theirs.get(names[name])
         if other is None or type(other) is not type(layer):
-            raise MismatchError(f"it has the layer '{name}' ({type(layer).__name__}), which the largest block has not")
+            raise MismatchError(f"it has the layer '{name}' ({type(layer).__name__}), which the whole block has not")
         runs = _Runs(
             _along(part_trace.inputs.get(name, ()), whole_trace.inputs.get(names[name], ())),
             _along(part_trace.outputs.get(name, ()), whole_trace.outputs.get(names[name], ())),
@@ -139,7 +139,7 @@ def cuts(
                 mine, all_of = tuple(tensor.shape), tuple(getattr(other, key).shape)
                 if len(mine) != len(all_of) or any(a > b for a, b in zip(mine, all_of, strict=True)):
                     tensor_name = f"{name}.{key}".lstrip(".")
-                    raise MismatchError(f"'{tensor_name}' is {_text(mine)}, and of the largest block {_text(all_of)}")
+                    raise MismatchError(f"'{tensor_name}' is {_text(mine)}, and of the whole block {_text(all_of)}")
                 blocks = list(_blocks(layer, other, key, mine, all_of, runs))
                 found[name, key] = None if _is_all(blocks, mine, all_of) else Cut(mine, blocks, all_of)
     return found
@@ -245,6 +245,6 @@ def _grouped(part: Any, whole: Any, runs: _Runs) -> Iterator[tuple[list[Segment]
             yield [(g * a, g * a, a)], [(g * b % whole_b, 0, b)]
     else:
         raise MismatchError(
-            f"{part.groups} groups of {a} x {b} channels, and of the largest block {whole.groups} of {whole_a} x "
-            f"{whole_b}: the groups' width must be the same, or divide the largest"
+            f"{part.groups} groups of {a} x {b} channels, and of the whole block {whole.groups} of {whole_a} x "
+            f"{whole_b}: the groups' width must be the same, or divide the whole"
         )

@@ -228,7 +228,7 @@ def flow(block: nn.Module, inputs: Sequence[Layout], listed: bool, flat: bool, m
     output: Any = None
     try:
         with tracer.watching():
-            output = block(given if listed else [given[0]] * maps or given[0])
+            output = block(as_taken(given, listed, maps))
         output = output[0] if isinstance(output, list) else output
     except (RuntimeError, TypeError, ValueError, IndexError, StopIteration):
         pass
@@ -259,6 +259,13 @@ def flow(block: nn.Module, inputs: Sequence[Layout], listed: bool, flat: bool, m
         {name: origins(runs) for name, runs in outputs_of.items()},
         origins(output_of),
     )
+
+
+def as_taken(inputs: list[Tensor], listed: bool, maps: int) -> Any:
+    """Inputs as the block takes them; for `listed` and `maps` see `flow`."""
+    if listed:
+        return inputs
+    return [inputs[0]] * maps if maps else inputs[0]
 
 
 def _boundaries(ids: Tensor) -> Tensor:

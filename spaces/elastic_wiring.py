@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from models.grammar import Row
 
 from .active import Mixture
-from .elastic_options import greatest
-from .elastic_plan import NO_IDENTITY, ElasticSpec, Layouts, Plan, identities
+from .elastic_plan import NO_IDENTITY, ElasticSpec, Layouts, Plan, greatest, identities
 from .elastic_trace import Layout
 from .space import Space
 
@@ -70,7 +69,7 @@ class Wiring:
             if rows is not None and index > max(rows):
                 break
             inputs = tuple(found[j] for j in spec.row.sources)
-            choices = [(s,) if isinstance(s := active[label], int) else s.paths for label in spec.options.labels]
+            choices = [(s,) if isinstance(s := active[label], int) else s.paths for label in spec.labels]
             plans = [spec.plan(setting, inputs) for setting in itertools.product(*choices)]
             found[index] = widest_of([plan.layout for plan in plans])
         return found
@@ -85,10 +84,10 @@ class Check:
         self.shortcuts: dict[str, bool] = {}
         self.size: tuple[int, ...] = ()
         self.maps = 0
-        switches = [v for _, values in spec.options.places.values() for v in values if isinstance(v, bool)]
+        switches = [v for values in spec.places.values() for v in values if isinstance(v, bool)]
         self.shortcut_is_a_choice = bool(switches)
         of_inputs = (label for j in self.row.sources for label in wiring.moved_by[j])
-        labels = dict.fromkeys([*spec.options.labels, *of_inputs])
+        labels = dict.fromkeys([*spec.labels, *of_inputs])
         moving = [label for label in labels if self._moves(label)]
         for a, b in itertools.combinations(moving, 2):
             for i, j in itertools.product(*(range(len(wiring.values[label])) for label in (a, b))):
@@ -112,7 +111,7 @@ class Check:
         active = {**self.wiring.start, **changed}
         layouts = self.wiring.layouts(active, self.row.sources)
         inputs = tuple(layouts[j] for j in self.row.sources)
-        setting = tuple(active[label] for label in self.spec.options.labels)
+        setting = tuple(active[label] for label in self.spec.labels)
         plan, where = self.spec.plan(setting, inputs), self.spec.describe(setting, inputs)
         if plan in self.seen:
             return plan

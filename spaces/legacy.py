@@ -15,18 +15,19 @@ from models.errors import InputError
 
 from .choices import Decision
 from .nas_rows import BOTTLENECK_RATIOS, C3_RATIOS, NASC3Row
+from .rows import SpaceRow
 
 _NUMBERED = re.compile(r"model_(\d+)$")
 
 
-def translate(arch: Mapping[str, Any], c3_rows: Sequence[NASC3Row]) -> dict[str, Any]:
+def translate(arch: Mapping[str, Any], rows: Sequence[SpaceRow]) -> dict[str, Any]:
     """`arch` with ``model_k`` keys turned into bottleneck labels; as it is where there are none."""
     numbered = {int(m[1]): v for k, v in arch.items() if (m := _NUMBERED.match(str(k)))}
     if not numbered:
         return dict(arch)
     result = {k: v for k, v in arch.items() if not _NUMBERED.match(str(k))}
     start, groups = 1, len(C3_RATIOS) + 1
-    for row in c3_rows:
+    for row in (row for row in rows if isinstance(row, NASC3Row)):
         chosen = Decision(row.label, tuple(range(len(C3_RATIOS)))).match(arch.get(row.label, 0))
         for j, label in enumerate(row.bottleneck_labels):
             key = start + chosen * row.n + j

@@ -21,17 +21,19 @@ from .active import Active
 from .blocks import BUILDERS, MixedBottleneck, MixedWidths
 from .elastic import Builder, ElasticRow, ResolutionChoice
 from .nni_compat import ModelSpace, is_supernet, model_context
+from .rows import ChoiceRow
 from .space import Space, read_arch
 
 
 def _build_searchable(builder: Builder, config: Config, row: Row, c_in: Sequence[int]) -> tuple[nn.Module, int]:
-    nas_row = builder.space.rows.get(row.index)
-    if nas_row is None:
-        return builder.row(config, row, c_in)
+    space_row = builder.space.rows[row.index]
+    if isinstance(space_row, ChoiceRow):
+        return builder.row(space_row, c_in)
     if builder.wiring.is_fed_elastic(row):
         raise row.error("its input has a width that is open, which NASConv and NASC3 cannot follow; Conv and C3 can")
-    builder.plain(row, nas_row.c2)
-    return BUILDERS[type(nas_row)](nas_row, one_input(row, c_in)), nas_row.c2
+    module, c_out = BUILDERS[type(space_row)](space_row, one_input(row, c_in))
+    builder.plain(row, c_out)
+    return module, c_out
 
 
 class _Supernet:
@@ -93,7 +95,7 @@ class NASBACKBONE(_Supernet, ModelSpace, Network):
     def __init__(self, cfg: str | Path | Mapping[str, Any], nc: int | None = None, ch: int | None = None) -> None:
         super().__init__()
         config = read_config(cfg, nc, ch)
-        if any(True for row in config.rows[config.num_backbone :] for _ in choices_in(row)):
+        if any(any(choices_in(row)) for row in config.rows[config.num_backbone :]):
             config = config.backbone()  # what a head leaves open is no decision of the backbone's
         builder = self._begin(config)
         build_classifier(self, self.space.config, build=lambda *row: _build_searchable(builder, *row))
@@ -167,7 +169,7 @@ def slice_weights(
     if supernet.arch is None:
         if arch is None:
             raise InputError("a supernet holds many networks: say which arch is meant")
-        if space.rows and not is_supernet(supernet):
+        if not all(isinstance(row, ChoiceRow) for row in space.rows) and not is_supernet(supernet):
             raise InputError("this is a model space without shared weights: run a one-shot strategy on it first")
         sliced = supernet.freeze(arch)
     raw = space.freeze(cast(Any, sliced).arch)

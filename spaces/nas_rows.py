@@ -11,12 +11,11 @@ from typing import Any
 from models.grammar import Call, Config, Row
 
 from .choices import Decision
+from .rows import SpaceRow, Written
 
 ACTIVATIONS = ("nn.SiLU", "nn.Identity", "nn.ReLU")
 C3_RATIOS = (1.0, 1.5, 2.0)
 BOTTLENECK_RATIOS = (1, 1.5, 2)
-
-Written = list[Any]
 
 
 def kernel_candidates(k: int, p: int | None) -> list[tuple[int, int]]:
@@ -29,10 +28,11 @@ def kernel_candidates(k: int, p: int | None) -> list[tuple[int, int]]:
     return [(k, base), *smaller, (k + 2, base + 1)]
 
 
-class NASConvRow:
+class NASConvRow(SpaceRow):
     """``[c2, k, s, p]``: kernel and activation of a convolution."""
 
     def __init__(self, config: Config, row: Row) -> None:
+        super().__init__(config, row)
         if row.kwargs or not 1 <= len(row.args) <= 4:
             raise row.error(f"takes [c2, k, s, p], got {[*row.args, *([dict(row.kwargs)] if row.kwargs else [])]}")
         written: list[Any] = [*row.args, *(1, 1, None)[len(row.args) - 1 :]]
@@ -43,17 +43,16 @@ class NASConvRow:
         config.depth(row)
         if row.number != 1:
             raise row.error("is not repeated: number must be 1")
-        self.row, self.c2, self.stride = row, config.width(c2, row), s
+        self.c2, self.stride = config.width(c2, row), s
         self.kernels = kernel_candidates(k, p)
         self.label = f"nasconv_{row.index}"
         self.default_act = str(config.activation or Call("nn.SiLU"))
+        kernel, act = conv_decisions(self.label, self.kernels, self.default_act)
+        self.places.update({"k": kernel, "act": act})
 
-    def decisions(self) -> list[Decision]:
-        return conv_decisions(self.label, self.kernels, self.default_act)
-
-    def freeze(self, written: Written, arch: Mapping[str, Any]) -> Written:
-        """The `Conv` row that `arch` means, in upstream's form where that can say it."""
-        source, number, _, args = written
+    def freeze(self, arch: Mapping[str, Any]) -> Written:
+        """A `Conv` row, in upstream's form where that can say it."""
+        source, number, _, args = self.row.written
         k, p = self.kernels[arch[self.label]]
         if act := act_argument(arch[f"{self.label}_act"], self.default_act):
             # By position, as upstream's Conv (c1, c2, k, s, p, g, d, act) takes it too.
@@ -63,13 +62,14 @@ class NASConvRow:
         return [source, number, "Conv", list(args)]
 
 
-class NASC3Row:
+class NASC3Row(SpaceRow):
     """``[c2, shortcut]``: hidden width, the two entry convolutions, and the hidden width of every bottleneck."""
 
     def __init__(self, config: Config, row: Row) -> None:
+        super().__init__(config, row)
         if row.kwargs or not 1 <= len(row.args) <= 2 or not isinstance((*row.args, True)[1], bool):
             raise row.error(f"takes [c2, shortcut], got {[*row.args, *([dict(row.kwargs)] if row.kwargs else [])]}")
-        self.row, self.c2, self.n = row, config.width(row.args[0], row), config.depth(row)
+        self.c2, self.n = config.width(row.args[0], row), config.depth(row)
         self.shortcut = (*row.args, True)[1]
         self.widths = tuple(round(h * int(0.5 * self.c2)) for h in C3_RATIOS)
         self.kernels = kernel_candidates(1, None)
@@ -77,18 +77,17 @@ class NASC3Row:
         self.conv_labels = (f"nasconv_{row.index}-1", f"nasconv_{row.index}-2")
         self.bottleneck_labels = tuple(f"{self.label}_m{j}" for j in range(self.n))
         self.default_act = str(config.activation or Call("nn.SiLU"))
-
-    def decisions(self) -> list[Decision]:
         names = tuple(f"{width} channels" for width in self.widths)
-        found = [Decision(self.label, tuple(range(len(C3_RATIOS))), 0, names)]
-        for label in self.conv_labels:
-            found += conv_decisions(label, self.kernels, self.default_act)
+        self.places["e"] = Decision(self.label, tuple(range(len(C3_RATIOS))), 0, names)
+        for i, label in enumerate(self.conv_labels):
+            self.places[f"k.{i}"], self.places[f"act.{i}"] = conv_decisions(label, self.kernels, self.default_act)
         names = tuple(f"x{ratio}" for ratio in BOTTLENECK_RATIOS)
-        return found + [Decision(label, BOTTLENECK_RATIOS, 1, names) for label in self.bottleneck_labels]
+        for j, label in enumerate(self.bottleneck_labels):
+            self.places[f"m_e.{j}"] = Decision(label, BOTTLENECK_RATIOS, 1, names)
 
-    def freeze(self, written: Written, arch: Mapping[str, Any]) -> Written:
-        """The `C3` row that `arch` means, in upstream's form where that can say it."""
-        source, number, _, args = written
+    def freeze(self, arch: Mapping[str, Any]) -> Written:
+        """A `C3` row, in upstream's form where that can say it."""
+        source, number, _, args = self.row.written
         args = list(args)
         chosen = arch[self.label]
         if chosen:
@@ -110,13 +109,13 @@ class NASC3Row:
         return e if int(self.c2 * e) == width else (width + 0.5) / self.c2
 
 
-def conv_decisions(label: str, kernels: Sequence[tuple[int, int]], default_act: str) -> list[Decision]:
+def conv_decisions(label: str, kernels: Sequence[tuple[int, int]], default_act: str) -> tuple[Decision, Decision]:
     """Kernel and activation of a NASConv; absent labels mean the block as upstream builds it."""
     kernel = Decision(label, tuple(range(len(kernels))), 0, tuple(f"{k}x{k}" for k, _ in kernels))
     written = [f"{name}()" for name in ACTIVATIONS]
     names = tuple(name.removeprefix("nn.") for name in ACTIVATIONS)
     default = {"default": written.index(default_act)} if default_act in written else {}
-    return [kernel, Decision(f"{label}_act", tuple(range(len(written))), names=names, **default)]
+    return kernel, Decision(f"{label}_act", tuple(range(len(written))), names=names, **default)
 
 
 def act_argument(index: int, default_act: str) -> str | None:
@@ -125,4 +124,4 @@ def act_argument(index: int, default_act: str) -> str | None:
     return None if text == default_act else text
 
 
-NAS_ROWS: dict[str, Any] = {"NASConv": NASConvRow, "NASC3": NASC3Row}
+NAS_ROWS: dict[str, type[SpaceRow]] = {"NASConv": NASConvRow, "NASC3": NASC3Row}

@@ -13,6 +13,9 @@ from typing import Any
 # nni.nas wraps every class of torch.nn, torch.nn.Buffer among them, which is no module: it warns and goes on.
 warnings.filterwarnings("ignore", message=".*is found to be not a nn.Module.*")
 
+# It wants loaders that can be pickled, for trials; those of a search in this process need not be.
+warnings.filterwarnings("ignore", message=".*try to wrap PyTorch DataLoader with nni.trace.*")
+
 # ruff: noqa: E402
 # Before anything of nni.nas.oneshot.pytorch: the other order ends in a circular import that NNI swallows, and the
 # one-shot strategies become stubs that raise when they are run.

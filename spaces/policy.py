@@ -30,12 +30,12 @@ import inspect
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from models.errors import InputError
 from models.grammar import Config, Row, is_choice, load_yaml, read_config
 
-from .choices import Decision, read_choice
+from .choices import Decision, default_label, read_choice
 
 POLICIES = Path(__file__).parent / "policies"
 WAYS = ("scale", "add", "of", "choice", "range")
@@ -57,7 +57,7 @@ def apply_policy(
     InputError
         Names the policy and the rule, or the row, that does not fit.
     """
-    from models.registry import registered  # loads torch
+    from models.catalog import registered  # loads torch
 
     config = read_config(cfg).require_plain()
     rules, name = _rules(policy)
@@ -136,8 +136,8 @@ def _tied(config: Config) -> set[int]:
     """Rows whose width is their input's: one that has an identity shortcut, or is repeated."""
     import torch
 
+    from models.catalog import lookup
     from models.network import build_row
-    from models.registry import lookup
 
     channels: list[int] = []
     tied = set()
@@ -159,14 +159,9 @@ def _tie(written: list[Any], source: list[Any], row: Row) -> bool:
     theirs = source[3][0] if source[3] else None
     if not isinstance(theirs, dict) or written[3][0] not in theirs.get("choice", ()):
         return False
-    theirs.setdefault("label", f"row{row.sources[0]}.0")
+    theirs.setdefault("label", default_label(row.sources[0], "0"))
     written[3][0] = dict(theirs)
     return True
-
-
-def _all_of(choice: Mapping[str, Any]) -> tuple[Any, ...]:
-    decision = read_choice(choice, "any")
-    return decision.values if isinstance(decision, Decision) else ()
 
 
 def _open(written: list[Any], arg: str, way: Mapping[str, Any], row: Row, config: Config) -> bool:
@@ -185,7 +180,7 @@ def _open(written: list[Any], arg: str, way: Mapping[str, Any], row: Row, config
     if values is None or (isinstance(values, list) and len(values) < 2):
         return False
     choice: dict[str, Any] = {"range": values["range"]} if isinstance(values, dict) else {"choice": values}
-    if value in _all_of(choice):
+    if value in cast(Decision, read_choice(choice, arg)).values:
         choice["plain"] = value
     if isinstance(holder, list) and key >= len(holder):
         # Not written so far: by name, in the mapping that closes the arguments.
@@ -200,7 +195,7 @@ def _open(written: list[Any], arg: str, way: Mapping[str, Any], row: Row, config
 
 def _find(written: list[Any], arg: str, row: Row) -> tuple[Any, Any, Any]:
     """(list or mapping that holds an argument, its place there, its default)."""
-    from models.registry import lookup  # loads torch
+    from models.catalog import lookup  # loads torch
 
     entry = lookup(row)
     parameters = dict(inspect.signature(entry.cls).parameters)

@@ -8,16 +8,17 @@ import functools
 import json
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from models.errors import InputError
-from models.grammar import Config, Row, choices_in, is_choice, read_config
+from models.grammar import SECTIONS, Config, Row, find_file, is_choice, read_config
 
 from . import legacy
 from .choices import Decision, Follow, read_choice
-from .nas_rows import NAS_ROWS, NASC3Row
+from .nas_rows import NAS_ROWS
+from .rows import ChoiceRow
 
 Arch = dict[str, Any]
 
@@ -33,58 +34,53 @@ class Space:
         Label to `Decision`.
     row_of
         Label to the index of the first row that it decides on; `resolution` has none.
+    rows
+        By index; each knows the places of its choices.
+    resolution
+        The decision on the input's size, if that is open.
     """
 
     def __init__(self, cfg: str | Path | Mapping[str, Any] | Config, nc: int | None = None) -> None:
         self.config = cfg if isinstance(cfg, Config) and nc is None else read_config(cfg, nc)
         self.decisions: dict[str, Decision] = {}
         self.row_of: dict[str, int] = {}
-        self.rows = {r.index: NAS_ROWS[r.module](self.config, r) for r in self.config.rows if r.module in NAS_ROWS}
-        self._follows: list[tuple[str, Follow]] = []
-        for row in self.config.rows:
-            if row.index in self.rows:
-                for decision in self.rows[row.index].decisions():
-                    self._add(decision, f"row {row.index} ({row.module})")
-            for where, mapping in choices_in(row):
-                if row.index in self.rows:
-                    raise row.error(f"{where} is a choice, but a searchable block has its own")
-                self._read(mapping, f"row{row.index}.{where}", f"row {row.index} ({row.module})")
-            for label in self.decisions:
-                self.row_of.setdefault(label, row.index)
-        resolution = self.config.raw.get("resolution")
-        if resolution is not None and is_choice(resolution):
-            if "table" in resolution or "label" in resolution:
-                raise InputError(
-                    f"{self.config.file}: resolution: right would be a choice or a range without a label: it is the "
-                    "decision 'resolution'"
-                )
-            self._read(resolution, "resolution", "resolution")
-        for where, follow in self._follows:
-            if follow.label not in self.decisions:
-                raise InputError(f"{self.config.file}: {where}: 'by: {follow.label}' names no decision of this YAML")
-            if missing := [v for v in self.decisions[follow.label].values if v not in follow.table]:
-                raise InputError(f"{self.config.file}: {where}: the table by '{follow.label}' lacks {missing}")
+        self.rows = tuple(NAS_ROWS.get(r.module, ChoiceRow)(self.config, r) for r in self.config.rows)
+        for row in self.rows:
+            for _, decision in row.decisions():
+                self._add(decision, row.row.error)
+                self.row_of.setdefault(decision.label, row.row.index)
+        self.resolution = self._read_resolution()
+        for row in self.rows:
+            for follow in (choice for choice in row.places.values() if isinstance(choice, Follow)):
+                if follow.label not in self.decisions:
+                    raise row.row.error(f"'by: {follow.label}' names no decision of this YAML")
+                if missing := [v for v in self.decisions[follow.label].values if v not in follow.table]:
+                    raise row.row.error(f"the table by '{follow.label}' lacks {missing}")
 
-    def _read(self, mapping: Mapping[str, Any], label: str, where: str) -> None:
-        try:
-            choice = read_choice(mapping, label)
-        except InputError as e:
-            raise InputError(f"{self.config.file}: {where}: {e}") from None
-        if isinstance(choice, Follow):
-            self._follows.append((where, choice))
-        else:
-            self._add(choice, where)
+    def _read_resolution(self) -> Decision | None:
+        written: Any = self.config.raw.get("resolution")
+        if not is_choice(written):
+            return None
 
-    def _add(self, decision: Decision, where: str) -> None:
+        def error(message: str) -> InputError:
+            return InputError(f"{self.config.file}: resolution: {message}")
+
+        choice = read_choice(written, "resolution", error)
+        if isinstance(choice, Follow) or "label" in written:
+            raise error("right would be a choice or a range without a label: it is the decision 'resolution'")
+        self._add(choice, error)
+        return choice
+
+    def _add(self, decision: Decision, error: Callable[[str], InputError]) -> None:
         known = self.decisions.setdefault(decision.label, decision)
         if known.values != decision.values:
-            raise InputError(
-                f"{self.config.file}: {where}: label '{decision.label}' has the values {list(decision.values)}, "
+            raise error(
+                f"label '{decision.label}' has the values {list(decision.values)}, "
                 f"but elsewhere {list(known.values)}: equal labels are one decision"
             )
         if known.upstream != decision.upstream:
-            raise InputError(
-                f"{self.config.file}: {where}: label '{decision.label}' has the plain value {decision.upstream!r}, "
+            raise error(
+                f"label '{decision.label}' has the plain value {decision.upstream!r}, "
                 f"but elsewhere {known.upstream!r}: equal labels are one decision"
             )
 
@@ -113,7 +109,7 @@ class Space:
         """
         if not isinstance(arch, Mapping):
             raise InputError(f"an arch is a mapping of labels to values, got {type(arch).__name__}")
-        arch = legacy.translate(arch, [r for r in self.rows.values() if isinstance(r, NASC3Row)])
+        arch = legacy.translate(arch, self.rows)
         for label in arch:
             if label not in self.decisions:
                 close = difflib.get_close_matches(str(label), self.decisions, n=3) or list(self.decisions)[:3]
@@ -134,51 +130,23 @@ class Space:
     def freeze(self, arch: Mapping[str, Any]) -> dict[str, Any]:
         """The plain YAML that `arch` means; see `spaces.freeze`."""
         full = self.complete(arch)
-        raw = {k: v for k, v in self.config.raw.items() if k not in ("backbone", "head")}
-        raw = {**raw, "backbone": list(self.config.raw["backbone"]), "head": list(self.config.raw["head"])}
-        if not raw["head"]:
-            del raw["head"]
-        if "resolution" in raw:
-            raw["resolution"] = self._substitute(raw["resolution"], "resolution", full)
-        for row in self.config.rows:
-            i = row.index if row.section == "backbone" else row.index - self.config.num_backbone
-            raw[row.section][i] = self.freeze_row(row, full)
-        return copy.deepcopy(raw)
+        sections: dict[str, list[Any]] = {name: [] for name in SECTIONS}
+        for row in self.rows:
+            sections[row.row.section].append(row.freeze(full))
+        if not sections["head"]:
+            del sections["head"]
+        raw = {k: v for k, v in self.config.raw.items() if k not in SECTIONS}
+        if self.resolution is not None:
+            raw["resolution"] = self.freeze_resolution(full)
+        return copy.deepcopy({**raw, **sections})
 
-    def freeze_row(self, row: Row, arch: Arch) -> list[Any]:
-        """One plain row as written; `arch` has all of the row's labels. It shares lists with the space's YAML."""
-        i = row.index if row.section == "backbone" else row.index - self.config.num_backbone
-        written = self.config.raw[row.section][i]
-        if row.index in self.rows:
-            return list(self.rows[row.index].freeze(written, arch))
-        source, number, module, args = written
-        number = self._substitute(number, f"row{row.index}.number", arch)
-        return [source, number, module, list(self._walk(args, f"row{row.index}", arch))]
+    def row_at(self, row: Row, arch: Arch) -> Row:
+        """The plain row that `arch` means; it has all labels that the row reads."""
+        return self.rows[row.index].at(arch)
 
     def freeze_resolution(self, arch: Arch) -> Any:
         """The YAML's `resolution` at `arch`, None where it says nothing of it."""
-        return self._substitute(self.config.raw.get("resolution"), "resolution", arch)
-
-    def labels_of_row(self, row: Row) -> list[str]:
-        """Labels of the decisions that a row reads."""
-        if row.index in self.rows:
-            return [d.label for d in self.rows[row.index].decisions()]
-        return [read_choice(mapping, f"row{row.index}.{where}").label for where, mapping in choices_in(row)]
-
-    def _walk(self, args: list[Any], prefix: str, arch: Arch) -> Iterator[Any]:
-        for i, arg in enumerate(args):
-            if isinstance(arg, Mapping) and not is_choice(arg):
-                yield {k: self._substitute(v, f"{prefix}.{k}", arch) for k, v in arg.items()}
-            else:
-                yield self._substitute(arg, f"{prefix}.{i}", arch)
-
-    def _substitute(self, value: Any, label: str, arch: Arch) -> Any:
-        if isinstance(value, list):
-            return [self._substitute(v, f"{label}.{i}", arch) for i, v in enumerate(value)]
-        if not is_choice(value):
-            return value
-        choice = read_choice(value, label)
-        return choice.value(arch) if isinstance(choice, Follow) else arch[choice.label]
+        return self.config.raw.get("resolution") if self.resolution is None else self.resolution.value(arch)
 
 
 @functools.lru_cache(maxsize=32)
@@ -191,8 +159,6 @@ def space_of(cfg: str | Path | Mapping[str, Any] | Config | Space) -> Space:
     if isinstance(cfg, Space):
         return cfg
     if isinstance(cfg, (str, Path)):
-        from models.grammar import find_file
-
         path = find_file(cfg)
         return _space_of_file(str(path), path.stat().st_mtime)
     return Space(cfg)

@@ -25,6 +25,7 @@ from .nni_compat import (
     ModelSpace,
     MutableExpression,
     MutableModule,
+    OneShotStrategy,
     Repeat,
 )
 
@@ -140,6 +141,33 @@ class ActivePolicy(MixedOperationSamplingPolicy):
             return self._expressions[name].value(self.active)
         # As the module has it now: a batch norm's momentum changes while its statistics are taken anew.
         return getattr(operation, name, operation.init_arguments[name])
+
+
+class SupernetStrategy(OneShotStrategy):
+    """What of a strategy of NNI makes a supernet of a model space: its modules follow the `active` of this."""
+
+    active: Active
+    choices: dict[str, tuple[Any, ...]]
+
+    def default_mutation_hooks(self) -> list[Any]:
+        return hooks()
+
+    def run_hook(self, hook: Any, name: str, module: nn.Module, memo: dict[str, Any]) -> Any:
+        try:
+            return hook(module, name, memo, {"active": self.active, "mixed_op_sampling": ActivePolicy})
+        except TypeError as e:  # what NNI raises for a choice that it has no searchable module for
+            raise InputError(f"'{name}': {e}") from e
+
+    def mutate_model(self, model: Any) -> Any:
+        self.choices = decisions(model)
+        self.active = model.active = cast(Active, getattr(model, "active", Active()))
+        self.active.update(dict.fromkeys(self.choices, 0))
+        return super().mutate_model(model)
+
+
+def make_supernet(space: Any) -> Any:
+    """Make a supernet of a model space, in place; returns it."""
+    return SupernetStrategy().mutate_model(space)
 
 
 def hooks() -> list[Any]:

@@ -10,7 +10,9 @@ import sys
 import pytest
 import torch
 
+from experiments.run.registry import KINDS
 from models import registry
+from models.catalog import registered
 from spaces import nni_compat  # NNI's repairs, before any test imports it
 
 assert nni_compat.nni is not None
@@ -20,10 +22,12 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _plugins_are_forgotten():
     """What a test's plug-ins registered is gone afterwards, and none of them counts as imported."""
-    entries, modules = registry.registered(), set(sys.modules)
+    entries, modules = registered(), set(sys.modules)
+    kinds = {kind: dict(names) for kind, names in KINDS.items()}
     yield
     registry._REGISTRY.clear()
     registry._REGISTRY.update(entries)
+    KINDS.update(kinds)
     for name in set(sys.modules) - modules:
         if name.startswith("plugin_"):
             del sys.modules[name]

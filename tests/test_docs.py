@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments.run import registry
+
 ROOT = Path(__file__).resolve().parents[1]
 
 COMMANDS = sorted(
@@ -24,6 +26,19 @@ COMMANDS = sorted(
 @pytest.mark.parametrize(("page", "script", "line"), COMMANDS)
 def test_options_that_are_shown_are_the_scripts(page, script, line):
     importlib.import_module(script).parse(shlex.split(line))
+
+
+@pytest.mark.parametrize(
+    ("kind", "page"),
+    [
+        *((kind, "README.md") for kind in ("oneshot", "multi-trial", "searcher")),
+        ("provider", "docs/cost-providers.md"),
+        ("sampler", "docs/supernets.md"),
+    ],
+)
+def test_names_of_the_registry_are_shown(kind, page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert [name for name in registry.names(kind) if f"`{name}" not in text] == []
 
 
 def test_script_api_page_runs(tmp_path):

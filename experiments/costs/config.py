@@ -18,8 +18,8 @@ _REMOTE = {"servers", "hw_config", "timeout", "connect_timeout", "batch", "tls",
 _TLS = {"ca", "cert", "key"}
 
 
-def read_costs(path: str | Path) -> dict[str, Callable[[CostModel], CostProvider]]:
-    """Name of a cost to what makes its provider, as `PROVIDERS` has them.
+def read_costs(path: str | Path | Mapping[str, Any]) -> dict[str, Callable[[CostModel], CostProvider]]:
+    """Name of a cost to what makes its provider, as `PROVIDERS` has them; of a file, or of what is in it.
 
     Under ``costs`` stands by name what is told here (``provider``, a name that `make_provider` takes) or by a pool
     (``servers``, and the options of `Remote`); ``cache`` names a file that keeps what was told.
@@ -29,7 +29,11 @@ def read_costs(path: str | Path) -> dict[str, Callable[[CostModel], CostProvider
     InputError
         Names file and cost.
     """
-    content = load_yaml(Path(path))
+    content: Any = path
+    if isinstance(path, Mapping):
+        path = "--costs"
+    else:
+        content = load_yaml(Path(path))
     costs = content.get("costs") if isinstance(content, Mapping) else None
     if not isinstance(content, Mapping) or not content.keys() <= {"costs", "cache"} or not isinstance(costs, Mapping):
         raise InputError(f"{path}: right would be the keys costs, a mapping of names, and cache")
@@ -52,6 +56,21 @@ def read_costs(path: str | Path) -> dict[str, Callable[[CostModel], CostProvider
         return make
 
     return {str(name): maker(str(name), entry) for name, entry in costs.items()}
+
+
+def read_latency(told: str | Path | Mapping[str, Any]) -> Callable[[CostModel], CostProvider]:
+    """What makes the provider of the cost ``latency``, of which limits and targets are meant; see `read_costs`."""
+    costs = read_costs(told)
+    if "latency" not in costs:
+        where = "--costs" if isinstance(told, Mapping) else told
+        raise InputError(f"{where}: does not tell latency; right would be an entry of that name under costs")
+    return costs["latency"]
+
+
+def composed(provider: CostProvider) -> CostModel | None:
+    """The cost model of a latency that is a sum over blocks, as of a table or a roofline; None of any other."""
+    model = getattr(getattr(provider, "provider", provider), "model", None)
+    return model if model is not None and "latency" in model.names else None
 
 
 def _check(where: str, entry: Any) -> None:

@@ -5,61 +5,21 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from models.errors import InputError
+
+from ..run.amounts import COSTS, written
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from spaces import CostModel
 
-_COUNTS = {"": 0, "k": 3, "m": 6, "g": 9, "b": 9, "t": 12}  # powers of ten
-_MILLISECONDS = {"us": -3, "ms": 0, "s": 3}
-_AMOUNT = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 # Weighted sums of costs are taken in steps of one to so many.
 _SHARES = 4
-_WORDS = {"flops": "FLOPs", "params": "parameters", "activations": "activations", "latency": "latency"}
-
-
-def parse_amount(text: str, name: str = "") -> float:
-    """A positive number with or without a unit: ``4.5G`` is 4.5e9, ``2M`` is 2e6; times are in ms, ``0.5s`` is 500.
-
-    Parameters
-    ----------
-    name
-        Of the cost, where it is known to be a time or a count: it has no units of the other kind.
-
-    Raises
-    ------
-    InputError
-        Says which units there are.
-    """
-    match = _AMOUNT.fullmatch(text)
-    units = {"": 0, **_MILLISECONDS} if name == "latency" else _COUNTS if name in _WORDS else _COUNTS | _MILLISECONDS
-    power = units.get(match[2].lower()) if match else None
-    # Decimal: 8.2 * 1e6 is a little less than 8.2 million, and an arch of just that many would be beyond it.
-    value = float(Decimal(match[1]).scaleb(power)) if match and power is not None else 0.0
-    if not 0 < value < math.inf:
-        right = (
-            "8ms or 0.5s" if name == "latency" else "4.5G, 2M or 300k" if name in _WORDS else "4.5G, 2M, 300k or 8ms"
-        )
-        raise InputError(f"{text!r} is no amount; right would be a positive number such as {right}")
-    return value
-
-
-def written(name: str, value: float) -> str:
-    """`value` of the cost `name` to be read by people."""
-    if name == "latency":
-        return f"{value:.4g} ms"
-    for letter, scale in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= scale:
-            return f"{value / scale:.4g}{letter}"
-    return f"{value:.4g}"
 
 
 @dataclass(frozen=True)
@@ -71,7 +31,6 @@ class Limits:
 
     max_flops: float | None = None
     max_params: float | None = None
-    max_activations: float | None = None
     max_latency: float | None = None
 
     @property
@@ -87,18 +46,15 @@ class Limits:
 
     def fits(self, costs: Mapping[str, Any]) -> Any:
         """Whether costs are within the limits: bool, or (B,) bool."""
-        result: Any = True
+        result = next(iter(costs.values())) < math.inf  # of the right shape, also where there is no limit
         for name, limit in self.given.items():
             result = result & (_cost(costs, name) <= limit)
-        if result is True:
-            first = next(iter(costs.values()))
-            result = first == first
         return result
 
     def violated(self, costs: Mapping[str, Any]) -> str:
         """Which limits one arch's costs are beyond, in one line; empty if none."""
         return ", ".join(
-            f"{_WORDS[name]} {' > '.join(_apart(name, costs[name], limit))}"
+            f"{COSTS[name]} {' > '.join(_apart(name, costs[name], limit))}"
             for name, limit in self.given.items()
             if _cost(costs, name) > limit
         )
@@ -114,7 +70,7 @@ def _apart(name: str, cost: float, limit: float) -> tuple[str, str]:
 
 def _cost(costs: Mapping[str, Any], name: str) -> Any:
     if name not in costs:
-        raise InputError(f"a limit or target of the {name} needs a table of latencies (--latency-table)")
+        raise InputError(f"a limit or target of the {name} needs something that tells it (--costs or --latency-table)")
     return costs[name]
 
 

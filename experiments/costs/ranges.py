@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from models.errors import InputError
 
-from .limits import parse_amount
+from ..run.amounts import parse_amount
 
 
 @dataclass(frozen=True)

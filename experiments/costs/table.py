@@ -26,6 +26,8 @@ class TableLatency:
         device lacks is measured first, and written.
     device, threads
         Of this machine, for what has to be measured.
+    make
+        Make the table where there is none.
 
     Raises
     ------
@@ -35,8 +37,16 @@ class TableLatency:
 
     name, unit = "latency", "ms"
 
-    def __init__(self, space: Space, imgsz: int, path: str, device: str = "cpu", threads: int | None = None) -> None:
-        if not Path(path).is_file():
+    def __init__(
+        self,
+        space: Space,
+        imgsz: int,
+        path: str,
+        device: str = "cpu",
+        threads: int | None = None,
+        make: bool = False,
+    ) -> None:
+        if not make and not Path(path).is_file():
             raise InputError(
                 f"{path}: no such table of latencies; right would be: "
                 f"python -m experiments.costs.latency_table --out {path}"

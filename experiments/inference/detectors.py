@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.detector import Model, check_imgsz
+from models.detector import Model
 from models.errors import InputError
 from models.postprocess import non_max_suppression
+from models.strides import check_imgsz
 from models.upstream import load_weights
 from optimizer.export import NMS
 

@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from data import UnreadableImageError, letterbox, read_rgb, to_tensor
-from models.detector import check_imgsz
 from models.errors import InputError
 from models.files import is_classifier, load_classifier
+from models.strides import check_imgsz
 from models.upstream import load_weights
 from optimizer.export import NMS, TOLERANCE, Exported, export_onnx, export_openvino
 
 from .detectors import DEFAULT_IMGSZ
+from .options import Export
 from .predict import find_sources
 
 _MAX_IMAGES = 16  # to compare with
 
 
-@dataclass(frozen=True)
-class Options:
-    """Options of an export; `export.py --help` explains them."""
-
-    weights: str
-    format: str
-    output: str | None
-    imgsz: int | None
-    opset: int
-    batch: int | None
-    nms: bool
-    conf: float
-    iou: float
-    max_det: int
-    source: list[str] | None
-
-
-def export(options: Options) -> Exported:
+def export(options: Export) -> Exported:
     """Write the file and say what was compared."""
     model, content = (load_classifier if is_classifier(options.weights) else load_weights)(options.weights)
     imgsz = check_imgsz(options.imgsz or content.get("imgsz", DEFAULT_IMGSZ), model.imgsz_multiple)

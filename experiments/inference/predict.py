@@ -27,30 +27,13 @@ from models.files import atomic
 from ..run.folder import RunFolder
 from .detectors import Detector, detections_of, open_detector
 from .draw import draw_detections
+from .options import Detection
 
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
 # Pillow writes these from RGB under their own suffix; pictures of others become PNG.
 _WRITTEN_AS_READ = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _DEFAULT_FPS = 25.0  # of a video that does not say
 _FRAMES_A_LINE = 100
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of a detection; `detect.py --help` explains them."""
-
-    weights: str
-    source: list[str]
-    imgsz: int | None
-    conf: float
-    iou: float
-    max_det: int
-    rect: bool
-    classes: list[str] | None
-    device: str
-    save: bool
-    save_txt: bool
-    save_json: bool
 
 
 @dataclass(frozen=True)
@@ -147,7 +130,7 @@ def detect_image(
     return torch.cat((boxes, found[:, 4:]), 1)
 
 
-def predict(options: Options, run: RunFolder) -> dict[str, Any]:
+def predict(options: Detection, run: RunFolder) -> dict[str, Any]:
     """Detect in every file, and write pictures, labels and JSON into the run's folder.
 
     Files that cannot be read are named and left out.
@@ -189,7 +172,7 @@ def predict(options: Options, run: RunFolder) -> dict[str, Any]:
 class _Work:
     """Detects in one file after the other."""
 
-    def __init__(self, options: Options, run: RunFolder, detector: Detector) -> None:
+    def __init__(self, options: Detection, run: RunFolder, detector: Detector) -> None:
         self.options, self.run, self.detector = options, run, detector
         self.imgsz = detector.check_imgsz(options.imgsz or detector.imgsz)
         self.classes = _class_numbers(options.classes, detector.names)

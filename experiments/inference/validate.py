@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.ops import box_convert
@@ -22,27 +21,11 @@ from models.detector import Model
 from models.errors import InputError
 from models.files import atomic, is_classifier
 
-from ..run.console import console
+from ..run.console import say
 from ..run.folder import RunFolder
-from ..tasks.metrics import NMS_FOR_AP, DetectionMetrics, in_original_pixels
+from ..tasks.metrics import NMS_FOR_AP, DetectionMetrics, in_original_pixels, score_table
 from .detectors import Detector, TorchDetector, detections_of, open_detector
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of a validation; `val.py --help` explains them."""
-
-    weights: str
-    data: str
-    imgsz: int | None
-    batch: int
-    split: str
-    conf: float
-    iou: float
-    max_det: int
-    device: str
-    workers: int
-    save_json: bool
+from .options import Validation
 
 
 @dataclass(frozen=True)
@@ -162,7 +145,7 @@ class _Clock:
         self._since = now
 
 
-def validate(options: Options, run: RunFolder) -> dict[str, Any]:
+def validate(options: Validation, run: RunFolder) -> dict[str, Any]:
     """Measure the detector (or classifier) of a file, and write what was found into the run's folder.
 
     Returns
@@ -195,15 +178,18 @@ def validate(options: Options, run: RunFolder) -> dict[str, Any]:
 
     run.write_config(asdict(options))
     run.write_json("results.json", results)
-    for name, draw in (
-        ("confusion_matrix.png", measured.metrics.plot_confusion_matrix),
-        ("pr_curve.png", measured.metrics.plot_pr_curve),
-    ):
-        with atomic(run.path / name) as temporary:
-            draw(temporary)
+    measured.metrics.plot_confusion_matrix(run.path / "confusion_matrix.png")
+    measured.metrics.plot_pr_curve(run.path / "pr_curve.png")
     if options.save_json:
         save_coco_json(measured, run.path / "predictions.json", coco_ids(options.data, options.split))
-    _report(options, run, results)
+    title = f"{options.weights} on {options.data} ({options.split}), {imgsz} pixels"
+    speed = ", ".join(f"{part} {ms:.1f} ms" for part, ms in measured.speed.items())
+    say(
+        score_table(results, title),
+        f"{results['images']:,} images; an image: {speed}",
+        f"precision and recall at confidence {results['confidence']:.3f}",
+        f"results in {run.path}",
+    )
     return results
 
 
@@ -246,24 +232,3 @@ def _id_of(file: Path, ids: Mapping[str, Any]) -> Any:
     """An image's id, by the longest end of its path that has one: files in several folders may share a name."""
     ends = ("/".join(file.parts[i:]) for i in range(len(file.parts)))
     return next(ids[end] for end in ends if end in ids)
-
-
-def _report(options: Options, run: RunFolder, results: dict[str, Any]) -> None:
-    table = Table(title=f"{options.weights} on {options.data} ({options.split}), {results['imgsz']} pixels")
-    table.add_column("class")
-    for column in ("objects", "mAP50-95", "mAP50", "mAP75", "precision", "recall"):
-        table.add_column(column, justify="right")
-
-    def add(name: str, objects: int, *scores: float | None) -> None:
-        table.add_row(name, f"{objects:,}", *("" if s is None else f"{s:.3f}" for s in scores))
-
-    r = results
-    add("all", r["instances"], r["map50_95"], r["map50"], r["map75"], r["precision"], r["recall"])
-    for name, c in r["classes"].items():
-        add(name, c["instances"], c["ap50_95"], c["ap50"], None, c["precision"], c["recall"])
-    speed = ", ".join(f"{part} {ms:.1f} ms" for part, ms in r["speed"].items())
-    say = console().print
-    say(table)
-    say(f"{r['images']:,} images; an image: {speed}")
-    say(f"precision and recall at confidence {r['confidence']:.3f}")
-    say(f"results in {run.path}", soft_wrap=True)

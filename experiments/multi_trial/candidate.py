@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,45 +14,22 @@ import torch
 from models.complexity import count_flops, count_params
 from models.detector import Model
 from models.files import atomic
-from models.grammar import read_config
+from models.grammar import load_yaml, read_config
 from models.network import Network
-from models.registry import load_plugin
+from models.plugins import load_plugins_of_run
 from optimizer.match import join
 from spaces import Space
 from spaces.nni_compat import Evaluator, ModelSpace, nni
 
+from ..costs.config import read_latency
 from ..costs.limits import Limits
 from ..costs.timing import measure_latency
+from ..run import registry
 from ..run.lightning import accelerator_of, quiet_lightning
-from ..supernets.inherit import inherited
+from ..supernets.subnets import cut_out, open_supernet
 from ..tasks.resize import resolution_of
-from ..tasks.task import SEARCH_TASKS, SearchTask
-
-
-@dataclass(frozen=True)
-class Training:
-    """Options of a trial; `multi_trial_nas.py --help` explains them."""
-
-    task: str
-    cfg: Any
-    data: str
-    detector: Any
-    epochs: int
-    batch: int
-    imgsz: int
-    lr: float
-    seed: int
-    device: str
-    data_root: str | None
-    plugin: list[str]
-    max_flops: float | None
-    max_params: float | None
-    max_latency: float | None
-    target_latency: float | None
-    target_weight: float
-    cost_imgsz: int
-    inherit: str | None
-    threads: int
+from ..tasks.task import SearchTask
+from .options import Training
 
 
 class Decisions(ModelSpace):
@@ -88,13 +65,14 @@ def run_trial(training: Training, arch: Mapping[str, Any]) -> None:
     """Train and report `arch`; its weights go to ``weights.pt`` of the trial's folder, ``NNI_OUTPUT_DIR``."""
     quiet_lightning()
     torch.set_num_threads(training.threads)
-    for plugin in training.plugin:
-        load_plugin(plugin)
+    load_plugins_of_run(training.plugin)
     space = Space(training.cfg)
     accelerator = accelerator_of(training.device)
-    task: SearchTask = SEARCH_TASKS[training.task](training, space, accelerator)
+    task: SearchTask = registry.load("task", training.task)(training, space, accelerator)
     raw = space.freeze(arch)
     costs = costs_of(training, _result(training, task, raw), "cuda" if accelerator == "gpu" else "cpu")
+    if training.costs is not None:
+        costs["latency"] = read_latency(training.costs)(task.costs(training.cost_imgsz))([space.complete(arch)])[0]
     limits = Limits(training.max_flops, training.max_params, max_latency=training.max_latency)
     if violated := limits.violated(costs):
         print(f"infeasible: {violated}", flush=True)
@@ -104,13 +82,13 @@ def run_trial(training: Training, arch: Mapping[str, Any]) -> None:
     pl.seed_everything(training.seed, verbose=False)
     network = task.network(raw)
     if training.inherit is not None:
-        network.load_state_dict(inherited(training.inherit, task, arch))
-    with _OwnReports() as reports:
-        unseen = task.train(network, training.epochs, [_Progress(task, reports)])
-        content = {"state_dict": {k: v.cpu() for k, v in task.calibrated(network).state_dict().items()}}
+        network = cut_out(open_supernet(training.inherit, task=task, option="--inherit").supernet, task, arch)
+    progress = _Progress(task)
+    unseen = task.train(network, training.epochs, [progress])
+    content = {"state_dict": {k: v.cpu() for k, v in task.calibrated(network).state_dict().items()}}
     with atomic(Path(os.environ.get("NNI_OUTPUT_DIR", ".")) / "weights.pt") as temporary:
         torch.save(content, temporary)
-    metric = reports.last
+    metric = progress.last
     final = {"default": reward(training, metric, costs), task.metric: metric, "unseen": unseen}
     nni.report_final_result({**final, **costs})
 
@@ -132,19 +110,19 @@ def _result(training: Training, task: SearchTask, raw: Mapping[str, Any]) -> Net
 
 
 def costs_of(training: Training, network: Network, device: str) -> dict[str, float]:
-    """``params`` and ``flops`` of a network, and where limit or target ask for it its measured ``latency``."""
+    """``params`` and ``flops`` of a network, and its measured ``latency`` if that is asked for and not told."""
     side = resolution_of(network, training.cost_imgsz)
     costs: dict[str, float] = {
         "params": count_params(network),
         "flops": count_flops(network, side, network.config.ch),
     }
-    if training.max_latency is not None or training.target_latency is not None:
+    if training.costs is None and (training.max_latency is not None or training.target_latency is not None):
         costs["latency"] = measure_latency(network, (1, network.config.ch, side, side), device)
     return costs
 
 
-class _OwnReports:
-    """Within, evaluators take this process for no trial: they would report as results what they train and validate.
+class _Progress(pl.Callback):
+    """Reports the metric after every epoch.
 
     Attributes
     ----------
@@ -154,34 +132,18 @@ class _OwnReports:
 
     last: float
 
-    def __enter__(self) -> _OwnReports:
-        self._parameters, nni.trial._params = nni.trial._params, None
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        nni.trial._params = self._parameters
-
-    def intermediate(self, metric: float) -> None:
-        """Report, nevertheless."""
-        self.last = metric
-        self.__exit__()
-        nni.report_intermediate_result(metric)
-        self.__enter__()
-
-
-class _Progress(pl.Callback):
-    """Reports the metric after every epoch."""
-
-    def __init__(self, task: SearchTask, reports: _OwnReports) -> None:
-        self.task, self.reports = task, reports
+    def __init__(self, task: SearchTask) -> None:
+        self.task = task
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         network: Network = module.model  # type: ignore[assignment]
-        self.reports.intermediate(self.task.rate(network))
+        self.last = self.task.rate(network)
+        nni.report_intermediate_result(self.last)
 
 
 def training_of(options: Any) -> dict[str, Any]:
     """What `Candidate` takes, from options that have more; files that are read here go along as what is in them."""
     training = {name: value for name, value in asdict(options).items() if name in Training.__dataclass_fields__}
     detector = None if options.detector is None else dict(read_config(options.detector).raw)
-    return {**training, "cfg": dict(read_config(options.cfg).raw), "detector": detector}
+    costs = None if options.costs is None else load_yaml(Path(options.costs))
+    return {**training, "cfg": dict(read_config(options.cfg).raw), "detector": detector, "costs": costs}

@@ -2,62 +2,37 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
-from rich.table import Table
 
 from models.complexity import count_flops, count_params
 from models.errors import InputError
 from spaces import Space
 
-from .. import strategies
 from ..costs.budget import Budget
+from ..costs.config import composed, read_latency
 from ..costs.limits import Limits
 from ..nni_experiment import web
 from ..nni_experiment.config import RetiariiExeConfig
 from ..nni_experiment.engine import Trial
 from ..nni_experiment.experiment import RetiariiExperiment, has_trials, view_experiment
-from ..run.console import console
+from ..run import registry
 from ..run.folder import RunFolder
-from ..supernets.inherit import inherited
+from ..supernets.subnets import open_supernet
 from ..tasks.resize import resolution_of
 from ..tasks.task import SearchTask, open_task
-from .candidate import Candidate, Decisions, Training, training_of
-from .plots import plot_trials
-from .trial_log import TrialLog, reported, status_of, value_of
+from .candidate import Candidate, Decisions, training_of
+from .options import Options
+from .report import counted, plot_trials, report
+from .runs import experiment_id, run_of
+from .trial_log import TrialLog, status_of
 
 Arch = dict[str, Any]
 
-# The names of `multi_trial_nas.py --strategy`.
-STRATEGIES: dict[str, Callable[..., Any]] = {
-    "random": strategies.Random,
-    "grid": strategies.GridSearch,
-    "evolution": strategies.RegularizedEvolution,
-    "tpe": strategies.TPE,
-    "rl": strategies.PolicyBasedRL,
-    "nsga3": strategies.NSGA3,
-}
 # Those that have a population, and their own number, which suits 200 trials; few trials are never to be all at random.
 POPULATIONS = {"evolution": 50, "nsga3": 10}
-
-
-@dataclass(frozen=True)
-class Options(Training):
-    """Options of a multi-trial search; `multi_trial_nas.py --help` explains them."""
-
-    strategy: str
-    max_trials: int
-    concurrency: int
-    gpus: int
-    port: int
-    host: str
-    config: str | None
-    population: int | None = None
 
 
 def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, Any]:
@@ -71,7 +46,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     if options.inherit is not None:
         if options.config is not None:
             raise InputError("--inherit: runs are not sent to the machines of --config; right would be one of them")
-        inherited(options.inherit, task, space.upstream())  # its errors before the first trial, not in each
+        open_supernet(options.inherit, task=task, option="--inherit")  # its errors before the first trial, not in each
     if options.strategy in POPULATIONS and options.population is None and not resume:
         most = POPULATIONS[options.strategy]
         options = replace(options, population=min(max(options.max_trials // 4, 2), most))  # saved, for --resume
@@ -80,7 +55,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     model_space, evaluator, id = (
         Decisions(training["cfg"]),
         Candidate(training),
-        _experiment_id(run) if resume else None,
+        experiment_id(run) if resume else None,
     )
     experiment = RetiariiExperiment(model_space, evaluator, [], strategy, _config(options, run), id)
     log = TrialLog(
@@ -106,30 +81,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
 def view(run: str, project: str, port: int, host: str) -> None:
     """Show the experiment of a run in the web UI, until Ctrl-C."""
     folder, _ = RunFolder.resume(run_of(run, project))
-    view_experiment((folder.path / "nni" / _experiment_id(folder)).resolve(), port, host)
-
-
-def run_of(name: str, project: str) -> str:
-    """A run's folder, given that, or the id of its experiment.
-
-    Raises
-    ------
-    InputError
-        If no run below `project` has this experiment.
-    """
-    if Path(name).is_dir():
-        return name
-    for path in Path(project).glob("*/experiment.json"):
-        if json.loads(path.read_text(encoding="utf-8"))["id"] == name:
-            return str(path.parent)
-    raise InputError(f"{name}: neither the folder of a run nor the id of an experiment below {project}")
-
-
-def _experiment_id(run: RunFolder) -> str:
-    path = run.path / "experiment.json"
-    if not path.is_file():
-        raise InputError(f"{run.path}: not the folder of a multi-trial run (it has no experiment.json)")
-    return str(json.loads(path.read_text(encoding="utf-8"))["id"])
+    view_experiment((folder.path / "nni" / experiment_id(folder)).resolve(), port, host)
 
 
 def _strategy(options: Options, budget: Budget | None) -> Any:
@@ -142,16 +94,19 @@ def _strategy(options: Options, budget: Budget | None) -> Any:
         settings["population_size"] = options.population
         if options.strategy == "evolution":
             settings["sample_size"] = max(round(0.3 * options.population), 1)  # the share of its own 15 of 50
-    strategy = STRATEGIES[options.strategy](**settings)
+    strategy = registry.load("multi-trial", options.strategy)(**settings)
     if budget is not None:
         strategy.start_from = budget.cheapest()
     return strategy
 
 
 def _budget(options: Options, task: SearchTask) -> Budget | None:
-    """What is known without a trial: parameters and FLOPs of the whole detector."""
-    limits = Limits(options.max_flops, options.max_params)
-    return Budget(task.costs(options.cost_imgsz), limits) if limits.any else None
+    """What is known without a trial: parameters and FLOPs of the whole detector, and latency composed of blocks."""
+    model, limits = task.costs(options.cost_imgsz), Limits(options.max_flops, options.max_params)
+    whole = None if options.costs is None else composed(read_latency(options.costs)(model))
+    if whole is not None:
+        model, limits = whole, replace(limits, max_latency=options.max_latency)
+    return Budget(model, limits) if limits.any else None
 
 
 def _config(options: Options, run: RunFolder) -> RetiariiExeConfig:
@@ -177,7 +132,7 @@ def _finish(
     counts = {s: sum(status_of(t) == s for t in trials) for s in ("done", "failed", "infeasible", "cancelled")}
     best = log.best
     if best is None:
-        raise InputError(f"no trial has a result ({_counted(counts)}), see {run.path / 'trials'}")
+        raise InputError(f"no trial has a result ({counted(counts)}), see {run.path / 'trials'}")
     weights = run.path / "trials" / best.id / "weights.pt"
     experiment.fetch(best, "weights.pt", weights)
     raw = space.freeze(best.arch)
@@ -195,10 +150,10 @@ def _finish(
         "best": {"number": best.number, "id": best.id, **_values(best)},
         task.result: {"params": count_params(model), cost: flops},
     }
-    if isinstance(experiment.strategy, strategies.NSGA3):
+    if len(experiment.strategy.objectives) > 1:
         results["front"] = [_values_of(trials, t.arch) for t in experiment.strategy.pareto_front()]
     run.write_json("results.json", results)
-    _report(options, run, task.metric, trials, results)
+    report(options, run, task.metric, trials, results)
     return results
 
 
@@ -209,35 +164,3 @@ def _values(trial: Trial) -> dict[str, Any]:
 def _values_of(trials: list[Trial], arch: Arch) -> dict[str, Any]:
     trial = next(t for t in trials if t.arch == arch and status_of(t) == "done")
     return {"number": trial.number, "id": trial.id, **_values(trial)}
-
-
-def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{number} {status}" for status, number in counts.items() if number) or "none was run"
-
-
-def _report(options: Options, run: RunFolder, metric: str, trials: list[Trial], results: dict[str, Any]) -> None:
-    table = Table(title=f"{options.strategy} on {options.data}, best of {_counted(_statuses(results))}")
-    rewarded = options.target_latency is not None
-    shown = [
-        "trial",
-        *(["reward"] if rewarded else []),
-        metric,
-        "unseen",
-        "parameters",
-        f"GFLOPs at {options.cost_imgsz}",
-    ]
-    for column in shown:
-        table.add_column(column, justify="right")
-    done = sorted((t for t in trials if status_of(t) == "done"), key=value_of, reverse=True)
-    for trial in done[:5]:
-        values = [f"{trial.number}", *([f"{value_of(trial):.4f}"] if rewarded else [])]
-        values += [f"{reported(trial, name):.4f}" for name in (metric, "unseen")]
-        values += [f"{reported(trial, 'params'):,.0f}"]
-        table.add_row(*values, f"{(reported(trial, 'flops') or 0) / 1e9:.3f}")
-    say = console().print
-    say(table)
-    say(f"results in {run.path}", soft_wrap=True)
-
-
-def _statuses(results: dict[str, Any]) -> dict[str, int]:
-    return {k: v for k, v in results["trials"].items() if k != "all"}

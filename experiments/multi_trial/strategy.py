@@ -1,8 +1,7 @@
-"""What all multi-trial strategies share: one loop around "which arch next" and "this is what came of it".
+"""A searcher as a strategy of NNI, which trains every arch on its own, over any of NNI's engines.
 
-A strategy is three methods: `start` sets it up, `propose` names the next arch, `learn` hears of a finished trial.
-All of them run under one lock, because a training service reports results in a thread of its own. A strategy is a
-function of its seed and of the order of these calls, so its state is their log, and resuming is calling them again.
+All methods run under one lock, because a training service reports results in a thread of its own. What is asked is a
+function of the seed and of the order of asks and ends, so the state is their log, and resuming is asking again.
 """
 
 from __future__ import annotations
@@ -11,18 +10,23 @@ import logging
 import math
 import random
 import secrets
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from models.errors import InputError
+from spaces.choices import Decision
 from spaces.nni_compat import Categorical, ModelEventType, ModelStatus, MutableAnnotation, Strategy
+from spaces.space import Arch
 
-Arch = dict[str, Any]
-Indices = tuple[int, ...]
-"""An arch as the position of every decision's value."""
+from ..search import Asked, Domain, Objective, Search, Searcher
+from ..search.domain import Indices
+from ..search.pareto import front
 
+_FORMAT = 2  # of the state; 1, which said no format, was of strategies that drew otherwise
+_PLAIN = (bool, int, float, str, type(None))
 _logger = logging.getLogger(__name__)
 
 
@@ -43,13 +47,22 @@ class Trial:
 
 
 class MultiTrialStrategy(Strategy):
-    """Base of the strategies that train every candidate on its own, over any of NNI's engines.
+    """Base of the strategies that train every candidate on its own.
 
-    The higher metric is the better one. A trial that fails, or ends without a finite metric, teaches nothing and ends
-    nothing. Where no new arch is found, the search ends before its budget does, and says so.
+    A trial that fails, or ends without finite values, teaches nothing and ends nothing. Where no new arch is found, the
+    search ends before its budget does, and says so.
 
     Parameters
     ----------
+    searcher
+        Decides which arch is next.
+    objectives
+        ``"metric"`` is the trial's result; others are looked up by name in what the trial reports
+        (``nni.report_final_result({"default": 0.9, "flops": 1e9})``), then in `costs`.
+    directions
+        ``"maximize"`` or ``"minimize"`` for each of them. By default the metric is maximized, the others minimized.
+    costs
+        Arch to what it costs, by objective.
     seed
         The same seed gives the same archs if results come in the same order; drawn if it is None.
     dedup
@@ -63,42 +76,48 @@ class MultiTrialStrategy(Strategy):
         A feasible arch, if one is known. Where draws find none, archs near it and near earlier trials are proposed.
     """
 
-    _draws: ClassVar[int] = 10_000
-    _changes_tried: ClassVar[int] = 50
     _poll_seconds: ClassVar[float] = 0.1
 
     def __init__(
         self,
+        searcher: Searcher,
         *,
+        objectives: Sequence[str] = ("metric",),
+        directions: Sequence[str] | None = None,
+        costs: Callable[[Arch], Mapping[str, float]] | None = None,
         seed: int | None = None,
         dedup: bool = True,
         feasible: Callable[[Arch], bool] | None = None,
     ) -> None:
         super().__init__()
-        self.dedup, self.feasible = dedup, feasible
+        self.objectives, self.costs = tuple(objectives), costs
+        self.directions = tuple(directions or ("maximize" if o == "metric" else "minimize" for o in objectives))
+        if len(self.directions) != len(self.objectives) or not set(self.directions) <= {"maximize", "minimize"}:
+            raise InputError(
+                f"directions {list(self.directions)} do not fit objectives {list(self.objectives)}:"
+                " right would be 'maximize' or 'minimize' for each"
+            )
+        self.searcher, self.dedup, self.feasible = searcher, dedup, feasible
         self.start_from: Arch | None = None
         self._seed = secrets.randbits(31) if seed is None else seed
         self._lock = threading.RLock()
         self._ended = threading.Event()
         self._error: Exception | None = None
         self.choices: dict[str, list[Any]] = {}
-        self.sizes: Indices = ()
-        self._rare = False  # feasible archs are so rare that draws do not find them
+        self._search: Search
         self._forget()
 
-    def start(self, seed: int) -> None:
-        """Set up, once `choices` (label to values) and `sizes` are known."""
-
-    def propose(self) -> Indices | None:
-        """The next arch; it must be `usable`. None if there is none."""
-        raise NotImplementedError
-
-    def learn(self, trial: Trial) -> None:
-        """A trial has ended; its values are None if it failed."""
-
     def values_of(self, arch: Arch, reported: Mapping[str, Any]) -> tuple[float, ...]:
-        """The objectives' values, from the dictionary that the trial reported; ``"default"`` is its metric."""
-        return (float(reported["default"]),)
+        """The objectives' values, from what the trial reported; ``"default"`` is its metric."""
+        known = {"metric": reported["default"], **reported}
+        if not set(self.objectives) <= set(known):
+            known = {**(self.costs(arch) if self.costs else {}), **known}
+        if missing := [name for name in self.objectives if name not in known]:
+            raise InputError(
+                f"objective '{missing[0]}' is neither among what the trial reports ({', '.join(sorted(reported))})"
+                " nor given by costs"
+            )
+        return tuple(float(known[name]) for name in self.objectives)
 
     @property
     def trials(self) -> list[Trial]:
@@ -106,72 +125,21 @@ class MultiTrialStrategy(Strategy):
         with self._lock:
             return [trial for trial in self._trials if trial.number not in self._open]
 
-    def arch_of(self, indices: Indices) -> Arch:
-        """``{label: value}``."""
-        return {label: values[i] for (label, values), i in zip(self.choices.items(), indices, strict=True)}
-
-    def draw(self) -> Indices:
-        """Any arch, each with the same probability."""
-        return tuple(self._random.randrange(n) for n in self.sizes)
-
-    def draw_usable(self) -> Indices | None:
-        """A random arch that is usable, or None if none was found in so many draws."""
-        if not self._rare:
-            if found := next((a for a in (self.draw() for _ in range(self._draws)) if self.usable(a)), None):
-                return found
-            self._rare = self.start_from is not None
-        return self._near_feasible() if self._rare else None
-
-    def _near_feasible(self) -> Indices | None:
-        """A usable arch one to three decisions away from one that is known to be feasible."""
-        first = tuple(values.index(self.start_from[label]) for label, values in self.choices.items())  # type: ignore[index]
-        if self.usable(first):
-            return first
-        free = [i for i, n in enumerate(self.sizes) if n > 1]
-        known = [first, *(trial.indices for trial in self._trials)]
-        for _ in range(self._draws):
-            where = self._random.sample(free, self._random.randint(1, min(3, len(free))))
-            child = self._changed(self._random.choice(known), where)
-            if self.usable(child):
-                return child
-        return None
-
-    def _changed(self, indices: Indices, where: Sequence[int]) -> Indices:
-        """Another arch, in which these decisions have any value but the present one."""
-        child = list(indices)
-        for i in where:
-            child[i] = (child[i] + self._random.randrange(1, self.sizes[i])) % self.sizes[i]
-        return tuple(child)
-
-    def neighbour(self, indices: Indices) -> Indices | None:
-        """A usable arch one decision away; where none is found, two away, and so on; at last a random one."""
-        free = [i for i, n in enumerate(self.sizes) if n > 1]
-        for num_changes in range(1, len(free) + 1):
-            for _ in range(self._changes_tried):
-                if self.usable(child := self._changed(indices, self._random.sample(free, num_changes))):
-                    return child
-        return self.draw_usable()
-
-    def usable(self, indices: Indices) -> bool:
-        """Whether an arch may be trained: new, where that matters, in the space and feasible."""
-        if indices in self._infeasible or (self.dedup and indices in self._seen):
-            return False
-        if self._replaying or indices in self._seen:
-            return True
-        arch = self.arch_of(indices)
-        # A space's constraints are annotations, and no decisions.
-        allowed = self.model_space.check_contains(arch) is None and (self.feasible is None or self.feasible(arch))
-        if not allowed:
-            self._infeasible.add(indices)
-        return allowed
+    def pareto_front(self) -> list[Trial]:
+        """The trials that no other beats in all objectives."""
+        with self._lock:
+            good = [trial for trial in self.trials if trial.values is not None]
+            return [t for t, best in zip(good, front(self._search.losses(self._search.results())), strict=True) if best]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that an exact continuation needs, as plain data; trials under way are run again by it."""
         with self._lock:
+            allowed = self._search.domain.allowed if self.choices else {}
             return {
+                "format": _FORMAT,
                 "seed": self._seed,
-                "sizes": dict(zip(self.choices, self.sizes, strict=True)),
-                "infeasible": sorted(self._infeasible),
+                "sizes": {label: len(values) for label, values in self.choices.items()},
+                "infeasible": sorted(indices for indices, allows in allowed.items() if not allows),
                 "log": list(self._log),
             }
 
@@ -184,17 +152,20 @@ class MultiTrialStrategy(Strategy):
             If that strategy had another space or other settings.
         """
         with self._lock:
-            if dict(state["sizes"]) != dict(zip(self.choices, self.sizes, strict=True)):
+            if dict(state["sizes"]) != {label: len(values) for label, values in self.choices.items()}:
                 raise InputError("the state to resume is of another space: its decisions are not those of this one")
             self._forget()
             self._seed = state["seed"]
-            self._infeasible.update(tuple(indices) for indices in state["infeasible"])
             self._begin()
-            self._replaying = True
-            for indices, number, values in state["log"]:
+            self._search.domain.allowed.update((tuple(indices), False) for indices in state["infeasible"])
+            self._replaying, told = True, "format" not in state
+            for given, number, values in state["log"]:
+                indices = None if given is None else tuple(given)
                 if number is not None:
                     self._end(number, None if values is None else tuple(values))
-                elif self._propose() != (None if indices is None else tuple(indices)):
+                elif told and indices is None:
+                    continue
+                elif self._propose(indices if told else None) != indices:
                     raise InputError(
                         f"the state to resume does not fit: with its settings of now, {type(self).__name__} would have"
                         f" chosen another arch for trial {len(self._trials) - 1}; resume with the settings of then"
@@ -204,7 +175,7 @@ class MultiTrialStrategy(Strategy):
 
     def _initialize(self, model_space: Any, engine: Any) -> Any:
         self.choices = decisions_of(model_space)
-        self.sizes = tuple(len(values) for values in self.choices.values())
+        self._constraint = model_space.check_contains
         self._begin()
         engine.register_model_event_callback(ModelEventType.FinalMetric, self._on_metric)
         engine.register_model_event_callback(ModelEventType.TrainingEnd, self._on_end)
@@ -247,22 +218,21 @@ class MultiTrialStrategy(Strategy):
             _logger.warning("No new feasible arch was found: the search ends after %d trials", len(self._trials))
             return None
 
-    def _propose(self) -> Indices | None:
-        indices = self.propose()
-        if indices is not None:
+    def _propose(self, said: Indices | None = None) -> Indices | None:
+        asked = self._search.ask(said)
+        indices = None if asked is None else asked.indices
+        if asked is not None:
             number = len(self._trials)
-            self._trials.append(Trial(number, indices, self.arch_of(indices)))
-            self._seen.add(indices)
-            self._open[number] = None
+            self._trials.append(Trial(number, asked.indices, self._arch_of(asked.indices)))
+            self._open[number] = asked
         self._log.append((indices, None, None))
         return indices
 
     def _end(self, number: int, values: tuple[float, ...] | None) -> None:
-        trial = self._trials[number]
-        trial.values = values
-        del self._open[number]
+        self._trials[number].values = values
         self._log.append((None, number, values))
-        self.learn(trial)
+        told = None if values is None else dict(zip(self.objectives, values, strict=True))
+        self._search.tell(self._open.pop(number), told)
 
     def _on_metric(self, event: Any) -> None:
         reported = event.metric if isinstance(event.metric, Mapping) else {"default": event.metric}
@@ -290,21 +260,49 @@ class MultiTrialStrategy(Strategy):
         self._ended.set()
 
     def _begin(self) -> None:
-        self._random = random.Random(self._seed)
-        self.start(self._seed)
+        stream = random.Random(self._seed)
+        domain = Domain(
+            {label: _decision(label, values) for label, values in self.choices.items()},
+            allows=lambda archs: [self._replaying or self._allows(self._arch_of(indices)) for indices in archs],
+            known=[] if self.start_from is None else [self._indices_of(self.start_from)],
+        )
+        objectives = [Objective(o, d == "maximize") for o, d in zip(self.objectives, self.directions, strict=True)]
+        self._search = Search(
+            domain,
+            objectives,
+            self.searcher,
+            budget=sys.maxsize,  # the engine's own ends the search
+            seed=self._seed,
+            dedup=self.dedup,
+            rng=lambda number, attempt: stream,
+        )
+
+    def _allows(self, arch: Arch) -> bool:
+        # A space's constraints are annotations, and no decisions.
+        return self._constraint(arch) is None and (self.feasible is None or self.feasible(arch))
+
+    def _arch_of(self, indices: Indices) -> Arch:
+        return {label: values[i] for (label, values), i in zip(self.choices.items(), indices, strict=True)}
+
+    def _indices_of(self, arch: Arch) -> Indices:
+        return tuple(values.index(arch[label]) for label, values in self.choices.items())
 
     def _forget(self) -> None:
         self._trials: list[Trial] = []
-        self._open: dict[int, None] = {}  # numbers of trials without an end, in order
+        self._open: dict[int, Asked] = {}  # by number, trials without an end, in order
         self._again: list[int] = []
-        self._seen: set[Indices] = set()
-        self._infeasible: set[Indices] = set()
         self._replaying = False
-        self._rare = False
         # (indices, None, None) of a proposal, (None, number, values) of an end.
         self._log: list[tuple[Indices | None, int | None, tuple[float, ...] | None]] = []
         self._running: dict[int, tuple[Any, Trial]] = {}  # by id; engines hold models weakly, so the model is kept
         self._reported: dict[int, Mapping[str, Any]] = {}  # by the same
+
+
+def _decision(label: str, values: Sequence[Any]) -> Decision:
+    """Of values that Optuna can keep; others by their places."""
+    if all(isinstance(v, _PLAIN) for v in values):
+        return Decision(label, tuple(values))
+    return Decision(label, tuple(range(len(values))), names=tuple(map(str, values)))
 
 
 def decisions_of(model_space: Any) -> dict[str, list[Any]]:

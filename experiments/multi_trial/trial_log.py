@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,8 @@ from typing import Any
 from models.files import atomic
 
 from ..nni_experiment.engine import Trial
-from ..run.console import console
+from ..run.console import say
+from ..run.tables import write_csv
 
 _NUMBERS = ("unseen", "params", "flops", "latency")
 
@@ -100,7 +100,7 @@ class TrialLog:
                 if other.ended and other is not best:
                     self.drop(other)
             self._write()
-        console().print(f"trial {trial.number:>4}  {line}", soft_wrap=True)
+        say(f"trial {trial.number:>4}  {line}")
 
     def write(self) -> None:
         """Write ``trials.csv``."""
@@ -109,10 +109,7 @@ class TrialLog:
 
     def _write(self) -> None:
         fields = ["number", "id", "status", "default", self.metric, *_NUMBERS, "epochs", "seconds", *self.labels]
-        with atomic(self.path / "trials.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fields)
-            writer.writeheader()
-            writer.writerows(self._row(trial) for trial in self.trials())
+        write_csv(self.path / "trials.csv", map(self._row, self.trials()), fields)
 
     def _row(self, trial: Trial) -> dict[str, Any]:
         status = status_of(trial)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import pickle
 import shlex
+import sqlite3
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +22,12 @@ from models.errors import InputError
 from models.files import atomic
 from spaces.nni_compat import Experiment, NasExperiment, NasExperimentConfig, Strategy, StrategyStatus, nni
 
-from ..run.console import console
+from ..run.console import say
 from . import web
 from .config import RetiariiExeConfig, config_for
 from .engine import ArchEngine, Trial, recovered
 
+DATABASE = Path("db/nni.sqlite")  # of NNI, in an experiment's folder
 _PICKLE_LIMIT = 1 << 30
 _TIMEOUT_S = 20
 _ROOT = Path(__file__).resolve().parents[2]
@@ -195,6 +199,8 @@ class RetiariiExperiment(NasExperiment):
             self.config.trial_command = "python3 -m experiments.nni_experiment.trial space.json"
 
     def _start_manager(self, port: int, host: str, debug: bool) -> None:
+        if self._action == "resume":
+            self._use_command_of_now()
         if pid := web.running_manager(self.id):
             raise InputError(f"the experiment {self.id} is running already: end process {pid} first")
         self._start_logging(debug)
@@ -203,7 +209,16 @@ class RetiariiExperiment(NasExperiment):
         web.warn(host)
         with web.manager_environment(host):
             self._start_nni_manager(port, debug)
-        console().print(f"experiment {self.id}, web UI: http://{web.LOOPBACK}:{port}", soft_wrap=True)
+        say(f"experiment {self.id}, web UI: http://{web.LOOPBACK}:{port}")
+
+    def _use_command_of_now(self) -> None:
+        """NNI goes on with the commands of then, but Python, this project and its modules may have moved since."""
+        config = self.config.canonical_copy().json()
+        now = {name: config[name] for name in ("trialCommand", "trialCodeDirectory", "trainingService")}
+        with closing(sqlite3.connect(self.folder / DATABASE)) as database, database:
+            for row, params in database.execute("SELECT rowid, params FROM ExperimentProfile").fetchall():
+                told = json.dumps(json.loads(params) | now)
+                database.execute("UPDATE ExperimentProfile SET params = ? WHERE rowid = ?", (told, row))
 
     def _search(self) -> None:
         config = self.config.canonical_copy()
@@ -258,7 +273,7 @@ class RetiariiExperiment(NasExperiment):
 
 def has_trials(folder: Path) -> bool:
     """Whether `folder` is that of an experiment under the training service."""
-    return (folder / "db" / "nni.sqlite").is_file()
+    return (folder / DATABASE).is_file()
 
 
 def view_experiment(folder: Path, port: int = 8080, host: str = web.LOOPBACK) -> None:
@@ -281,7 +296,7 @@ def view_experiment(folder: Path, port: int = 8080, host: str = web.LOOPBACK) ->
         try:
             with web.manager_environment(host):
                 viewed._start_nni_manager(port, False)
-            console().print(f"experiment {id}, web UI: http://{web.LOOPBACK}:{port} (Ctrl-C ends it)", soft_wrap=True)
+            say(f"experiment {id}, web UI: http://{web.LOOPBACK}:{port} (Ctrl-C ends it)")
             while viewed._proc is not None and viewed._proc.poll() is None:  # type: ignore[union-attr]
                 time.sleep(0.2)
         except KeyboardInterrupt:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from typing import Any, ClassVar, cast
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import torch
 from pytorch_lightning.strategies import ParallelStrategy
 from torch import Tensor, nn
 
 from models.errors import InputError
+from spaces import CostModel
 from spaces.active import Active, Mixture
-from spaces.nni_compat import BaseOneShotLightningModule, OneShotStrategy
-from spaces.supernet import ActivePolicy, decisions, hooks
+from spaces.nni_compat import BaseOneShotLightningModule
+from spaces.supernet import SupernetStrategy
 
+from ..tasks.task import SearchTask
 from .derive import Arch, Budget, most_probable
+from .options import Options
 from .processes import average
 
 
@@ -234,7 +238,27 @@ class Alphas(Bilevel):
         optimizer.step()
 
 
-class OneShot(OneShotStrategy):
+class Context(NamedTuple):
+    """What a strategy may need of the search that it is made for.
+
+    Attributes
+    ----------
+    costs
+        Of the results.
+    rate
+        Arch to its rating, by the supernet and the task.
+    folder
+        Of the run.
+    """
+
+    task: SearchTask
+    costs: CostModel
+    budget: Budget | None
+    rate: Callable[[Arch], float]
+    folder: Path
+
+
+class OneShot(SupernetStrategy):
     """Base of the strategies: makes a supernet of a model space, and of an evaluator the module that searches.
 
     Parameters
@@ -247,25 +271,17 @@ class OneShot(OneShotStrategy):
 
     module_class: ClassVar[Callable[..., OneShotModule]]
     bilevel: ClassVar[bool] = True
+    # Whether a slice of the supernet is as good as a network that was trained alone.
+    leaves_slices: ClassVar[bool] = False
 
     def __init__(self, budget: Budget | None = None, mutation_hooks: Any = None, **settings: Any) -> None:
         super().__init__(mutation_hooks=mutation_hooks)
         self.budget, self.settings = budget, settings
 
-    def default_mutation_hooks(self) -> list[Any]:
-        return hooks()
-
-    def run_hook(self, hook: Any, name: str, module: nn.Module, memo: dict[str, Any]) -> Any:
-        try:
-            return hook(module, name, memo, {"active": self.active, "mixed_op_sampling": ActivePolicy})
-        except TypeError as e:  # what NNI raises for a choice that it has no searchable module for
-            raise InputError(f"'{name}': {e}") from e
-
-    def mutate_model(self, model: Any) -> Any:
-        self.choices = decisions(model)
-        self.active = model.active = getattr(model, "active", Active())
-        self.active.update(dict.fromkeys(self.choices, 0))
-        return super().mutate_model(model)
+    @classmethod
+    def from_options(cls, options: Options, context: Context) -> Self:
+        """The strategy that `oneshot_nas.py` asks for."""
+        return cls(budget=context.budget, arc_learning_rate=options.arch_lr)
 
     def configure_oneshot_module(self, training_module: Any) -> OneShotModule:
         return type(self).module_class(training_module, self.active, self.choices, budget=self.budget, **self.settings)

@@ -10,7 +10,7 @@ import functools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +22,15 @@ from spaces import CostModel, Sizes, gradients_in_place
 from spaces.kinds import RESOLUTION
 
 from ..tasks.optimizers import parameter_groups
-from .base import OneShot
+from .base import Context, OneShot
 from .derive import Arch
 from .distillation import AlphaDivergence, DetectionMimic, Distillation, FeatureMimic, SoftLabels, Tap
+from .options import Options
 from .processes import average
 from .regularize import Regularization, zero_last_gamma
 from .samplers import Sampler, make_sampler
 from .spos import SPOS, SinglePathModule
+from .teacher import read_teacher
 
 SUBNETS = ("max", "random", "min")
 SANDWICH = ("max", "random", "random", "min")
@@ -289,6 +291,7 @@ class BigNAS(SPOS):
     """
 
     module_class = BigNASModule  # type: ignore[assignment]
+    leaves_slices = True
 
     def __init__(
         self,
@@ -332,6 +335,28 @@ class BigNAS(SPOS):
             **settings,
         )
         self.sampler, self.cost, self.seed = sampler, cost, seed
+
+    @classmethod
+    def from_options(cls, options: Options, context: Context) -> Self:
+        return cls(
+            subnets=options.subnets.split(","),
+            sampler=options.sampler,
+            distill=options.distill,
+            distill_rows=tuple(options.distill_rows),
+            teacher=None if options.teacher is None else read_teacher(options.teacher, context.task),
+            dropout=options.dropout,
+            drop_path=options.drop_path,
+            clip=options.clip,
+            clip_by=options.clip_by,
+            distill_boxes=options.distill_boxes,
+            lr_floor=options.lr_floor,
+            weight_decay=options.weight_decay,
+            # Else these have no resolution among their labels.
+            cost=context.costs if options.detector is None else None,
+            rate=context.rate,
+            budget=context.budget,
+            **cls.picking(options, context),
+        )
 
     def mutate_model(self, model: Any) -> Any:
         cost = self.cost or CostModel(model.space, _COST_IMGSZ)

@@ -98,7 +98,9 @@ def _climb(probabilities: Mapping[str, Mapping[Any, float]], budget: Budget) -> 
 
 
 def _first_feasible(archs: Iterator[Arch], budget: Budget) -> Arch | None:
-    while batch := list(itertools.islice(archs, _BATCH)):
+    size = 1  # a feasible arch is often among the first, and a latency may have to be measured
+    while batch := list(itertools.islice(archs, size)):
+        size = min(2 * size, _BATCH)
         for arch, fits in zip(batch, budget.feasible(batch), strict=True):
             if fits:
                 return arch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -11,7 +11,8 @@ from torch.nn.functional import one_hot
 from spaces.active import Mixture
 from spaces.fused import frozen
 
-from .base import Alphas, OneShot
+from .base import Alphas, Context, OneShot
+from .options import Options
 from .processes import average
 
 
@@ -98,3 +99,7 @@ class Proxyless(OneShot):
     """
 
     module_class = ProxylessModule
+
+    @classmethod
+    def from_options(cls, options: Options, context: Context) -> Self:
+        return cls(update=options.arch_update, budget=context.budget, arc_learning_rate=options.arch_lr)

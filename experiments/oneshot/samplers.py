@@ -16,6 +16,7 @@ from models.errors import InputError
 from spaces import Sizes, Space
 from spaces.kinds import DEPTH, depth_of, kind_of
 
+from ..run import registry
 from .sampling_rules import RULES, Group, Rule, StageWise
 
 Arch = dict[str, Any]
@@ -189,13 +190,6 @@ class ByKind(Sampler):
         return values.index(arch[label]), len(values)
 
 
-WHOLE: dict[str, Callable[..., Sampler]] = {
-    "uniform": Uniform,
-    "fair": Fair,
-    "flops_bin": FlopsBin,
-    "best_up": BestUp,
-    "worst_up": WorstUp,
-}
 # Names of rules for several kinds: (kind to rule, rule of the others).
 PRESETS: dict[str, tuple[dict[str, str], str]] = {
     "ordered_stage_wise": ({"c2": "ordered_stage_wise"}, "stage_wise"),
@@ -220,10 +214,10 @@ def make_sampler(text: str, sizes: Sizes, seed: int = 0) -> Sampler:
     if "=" in first:
         first, others = "stage_wise", [first, *others]
     name, *numbers = first.split(":")
-    if name in WHOLE:
+    if name in registry.names("sampler"):
         if others:
             raise InputError(f"--sampler {text}: {name} draws whole archs, and takes no rules for kinds")
-        return _called(WHOLE, name, numbers, sizes, seed)
+        return _called({name: registry.load("sampler", name)}, name, numbers, sizes, seed)
     if name in PRESETS and numbers and "ordered_stage_wise" not in PRESETS[name][0].values():
         raise InputError(f"--sampler {text}: {name} takes no numbers")
     given, default = PRESETS.get(name, ({}, first))
@@ -244,7 +238,7 @@ def _rule(text: str) -> Rule:
 
 def _called(known: Mapping[str, Callable[..., Any]], name: str, numbers: Sequence[str], *given: Any) -> Any:
     if name not in known:
-        names = dict.fromkeys([*WHOLE, *RULES, *PRESETS])
+        names = dict.fromkeys([*registry.names("sampler"), *RULES, *PRESETS])
         raise InputError(f"--sampler {name or '(nothing)'}: right would be one of {', '.join(names)}")
     try:
         return known[name](*given, *(float(n) if "." in n or n == "inf" else int(n) for n in numbers))

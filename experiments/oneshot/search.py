@@ -2,142 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
-from rich.table import Table
 
 from models.complexity import count_flops, count_params
 from models.network import Network
-from spaces import NASBACKBONE, NASDETECTOR, CostModel, slice_weights
+from spaces import CostModel
 
-from .. import strategies
+from ..costs.base import CostProvider
 from ..costs.budget import Budget, read_budget
-from ..costs.latency_table import LatencyTable
+from ..costs.config import composed, read_latency
 from ..nni_experiment.experiment import RetiariiExeConfig, RetiariiExperiment
+from ..run import registry
 from ..run.callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
-from ..run.console import console
-from ..run.device import device_of
 from ..run.folder import RunFolder
 from ..run.lightning import interruptible
 from ..supernets.rating import Rating
-from ..supernets.subnets import SUPERNET, save_supernet
+from ..supernets.subnets import SUPERNET, cut_out, save_supernet
 from ..tasks.task import SearchTask, open_task
+from .base import Context, OneShot
 from .collapse import collapse
-from .evolve import Evolution
-from .plots import plot_probabilities
+from .options import Options
+from .report import plot_probabilities, report
 from .retrain import Retraining, random_archs
-from .teacher import read_teacher
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of a one-shot search; `oneshot_nas.py --help` explains them."""
-
-    strategy: str
-    task: str
-    cfg: str
-    space: str | None
-    data: str
-    detector: str | None
-    epochs: int
-    batch: int
-    imgsz: int
-    lr: float
-    arch_lr: float
-    seed: int
-    device: str
-    data_root: str | None
-    plugin: list[str]
-    arch_update: str
-    population: int
-    generations: int
-    subnets: str
-    sampler: str
-    distill: str
-    distill_rows: list[int]
-    teacher: str | None
-    dropout: float
-    drop_path: float
-    clip: float | None
-    clip_by: str
-    distill_boxes: str
-    lr_floor: float
-    weight_decay: float | None
-    max_flops: float | None
-    max_params: float | None
-    max_latency: float | None
-    target_flops: float | None
-    target_params: float | None
-    target_latency: float | None
-    target_weight: float
-    latency_table: str | None
-    cost_imgsz: int
-    baseline: bool
-    retrain: str
-    random_archs: int
-    ui: int | None
-    trials: int
-    concurrency: int
-
-
-Rate = Callable[[dict[str, Any]], float]
-
-
-def _bilevel(strategy: Any) -> Any:
-    return lambda options, task, costs, budget, rate: strategy(budget=budget, arc_learning_rate=options.arch_lr)
-
-
-def _single_path(strategy: Any) -> Any:
-    return lambda options, task, costs, budget, rate: strategy(rate=rate, evolution=_evolution(options), budget=budget)
-
-
-def _proxyless(options: Options, task: SearchTask, costs: CostModel, budget: Budget | None, rate: Rate) -> Any:
-    return strategies.Proxyless(update=options.arch_update, budget=budget, arc_learning_rate=options.arch_lr)
-
-
-def _bignas(options: Options, task: SearchTask, costs: CostModel, budget: Budget | None, rate: Rate) -> Any:
-    return strategies.BigNAS(
-        subnets=options.subnets.split(","),
-        sampler=options.sampler,
-        distill=options.distill,
-        distill_rows=tuple(options.distill_rows),
-        teacher=None if options.teacher is None else read_teacher(options.teacher, task),
-        dropout=options.dropout,
-        drop_path=options.drop_path,
-        clip=options.clip,
-        clip_by=options.clip_by,
-        distill_boxes=options.distill_boxes,
-        lr_floor=options.lr_floor,
-        weight_decay=options.weight_decay,
-        cost=costs if options.detector is None else None,  # else these have no resolution among their labels
-        seed=options.seed,
-        rate=rate,
-        evolution=_evolution(options),
-        budget=budget,
-    )
-
-
-def _evolution(options: Options) -> Evolution:
-    return Evolution(options.population, options.generations, seed=options.seed)
-
-
-# The names of `oneshot_nas.py --strategy`: (options, task, costs of results, budget, rating of an arch) -> strategy.
-STRATEGIES: dict[str, Callable[[Options, SearchTask, CostModel, Budget | None, Rate], Any]] = {
-    "darts": _bilevel(strategies.DARTS),
-    "darts-2nd": _bilevel(strategies.SecondOrderDARTS),
-    "gumbel": _bilevel(strategies.GumbelDARTS),
-    "proxyless": _proxyless,
-    "enas": _bilevel(strategies.ENAS),
-    "spos": _single_path(strategies.SPOS),
-    "fairnas": _single_path(strategies.FairNAS),
-    "bignas": _bignas,
-}
 
 
 def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, Any]:
@@ -148,14 +40,15 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     The content of ``results.json``: arch, and what the derived network and the plain one reach and cost.
     """
     space, task, accelerator = open_task(options)
-    costs = cost_model(task, options.cost_imgsz, options.latency_table, options.device)
-    budget = read_budget(options, costs)
+    costs, latency = cost_model(task, options)
+    budget = read_budget(options, costs, latency)
     others = random_archs(space, options.random_archs, options.seed, budget) if options.baseline else []
     run.write_config(asdict(options), anew=not resume)
 
     pl.seed_everything(options.seed, verbose=False)
     history = History(run.path / "metrics.csv")
-    supernet, arch = _run_strategy(options, run, task, costs, budget, accelerator, history, resume)
+    strategy, arch = _run_strategy(options, run, task, costs, budget, accelerator, history, resume)
+    supernet = strategy.supernet
     run.write_json("arch.json", arch)
     save_supernet(supernet, run.path / SUPERNET)
     plot_probabilities(history.probabilities, run.path / "alphas.png", space)
@@ -163,11 +56,10 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
         print(f"warning: the search may have collapsed: {sign}", flush=True)
 
     pl.seed_everything(options.seed, verbose=False)  # a resumed search has drawn other numbers, or none
-    raw, state = slice_weights(supernet, arch)
-    derived = task.network(raw)
-    derived.load_state_dict(state)
+    derived = cut_out(supernet, task, arch)
+    raw, state = derived.config.raw, {k: v.clone() for k, v in derived.state_dict().items()}
     calibrated = task.calibrated(derived)
-    handed_over = task.hand_over(calibrated, run.path, arch, is_slice=options.strategy == "bignas")
+    handed_over = task.hand_over(calibrated, run.path, arch, is_slice=strategy.leaves_slices)
     plain = space.freeze(space.upstream())
     results: dict[str, Any] = {
         "strategy": options.strategy,
@@ -192,19 +84,22 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
             trained = {"arch": other, "from_scratch": train(f"random{i}", cfg)}
             results["random"].append({**trained, **_cost(task.network(cfg), options.imgsz)})
     run.write_json("results.json", results)
-    _report(options, run, task, results)
+    report(options, run, task.result, results)
     return results
 
 
-def cost_model(task: SearchTask, imgsz: int, latency_table: str | None, device: str) -> CostModel:
-    """Costs of the results of a search; what a latency table lacks is measured, and written into it."""
-    if latency_table is None:
-        return task.costs(imgsz)
-    table = LatencyTable(latency_table, device_of(device))
-    try:
-        return task.costs(imgsz, table)
-    finally:
-        table.save()
+def cost_model(task: SearchTask, options: Options) -> tuple[CostModel, CostProvider | None]:
+    """Costs of the results of a search, and what tells their latency where that is not composed of blocks."""
+    told: Any = options.costs
+    model = task.costs(options.cost_imgsz)
+    if options.latency_table is not None:
+        table = {"path": options.latency_table, "device": options.device, "make": True}
+        told = {"costs": {"latency": {"provider": "table", "hw_config": table}}}
+    if told is None:
+        return model, None
+    latency = read_latency(told)(model)
+    whole = composed(latency)
+    return (model, latency) if whole is None else (whole, None)
 
 
 def _cost(network: Network, imgsz: int) -> dict[str, Any]:
@@ -220,8 +115,8 @@ def _run_strategy(
     accelerator: str,
     history: History,
     resume: bool,
-) -> tuple[NASBACKBONE | NASDETECTOR, dict[str, Any]]:
-    """Run the experiment; the supernet on the CPU, and the arch that it exports."""
+) -> tuple[OneShot, dict[str, Any]]:
+    """Run the experiment; the strategy, whose supernet is on the CPU, and the arch that it exports."""
     checkpoint = run.path / "last.ckpt"
     fit_kwargs: dict[str, Any] = {}
     if resume and checkpoint.exists():
@@ -247,58 +142,13 @@ def _run_strategy(
     )
     space = task.space()
     rating = Rating(lambda: strategy.supernet, task, options.population * options.generations)
-    strategy = STRATEGIES[options.strategy](options, task, costs, budget, rating)
-    if isinstance(strategy, strategies.SPOS):
-        strategy.ratings = run.path / "ratings.txt"
+    context = Context(task, costs, budget, rating, run.path)
+    strategy = registry.load("oneshot", options.strategy).from_options(options, context)
     experiment = RetiariiExperiment(space, evaluator, [], strategy)
     config = RetiariiExeConfig("local")
     config.experiment_name = run.path.name
     config.experiment_working_directory = str(run.path / "nni")
     with interruptible(evaluator.trainer), rating:
         experiment.run(config)
-    supernet = strategy.supernet.cpu()
-    return supernet, supernet.space.complete(experiment.export_top_models(formatter="dict")[0])
-
-
-def _report(options: Options, run: RunFolder, task: SearchTask, results: dict[str, Any]) -> None:
-    table = Table(title=f"{options.strategy} on {options.data}, {results['steps']} steps")
-    for column in ("network", "trained", results["metric"], "parameters", f"MFLOPs at {options.imgsz}"):
-        table.add_column(column, justify="left" if column in ("network", "trained") else "right")
-    derived, plain, others = results["derived"], results["plain"], results.get("random", [])
-    rows = [
-        ("derived", "in the supernet", derived, derived["inherited"]),
-        ("derived", "from inherited weights", derived, derived.get("from_inherited")),
-        ("derived", "from scratch", derived, derived.get("from_scratch")),
-        ("plain", "from scratch", plain, plain.get("from_scratch")),
-        *((f"random {i}", "from scratch", other, other["from_scratch"]) for i, other in enumerate(others, start=1)),
-    ]
-    for name, how, row, metric in rows:
-        if metric is not None:
-            table.add_row(name, how, f"{metric:.4f}", f"{row['params']:,}", f"{row['flops'] / 1e6:.1f}")
-    say = console().print
-    say(table)
-    if line := verdict(results):
-        say(line, soft_wrap=True)
-    d, flops = results[task.result], f"flops_{options.cost_imgsz}"
-    cost = f"{d['params']:,} parameters, {d[flops] / 1e9:.2f} GFLOPs at {options.cost_imgsz}"
-    say(f"{task.result}: {cost}")
-    say(f"results in {run.path}", soft_wrap=True)
-
-
-def metric_of(results: dict[str, Any]) -> float:
-    """What a search is worth beside others: its result trained from scratch, where it was, or as it is."""
-    derived = results["derived"]
-    return float(derived.get("from_scratch", derived.get("from_inherited", derived["inherited"])))
-
-
-def verdict(results: dict[str, Any]) -> str:
-    """Whether the search beat random archs trained for the same steps; empty where there is nothing to compare."""
-    others = [r["from_scratch"] for r in results.get("random", [])]
-    if not others or "from_scratch" not in results["derived"]:
-        return ""
-    found, mean, best = results["derived"]["from_scratch"], sum(others) / len(others), max(others)
-    says = "beats" if found > best else "beats the mean of, but not the best of," if found > mean else "does not beat"
-    return (
-        f"the search {says} {len(others)} random archs trained for the same steps: "
-        f"{found:.4f} against {mean:.4f} on average and {best:.4f} at best"
-    )
+    whole = strategy.supernet.cpu().space
+    return strategy, whole.complete(experiment.export_top_models(formatter="dict")[0])

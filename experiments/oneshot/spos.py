@@ -1,19 +1,25 @@
-"""Single paths for the weights (SPOS, Guo et al. 2020, arXiv:1904.00420), and an evolutionary search afterwards."""
+"""Single paths for the weights (SPOS, Guo et al. 2020, arXiv:1904.00420), and a search of the supernet afterwards."""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from .base import OneShot, OneShotModule
+from models.errors import InputError
+from optimizer import calibrate_bn
+from spaces.choices import Decision
+
+from ..search import Domain, Genetic, Objective, Search, Searcher, evaluate, open_storage, study_of
+from .base import Context, OneShot, OneShotModule
 from .derive import Arch
-from .evolve import Evolution, evolve
-from .journal import Journal, fingerprint
+from .options import Options
 from .processes import average
 
 # Batches that batch norm statistics are taken from, for every arch that is rated.
@@ -71,10 +77,12 @@ class SPOS(OneShot):
     rate
         Arch to what is to be large, for the search. By default minus the loss on the validation data, after the batch
         norms' statistics were taken anew on the path from training data, as section 3.4 asks.
-    evolution
-        The search's numbers.
-    ratings
-        File that keeps the ratings, so that a search that was killed goes on where it was.
+    searcher, evaluations, seed
+        What proposes the archs that are rated, SPOS' own evolution by default; so many of them are; what is drawn.
+    storage
+        Of the ratings, so that a search that was killed goes on where it was; in memory by default.
+    earlier
+        File of ratings that earlier versions left behind; what it knows is not rated again.
     gradient_clip_val, budget
         See `base.OneShotModule`.
     """
@@ -85,24 +93,77 @@ class SPOS(OneShot):
     def __init__(
         self,
         rate: Callable[[Arch], float] | None = None,
-        evolution: Evolution | None = None,
-        ratings: Path | None = None,
+        searcher: Searcher | None = None,
+        evaluations: int = 1000,
+        seed: int = 0,
+        storage: str | None = None,
+        earlier: Path | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        self.rate, self.evolution, self.ratings = rate or self.minus_loss, evolution or Evolution(), ratings
+        self.rate, self.searcher, self.evaluations, self.seed = rate or self.minus_loss, searcher, evaluations, seed
+        self.storage, self.earlier = storage, earlier
         self.rated: list[tuple[Arch, float]] = []
+
+    @classmethod
+    def from_options(cls, options: Options, context: Context) -> Self:
+        return cls(rate=context.rate, budget=context.budget, **cls.picking(options, context))
+
+    @staticmethod
+    def picking(options: Options, context: Context) -> dict[str, Any]:
+        """How the supernet is searched."""
+        return {
+            "searcher": Genetic(options.population),
+            "evaluations": options.population * options.generations,
+            "seed": options.seed,
+            "storage": study_of(context.folder),
+            "earlier": context.folder / "ratings.txt",
+        }
 
     def _run(self) -> None:
         super()._run()
         module: Any = self.oneshot_module
         module.to(module.trainer.strategy.root_device)  # Lightning leaves it on the CPU
-        rate: Callable[[Arch], float] = self._agreed
-        if self.ratings is not None and module.trainer.world_size == 1:
-            rate = Journal(self.ratings, fingerprint(self.supernet.state_dict())).remembering(rate)
-        self.rated = evolve(self.choices, rate, self.budget, self.evolution)
+        supernet = _fingerprint(self.supernet.state_dict())
+        alone = module.trainer.world_size == 1  # else all processes search side by side, each in its memory
+        found = Search(
+            self._domain(),
+            [Objective("rating", True)],
+            self.searcher or Genetic(),
+            budget=self.evaluations,
+            seed=self.seed,
+            storage=open_storage(self.storage if alone else None),
+            name=f"ratings of {supernet[:16]}",
+        )
+        known = _earlier(self.earlier, supernet) if self.earlier is not None and alone else {}
+
+        def rate(indices: Mapping[str, int]) -> float:
+            arch = self._arch_of(indices)
+            key = json.dumps(arch, default=str)
+            return known[key] if key in known else self._agreed(arch)
+
+        evaluate(found, "rating", rate)
+        self.rated = [(self._arch_of(r.arch), r.values["rating"]) for r in found.results() if r.values]
+        if not self.rated:
+            raise InputError("no arch of the supernet has a rating")
         module.best = max(self.rated, key=lambda pair: pair[1])[0]
         module.activate(module.best)
+
+    def _domain(self) -> Domain:
+        """The places of values, which need not be plain, as the budget allows them."""
+        budget = self.budget
+        decisions = {k: Decision(k, tuple(range(len(v))), names=tuple(map(str, v))) for k, v in self.choices.items()}
+        if budget is None:
+            return Domain(decisions)
+        cheapest = budget.cheapest()
+        return Domain(
+            decisions,
+            allows=lambda archs: budget.feasible([self._arch_of(dict(zip(decisions, a, strict=True))) for a in archs]),
+            known=[tuple(values.index(cheapest[label]) for label, values in self.choices.items())],
+        )
+
+    def _arch_of(self, indices: Mapping[str, int]) -> Arch:
+        return {label: self.choices[label][i] for label, i in indices.items()}
 
     def _agreed(self, arch: Arch) -> float:
         """The rating's mean over all processes."""
@@ -111,31 +172,47 @@ class SPOS(OneShot):
         return float(rating)
 
     @torch.no_grad()
-    def calibrate(self, arch: Arch) -> None:
-        """Activate `arch`, with the batch norms' statistics of its own: means over batches of the training data."""
-        module: Any = self.oneshot_module
-        module.activate(arch)
-        self.supernet.train()
-        norms = [m for m in self.supernet.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        momenta = [m.momentum for m in norms]
-        for i, batch in enumerate(_batches(self.loaders[0](), _STATISTICS_BATCHES)):
-            for m in norms:
-                m.momentum = 1 / (i + 1)  # the mean of all batches so far
-            module.quiet_loss(batch)
-        for m, momentum in zip(norms, momenta, strict=True):
-            m.momentum = momentum
-
-    @torch.no_grad()
     def minus_loss(self, arch: Arch) -> float:
         """Minus the mean loss of `arch`, cut out of the supernet as it is, on the validation data."""
+        try:
+            network = self.calibrated(arch)
+            losses = [self._loss(network, batch) for batch in _batches(self.loaders[1]())]
+        finally:
+            self.oneshot_module.training_module.set_model(self.supernet)
+        return -float(torch.stack(losses).mean())
+
+    def calibrated(self, arch: Arch) -> nn.Module:
+        """`arch`, cut out of the supernet, with batch norm statistics of its own of some training data."""
+        batches = _batches(self.loaders[0](), _STATISTICS_BATCHES)
+        network: nn.Module = calibrate_bn(self.supernet.freeze(arch), batches, self._loss)
+        return network
+
+    def _loss(self, network: nn.Module, batch: Any) -> Tensor:
         module: Any = self.oneshot_module
-        as_trained = {name: buffer.clone() for name, buffer in self.supernet.named_buffers()}
-        self.calibrate(arch)
-        self.supernet.eval()
-        loss = torch.stack([module.quiet_loss(batch) for batch in _batches(self.loaders[1]())]).mean()
-        for name, buffer in self.supernet.named_buffers():
-            buffer.copy_(as_trained[name])
-        return -float(loss)
+        module.training_module.set_model(network)
+        loss: Tensor = module.quiet_loss(batch)
+        return loss
+
+
+def _fingerprint(state: Mapping[str, Tensor]) -> str:
+    """Of a state dict, to know it again by."""
+    digest = hashlib.sha256()
+    for key, value in state.items():
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _earlier(path: Path, supernet: str) -> dict[str, float]:
+    """The ratings of this supernet in a file: a line that says of which they are, then one for each arch."""
+    head, *rows = path.read_text(encoding="utf-8").splitlines() if path.exists() else [""]
+    known: dict[str, float] = {}
+    for row in rows if head == supernet else ():
+        try:
+            arch, known[arch] = json.loads(row)
+        except ValueError:  # a kill cut it off
+            break
+    return known
 
 
 def _batches(loader: Any, count: int | None = None) -> Iterator[Any]:

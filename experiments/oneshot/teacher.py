@@ -15,7 +15,8 @@ from models.upstream import load_weights
 from spaces import read_arch
 
 from ..supernets.subnets import cut_out, open_supernet
-from ..tasks.task import DetectTask, SearchTask
+from ..tasks.detect import DetectTask
+from ..tasks.task import SearchTask
 
 
 def read_teacher(path: str | Path, task: SearchTask) -> Network:
@@ -33,7 +34,7 @@ def read_teacher(path: str | Path, task: SearchTask) -> Network:
         If its outputs cannot be compared with those of the task's networks.
     """
     if Path(path).is_dir():
-        supernet, own = open_supernet(path)
+        supernet, own, _ = open_supernet(path, option="--teacher")
         network: Network = cut_out(supernet, own, read_arch(Path(path) / "arch.json"))
         _check(path, network, task)
         return task.calibrated(network).eval()

@@ -14,21 +14,21 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from models.errors import InputError
 from spaces.nni_compat import Evaluator, ModelSpace, nni
 
-from .. import strategies
+from ..multi_trial.strategies import GridSearch
 from ..multi_trial.trial_log import TrialLog, status_of, value_of
 from ..nni_experiment import web
 from ..nni_experiment.config import RetiariiExeConfig
 from ..nni_experiment.engine import Trial
 from ..nni_experiment.experiment import RetiariiExperiment, has_trials
-from ..run.console import console
+from ..run import registry
+from ..run.console import say
 from ..run.folder import RunFolder
-from ..tasks.task import SEARCH_TASKS
-from .search import Options, metric_of
+from ..run.tables import table
+from .options import Options
+from .report import metric_of
 
 _SCRIPT = Path(__file__).resolve().parents[2] / "oneshot_nas.py"
 _LOOKED_EVERY_S = 0.5
@@ -121,8 +121,8 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> None:
     saved = run.path / "experiment.json"
     id = json.loads(saved.read_text(encoding="utf-8"))["id"] if resume and saved.exists() else None
     evaluator = OneShotRun(common, str(runs), os.getcwd())
-    experiment = RetiariiExperiment(Runs(names, seeds), evaluator, [], strategies.GridSearch(), config, id)
-    metric = SEARCH_TASKS[options.task].metric
+    experiment = RetiariiExperiment(Runs(names, seeds), evaluator, [], GridSearch(), config, id)
+    metric = registry.load("task", options.task).metric
     log = TrialLog(
         run.path, metric, ["strategy", "seed"], lambda: experiment.trials, experiment.stderr_of, lambda trial: None
     )
@@ -145,11 +145,6 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> None:
 
 
 def _show(run: RunFolder, metric: str, trials: list[Trial]) -> None:
-    table = Table()
-    for column in ("trial", "strategy", "seed", metric):
-        table.add_column(column, justify="left" if column == "strategy" else "right")
-    for trial in sorted((t for t in trials if status_of(t) == "done"), key=value_of, reverse=True):
-        table.add_row(f"{trial.number}", trial.arch["strategy"], f"{trial.arch['seed']}", f"{value_of(trial):.4f}")
-    say = console().print
-    say(table)
-    say(f"results of the best in {run.path}", soft_wrap=True)
+    done = sorted((t for t in trials if status_of(t) == "done"), key=value_of, reverse=True)
+    rows = [(f"{t.number}", t.arch["strategy"], f"{t.arch['seed']}", f"{value_of(t):.4f}") for t in done]
+    say(table(["trial", "strategy", "seed", metric], rows, left=["strategy"]), f"results of the best in {run.path}")

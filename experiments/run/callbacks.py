@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import random
 import signal
 import threading
@@ -16,6 +15,8 @@ import pytorch_lightning as pl
 import torch
 
 from models.files import atomic
+
+from .tables import write_csv
 
 
 class History(pl.Callback):
@@ -51,10 +52,8 @@ class History(pl.Callback):
             )
         if not trainer.is_global_zero:
             return
-        with atomic(self.path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, sorted({k for row in self.rows for k in row}, key=_first("epoch", "step")))
-            writer.writeheader()
-            writer.writerows(self.rows)
+        names = {k for row in self.rows for k in row} - {"epoch", "step"}
+        write_csv(self.path, self.rows, ["epoch", "step", *sorted(names)])
 
 
 class EpochLine(pl.Callback):
@@ -101,10 +100,6 @@ def _duration(seconds: float) -> str:
 
 def _logged(trainer: pl.Trainer) -> dict[str, float]:
     return {k: float(v) for k, v in trainer.callback_metrics.items() if not k.startswith("prob/")}
-
-
-def _first(*names: str) -> Any:
-    return lambda k: (names.index(k) if k in names else len(names), k)
 
 
 class LastCheckpoint(pl.Callback):

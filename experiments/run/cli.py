@@ -8,16 +8,17 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from models.errors import InputError
+from models.plugins import load_plugin
+
+from .amounts import parse_amount
+from .options import made, refuse_others, resumed_options
 
 
 def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
     """Load plug-in files and run `main`: 0, or 2 after bad input and 130 after Ctrl-C, with one line that says so."""
     try:
-        if plugins := getattr(args, "plugin", []):
-            from models.registry import load_plugin
-
-            for path in plugins:
-                load_plugin(path)
+        for path in getattr(args, "plugin", []):
+            load_plugin(path)
         main(args)
     except InputError as e:
         print(f"error: {e}", file=sys.stderr)
@@ -31,18 +32,11 @@ def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namesp
     return 0
 
 
-def parse_args(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
-    """The options, and in `given` the ones whose value is not the default."""
-    args = parser.parse_args(argv)
-    args.given = {name: value for name, value in vars(args).items() if value != parser.get_default(name)}
-    return args
-
-
-def refuse(args: argparse.Namespace, names: Iterable[str], why: str) -> None:
-    """`InputError` if one of these options was given."""
-    for name in names:
-        if name in args.given:
-            raise InputError(f"--{'no-' if args.given[name] is False else ''}{name.replace('_', '-')}: {why}")
+def start_script(main: Callable[[argparse.Namespace], None], parse: Callable[[], argparse.Namespace]) -> int:
+    """`run_script` with the command line's options; what plug-in files register is among the choices of them."""
+    first = argparse.ArgumentParser(add_help=False)
+    add_plugin_option(first)
+    return run_script(lambda _: main(parse()), first.parse_known_args()[0])
 
 
 def positive_int(text: str) -> int:
@@ -91,27 +85,12 @@ def amount(name: str) -> Callable[[str], float]:
     """Type of an option: a cost with a unit or without, such as ``4.5G``, ``2M`` or ``8ms``."""
 
     def read(text: str) -> float:
-        from ..costs.limits import parse_amount
-
         try:
             return parse_amount(text, name)
         except InputError as e:
             raise argparse.ArgumentTypeError(str(e)) from None
 
     return read
-
-
-def add_budget_options(parser: argparse.ArgumentParser) -> None:
-    """What the result may cost, as a whole detector."""
-    group = parser.add_argument_group("costs of the detector")
-    add = group.add_argument
-    for name, example in (("flops", "4.5G"), ("params", "2M"), ("latency", "8ms")):
-        add(f"--max-{name}", type=amount(name), metavar=example, help=f"no result has more {name}")
-    for name, example in (("flops", "4G"), ("params", "1.8M"), ("latency", "7ms")):
-        add(f"--target-{name}", type=amount(name), metavar=example, help=f"steer the search to that many {name}")
-    add("--target-weight", type=positive_float, default=1.0, help="weight of the target beside the loss")
-    add("--latency-table", metavar="JSON", help="latency by block, measured; made or completed where it is missing")
-    add("--cost-imgsz", type=positive_int, default=640, help="side of the images that FLOPs and latency are meant for")
 
 
 def add_plugin_option(parser: Any) -> None:
@@ -130,18 +109,34 @@ def add_run_options(parser: argparse.ArgumentParser, project: str, resumes: bool
 
 
 def run_or_resume(
-    args: argparse.Namespace, options: Any, work: Callable[..., Any], new_run: Callable[..., Any] | None = None
+    args: argparse.Namespace,
+    options: Any,
+    work: Callable[..., Any],
+    new_run: Callable[..., Any] | None = None,
+    beside: Iterable[str] = (),
 ) -> None:
-    """Call ``work(options, run, resume)`` for a new run, or for the one that ``--resume`` names, with its options."""
+    """Call ``work(options, run, resume)`` for a new run, or for the one that ``--resume`` names, with its options.
+
+    Parameters
+    ----------
+    options
+        A dataclass. Those of its fields that are options with `resumes` take the place of the run's.
+    new_run
+        Makes the folder of a new run.
+    beside
+        Further options that ``--resume`` takes.
+    """
     from .folder import RunFolder
 
     if args.resume:
         run, saved = RunFolder.resume(args.resume)
+        again = ["plugin", *resumed_options(options)]
+        refuse_others(args, ("resume", *again, *beside), "a run that is gone on with keeps its options")
+        saved |= {name: args.given[name] for name in again if name in args.given}
     else:
-        run = (new_run or RunFolder)(args.project, args.name, args.exist_ok)
-        saved = {k: v for k, v in vars(args).items() if k in options.__dataclass_fields__}
+        run, saved = (new_run or RunFolder)(args.project, args.name, args.exist_ok), {}
     try:
-        given = options(**saved)
+        given = options(**saved) if saved else made(options, args)
     except TypeError:
         raise InputError(f"--resume {run.path}: the options in its config.yaml are not this script's") from None
     try:

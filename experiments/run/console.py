@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.table import Table
 
 
-def console(width: int = 100) -> Console:
-    """Prints text as it is: names and paths may hold what rich takes for markup.
+def say(*parts: str | Table, width: int = 100) -> None:
+    """Print lines and tables; what is empty is left out.
+
+    Lines stay as they are: names and paths may hold what rich takes for markup, and are copied from the screen.
 
     Parameters
     ----------
     width
         Of tables in characters, where the output is no terminal.
     """
-    return Console(width=None if Console().is_terminal else width, markup=False, highlight=False)
+    console = Console(width=None if Console().is_terminal else width, markup=False, highlight=False)
+    for part in filter(None, parts):
+        console.print(part, soft_wrap=isinstance(part, str))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,9 +14,10 @@ from typing import Any
 import yaml
 
 from models.errors import InputError
-from models.files import atomic
+from models.files import FORMAT, atomic, check_format
 
 _GONE_ON_WITH = ("last.ckpt", "retrained.json", "experiment.json")
+_RUN = "NAS_TRAIN_RUN"  # tells the other processes of a distributed training the run's folder
 _PACKAGES = ("torch", "torchvision", "pytorch-lightning", "nni", "numpy")
 
 
@@ -47,6 +49,7 @@ class RunFolder:
             raise InputError(f"{config}: cannot be read: {type(e).__name__}") from None
         if not isinstance(content, dict) or not isinstance(content.get("options"), dict):
             raise InputError(f"{path}: not the folder of a run (its config.yaml has no options)")
+        check_format(content, config)
         return cls(path.parent, path.name, exist_ok=True), content["options"]
 
     def write_config(self, options: Mapping[str, Any], anew: bool = False) -> None:
@@ -60,10 +63,11 @@ class RunFolder:
         for name in _GONE_ON_WITH if anew else ():
             (self.path / name).unlink(missing_ok=True)
         content = {
+            "format": FORMAT,
             "options": dict(options),
             "command": sys.argv,
             "python": sys.version.split()[0],
-            "versions": {p: importlib.metadata.version(p) for p in _PACKAGES},
+            "versions": {p: version for p in _PACKAGES if (version := _version(p)) is not None},
             "git_commit": _git_commit(),
         }
         with atomic(self.path / "config.yaml") as temporary:
@@ -72,6 +76,26 @@ class RunFolder:
     def write_json(self, name: str, content: Any) -> None:
         with atomic(self.path / name) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # plain detectors are trained and used without NNI
+        return None
+def is_first_process() -> bool:
+    """Whether this is not a process that Lightning started to help the one at the keyboard."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def new_run(project: str, name: str, exist_ok: bool) -> RunFolder:
+    """A new run's folder, the same in all processes of a distributed training."""
+    if not is_first_process() and _RUN in os.environ:
+        path = Path(os.environ[_RUN])
+        return RunFolder(path.parent, path.name, exist_ok=True)
+    run = RunFolder(project, name, exist_ok)
+    os.environ[_RUN] = str(run.path)
+    return run
 
 
 def _git_commit() -> str | None:

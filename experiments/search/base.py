@@ -1,22 +1,25 @@
 """What all searchers are: an answer to "which arch next?" that depends on nothing but the question.
 
-A searcher keeps no state of its own. What it knows stands in the study, in storage, so that a search which was
-interrupted goes on exactly, and several processes on several machines can work on one.
+What a searcher knows stands in the study, in storage, so that a search which was interrupted goes on exactly, and
+several processes on several machines can work on one. What it remembers besides (`Searcher.memory`) only saves time.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 import numpy as np
 
 from models.errors import InputError
 
 from .domain import Domain, Indices
+
+_T = TypeVar("_T")
 
 
 class Evaluated(NamedTuple):
@@ -68,6 +71,8 @@ class Question:
 
     Attributes
     ----------
+    seed
+        The search's.
     rng
         For what is drawn. Its seed follows from the search's, the history's `number` and the attempt.
     costs
@@ -78,6 +83,7 @@ class Question:
 
     domain: Domain
     history: History
+    seed: int
     rng: random.Random
     costs: tuple[str | None, ...]
     study: Any
@@ -97,9 +103,12 @@ class Searcher:
     attempts
         How often it is asked anew when what it answers is not feasible or not new. After that, the nearest arch that is
         both takes its place.
+    most_objectives
+        How many objectives it can look at.
     """
 
     attempts: ClassVar[int] = 10
+    most_objectives: ClassVar[int] = sys.maxsize
 
     def propose(self, question: Question) -> Indices | None:
         """An arch, or None if there are no more."""
@@ -108,7 +117,14 @@ class Searcher:
     @property
     def settings(self) -> dict[str, Any]:
         """What its answers depend on beside the question."""
-        return {"searcher": type(self).__name__, **vars(self)}
+        return {"searcher": type(self).__name__, **{k: v for k, v in vars(self).items() if not k.startswith("_")}}
+
+    def memory(self, domain: Domain, make: Callable[[], _T]) -> _T:
+        """What `make` made when this domain was first asked about."""
+        of, found = getattr(self, "_memory", (None, None))
+        if of is not domain:
+            self._memory = domain, (found := make())
+        return cast(_T, found)
 
 
 def check_positive(**values: int) -> None:

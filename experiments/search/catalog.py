@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from .attentive import Attentive
+from ..run import registry
 from .base import Searcher
-from .coarse_to_fine import CoarseToFine
-from .evolution import Evolution
-from .grid import Grid
-from .optuna_searchers import GP, NSGA2, NSGA3, TPE
-from .random import Random
 
-# The names of `search_subnets.py --searcher`: (population, stride), None for the searcher's own, to searcher.
-SEARCHERS: dict[str, Callable[[int | None, int | None], Searcher]] = {
-    "nsga3": lambda population, _: NSGA3(population),
-    "nsga2": lambda population, _: NSGA2(population),
-    "tpe": lambda *_: TPE(),
-    "gp": lambda *_: GP(),
-    "random": lambda *_: Random(),
-    "grid": lambda _, stride: Grid(stride),
-    "evolution": lambda population, _: Evolution(population),
-    "attentive": lambda population, _: Attentive(population),
-    "coarse-to-fine": lambda *_: CoarseToFine(),
-}
+
+def make_searcher(name: str, **options: int | None) -> Searcher:
+    """A searcher of the registry. Of the options it is told those that it takes, but for None, its own default."""
+    make = registry.load("searcher", name)
+    takes = registry.KINDS["searcher"][name].options
+    searcher: Searcher = make(**{k: v for k, v in options.items() if k in takes and v is not None})
+    return searcher

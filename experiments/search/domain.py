@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from models.errors import InputError
@@ -41,11 +41,17 @@ class Domain:
         Label to a name that decisions of one kind share, such as ``k`` of all kernels; by default each is its own.
     ranked
         Label to the decision's values from the cheapest to the dearest; as in the space by default.
+    allows
+        Whether each of several archs may be evaluated at all; it is asked once for every arch, after the ranges.
+    known
+        Archs that may be evaluated. Where draws find none, others near them are looked for.
 
     Attributes
     ----------
     values, sizes
         Of each decision, in the order that `Indices` mean.
+    allowed
+        What `allows` has said.
 
     Raises
     ------
@@ -60,6 +66,8 @@ class Domain:
         ranges: Sequence[Range] = (),
         groups: Mapping[str, str] | None = None,
         ranked: Mapping[str, Sequence[Any]] | None = None,
+        allows: Callable[[Sequence[Indices]], Sequence[bool]] | None = None,
+        known: Sequence[Indices] = (),
     ) -> None:
         self.decisions = dict(decisions)
         self.providers = {p.name: p for p in providers}
@@ -69,6 +77,9 @@ class Domain:
         self.values = tuple(tuple((ranked or {}).get(label, d.values)) for label, d in decisions.items())
         self.sizes = tuple(map(len, self.values))
         self._index = [{v: i for i, v in enumerate(values)} for values in self.values]
+        self.allows, self.known = allows, tuple(known)
+        self.allowed: dict[Indices, bool] = {}
+        self._rare = False  # archs that may be evaluated are so rare that draws do not find them
         self._known: dict[str, dict[Indices, float]] = {name: {} for name in self.providers}
         for r in self.ranges:
             if r.name not in self.providers:
@@ -106,20 +117,27 @@ class Domain:
                 return [t + _UNKNOWN for t in total]
             costs = dict(zip(within, self.cost(r.name, within), strict=True))
             total = [r.distance(costs[a]) if not t else t + _UNKNOWN for a, t in zip(archs, total, strict=True)]
-        return total
+        if self.allows is None:
+            return total
+        within = [a for a, t in zip(archs, total, strict=True) if not t and a not in self.allowed]
+        if within := list(dict.fromkeys(within)):
+            self.allowed.update(zip(within, self.allows(within), strict=True))
+        return [t or (0.0 if self.allowed[a] else 1.0) for a, t in zip(archs, total, strict=True)]
 
     def feasible(self, arch: Indices) -> bool:
         return not self.outside([arch])[0]
 
     def draw(self, rng: random.Random) -> Indices | None:
         """A feasible arch, each with the same probability where they are not rare; None if none was found."""
-        batch = _BATCH if self.ranges and all(isinstance(self.providers[r.name], Counted) for r in self.ranges) else 1
-        for _ in range(_DRAWS // batch):
+        counted = all(isinstance(self.providers[r.name], Counted) for r in self.ranges)
+        batch = _BATCH if self.ranges and counted and not self.allows else 1
+        for _ in range(0 if self._rare else _DRAWS // batch):
             archs = [self._any(rng) for _ in range(batch)]
             for arch, outside in zip(archs, self.outside(archs), strict=True):
                 if not outside:
                     return arch
-        return self.settle(archs[0], (), rng)
+        self._rare = bool(self.known)
+        return self.settle(self._any(rng) if self._rare else archs[0], (), rng)
 
     def mutate(self, arch: Indices, rng: random.Random, probability: float | None = None) -> Indices:
         """`arch` with other values in decisions drawn with `probability`, in one at least; by default in just one."""
@@ -133,12 +151,12 @@ class Domain:
 
     def settle(self, arch: Indices, seen: Collection[Indices], rng: random.Random) -> Indices | None:
         """The feasible arch near `arch` that is not among `seen`; None if there is none, as far as could be found."""
-        start = arch
+        start, near = arch, [*self.known, *(sorted(seen) if self.known else ())]
         for _ in range(_RESTARTS):
             found = self._descend(start, rng)
             if found is not None and (found := self._step_aside(found, seen, rng)) is not None:
                 return found
-            start = self._any(rng)
+            start = rng.choice(near) if near else self._any(rng)
         if math.prod(self.sizes) > _SMALL:
             return None
         everything: Iterable[Indices] = itertools.product(*map(range, self.sizes))
@@ -158,6 +176,8 @@ class Domain:
             least, best = min(zip(self.outside(near), near, strict=True))
             if least < outside:
                 outside, arch = least, best
+            elif self.allows is not None:  # which says no, but not by how much
+                return None
         return None
 
     def _step_aside(self, arch: Indices, seen: Collection[Indices], rng: random.Random) -> Indices | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from collections.abc import Iterator
+from typing import Any
 
 from .base import Question, Searcher
 from .domain import Domain, Indices
@@ -22,36 +24,49 @@ class Grid(Searcher):
     stride
         1 for one after the other, the last decision changing fastest. By default such that the search's first budget
         covers the whole space. Either is raised until it has no divisor in common with the number of archs.
+    shuffle
+        Begin anywhere and go by a random stride, which the search's seed decides.
     """
 
     attempts = 1
 
-    def __init__(self, stride: int | None = None) -> None:
-        self.stride = stride
-        # The archs within the ranges so far on the way, and the way itself: what need not be gone twice.
-        self._met: list[Indices] = []
-        self._way: Iterator[Indices] | None = None
+    def __init__(self, stride: int | None = None, shuffle: bool = False) -> None:
+        self.stride, self.shuffle = stride, shuffle
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {k: v for k, v in super().settings.items() if k != "shuffle" or v}  # studies of before know no shuffle
 
     def propose(self, question: Question) -> Indices | None:
-        if self._way is None:
-            self._way = self._feasible(question.domain, question.history.budget)
-        seen = question.history.seen
-        for arch in itertools.chain(self._met, self._going_on()):
-            if arch not in seen:
-                return arch
-        return None
+        way = self.memory(question.domain, lambda: _Way(question, self.stride, self.shuffle))
+        return next((arch for arch in way if arch not in question.history.seen), None)
 
-    def _going_on(self) -> Iterator[Indices]:
-        assert self._way is not None
-        for arch in self._way:
+
+class _Way:
+    """The archs within the ranges in the order of the walk; those that were met are not looked for again."""
+
+    def __init__(self, question: Question, stride: int | None, shuffle: bool) -> None:
+        self._met: list[Indices] = []
+        total, offset = math.prod(question.domain.sizes), 0
+        if shuffle and total > 1:
+            rng = random.Random(question.seed)
+            offset = rng.randrange(total)
+            while math.gcd(stride := rng.randrange(1, total), total) != 1:
+                pass
+        step = coprime(stride or total // question.history.budget, total)
+        self._ahead = self._feasible(question.domain, (((offset + v * step) % total) for v in range(total)))
+
+    def __iter__(self) -> Iterator[Indices]:
+        yield from self._met
+        for arch in self._ahead:
             self._met.append(arch)
             yield arch
 
-    def _feasible(self, domain: Domain, budget: int) -> Iterator[Indices]:
-        total = math.prod(domain.sizes)
-        stride = coprime(self.stride or total // budget, total)
-        visits, outside_since = iter(range(total)), 0
-        while batch := [arch_of(v * stride % total, domain.sizes) for v in itertools.islice(visits, _BATCH)]:
+    @staticmethod
+    def _feasible(domain: Domain, visits: Iterator[int]) -> Iterator[Indices]:
+        # What a function allows is asked one by one: it may be slow.
+        outside_since, size = 0, 1 if domain.allows else _BATCH
+        while batch := [arch_of(v, domain.sizes) for v in itertools.islice(visits, size)]:
             for arch, outside in zip(batch, domain.outside(batch), strict=True):
                 outside_since = outside_since + 1 if outside else 0
                 if not outside:

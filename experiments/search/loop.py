@@ -9,6 +9,7 @@ import math
 import os
 import random
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from models.errors import InputError
+from models.files import FORMAT
 from spaces.choices import Decision
 from spaces.space import Arch
 
@@ -34,6 +36,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)  # it reports every study a
 # A trial without a worker's name for so long was left by one that was killed before it could write it.
 _NAMELESS_SECONDS = 10
 _CLAIMS = 20
+_GIVE_UP_AFTER = 5
 
 Screen = Callable[[History, Sequence[Indices]], Indices]
 """Archs that might be evaluated to the one that is."""
@@ -100,6 +103,11 @@ class Search:
         What else has to agree with a study that is there.
     screen
         Chooses among `screened` archs in place of taking the searcher's first.
+    dedup
+        Whether no arch is asked twice.
+    rng
+        (Number of the question, attempt) to what is drawn from. By default each has a seed of its own, so that what is
+        asked follows from the study alone.
 
     Raises
     ------
@@ -120,9 +128,19 @@ class Search:
         settings: Mapping[str, Any] | None = None,
         screen: Screen | None = None,
         screened: int = 1,
+        dedup: bool = True,
+        rng: Callable[[int, int], random.Random] | None = None,
     ) -> None:
+        if len(objectives) > searcher.most_objectives:
+            raise InputError(
+                f"{type(searcher).__name__} looks at {searcher.most_objectives} objective, not at {len(objectives)}: "
+                "right would be the metric alone, with costs as limits"
+            )
         self.domain, self.objectives, self.searcher = domain, tuple(objectives), searcher
         self.budget, self.seed, self.screen, self.screened = budget, seed, screen, screened
+        # The trial's own number is another one for each of several workers that are at the same point.
+        self.dedup, self._rng = dedup, rng or (lambda *place: random.Random("/".join(map(str, (seed, *place)))))
+        self._said: Indices | None = None
         self.distributions = {label: _distribution(d) for label, d in domain.decisions.items()}
         self.study = optuna.create_study(
             study_name=name,
@@ -141,8 +159,15 @@ class Search:
         self._mine: set[int] = set()
         self._read: dict[int, Evaluated] = {}
 
-    def ask(self) -> Asked | None:
-        """The next arch; None when the budget is used up, or there are no more archs."""
+    def ask(self, said: Indices | None = None) -> Asked | None:
+        """The next arch; None when the budget is used up, or there are no more archs.
+
+        Parameters
+        ----------
+        said
+            What to answer in place of the searcher, which is asked nevertheless.
+        """
+        self._said = said
         failure = "the workers of this study keep asking for the same archs"
         for _ in range(_CLAIMS):
             self._clear()
@@ -156,6 +181,7 @@ class Search:
                 if number >= self.budget:
                     self._drop(trial.number)
                     return None
+                trial.relative_params  # noqa: B018  (asks now: Optuna does not where every decision has one value)
                 params = {label: _suggest(trial, label, d) for label, d in self.distributions.items()}
             except _NoMoreArchsError:
                 self._drop(trial.number)
@@ -164,7 +190,8 @@ class Search:
                 self._drop(trial.number)
                 raise
             # Another worker may have been at the same arch at the same time. Who looks last sees the other.
-            if all(other.params != params for other in self._trials() if other.number != trial.number):
+            others = (other for other in self._trials() if other.number != trial.number)
+            if not self.dedup or all(other.params != params for other in others):
                 try:
                     indices = self.domain.indices(params)
                     return Asked(number, indices, self.domain.arch(indices), self.domain.costs(indices), trial)
@@ -234,6 +261,7 @@ class Search:
     def _agree(self, name: str, settings: Mapping[str, Any]) -> None:
         """Write what the study is of, or compare it."""
         own = {
+            "format": FORMAT,
             "decisions": dict(zip(self.domain.labels, self.domain.values, strict=True)),
             "objectives": self.objectives,
             "ranges": [[r.name, str(r.low), str(r.high)] for r in self.domain.ranges],
@@ -314,22 +342,57 @@ class Search:
         found: list[Indices] = []
         arch: Indices | None = None
         for attempt in range(self.searcher.attempts * self.screened):
-            # The trial's own number is another one for each of several workers that are at the same point.
-            rng = random.Random(f"{self.seed}/{history.number}/{attempt}")
-            question = Question(self.domain, history, rng, costs, self.study, trial, self.distributions)
+            rng = self._rng(history.number, attempt)
+            question = Question(self.domain, history, self.seed, rng, costs, self.study, trial, self.distributions)
             arch = self.searcher.propose(question)
             if arch is None:
                 break
-            if arch not in history.seen and arch not in found and self.domain.feasible(arch):
+            new = not self.dedup or arch not in history.seen
+            if new and arch not in found and self.domain.feasible(arch):
                 found.append(arch)
                 if len(found) == self.screened:
                     break
         if not found and arch is not None:
-            arch = self.domain.settle(arch, history.seen, rng)
+            arch = self.domain.settle(arch, history.seen if self.dedup else (), rng)
             found = [] if arch is None else [arch]
+        if self._said is not None:
+            return self._said
         if not found:
             raise _NoMoreArchsError
         return self.screen(history, found) if self.screen and len(found) > 1 else found[0]
+
+
+def evaluate(
+    search: Search, metric: str, rate: Callable[[Arch], float], record: Mapping[str, Any] | None = None
+) -> None:
+    """Ask, rate and tell until there is nothing left to ask for.
+
+    An evaluation that fails is one failed evaluation.
+
+    Raises
+    ------
+    InputError
+        If the first five all fail: says why the last one did.
+    """
+    ended = succeeded = 0
+    while (asked := search.ask()) is not None:
+        began, told, values = time.perf_counter(), dict(record or {}), None
+        try:
+            value = float(rate(asked.arch))
+            if not math.isfinite(value):
+                raise ValueError(f"{metric} is {value}")
+            values = {metric: value}
+        except Exception as e:
+            told["error"] = f"{type(e).__name__}: {e}"
+            print(f"trial {asked.number} failed: {told['error']}", flush=True)
+        except BaseException:
+            search.abandon(asked)
+            raise
+        told["seconds"] = round(time.perf_counter() - began, 3)
+        search.tell(asked, values, told)
+        ended, succeeded = ended + 1, succeeded + (values is not None)
+        if ended == _GIVE_UP_AFTER and not succeeded:
+            raise InputError(f"the first {ended} evaluations all failed, the last one by {told['error']}")
 
 
 def _is_sqlite(storage: BaseStorage | None) -> bool:

@@ -18,6 +18,14 @@ _WAIT_SECONDS = 120
 _ATTEMPTS = 5
 
 
+def study_of(folder: Path) -> str:
+    """The URL of the studies that a run keeps in its folder."""
+    path = folder / "study.db"
+    if "?" in str(path):
+        raise InputError(f"{path}: a '?' begins the options of a database; right would be another --name or --project")
+    return f"sqlite:///{path}"
+
+
 def open_storage(url: str | None) -> BaseStorage:
     """The storage of a URL.
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from models.files import atomic
 
-from ..costs.limits import written
+from ..run.amounts import written
+from ..run.pictures import picture
 
 
 def plot_front(
@@ -122,32 +123,25 @@ def _png(
     hypervolumes: Mapping[str, np.ndarray],
     picked: int | None,
 ) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
     from matplotlib.ticker import EngFormatter
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), width_ratios=[1.7, 1])
-    for number, (name, rows) in enumerate(searches.items()):
-        colour = _COLOURS[number % len(_COLOURS)]
-        left.scatter([r[cost] for r in rows], [r[metric] for r in rows], s=12, color=colour, alpha=0.35)
-        front = sorted((r for r in rows if r["front"]), key=lambda r: r[cost])
-        left.plot([r[cost] for r in front], [r[metric] for r in front], marker=".", color=colour, label=name)
-        if name in hypervolumes:
-            right.plot(range(1, len(hypervolumes[name]) + 1), hypervolumes[name], color=colour, label=name)
-    for r in next(iter(searches.values())):
-        if r["trial"] == picked:
-            left.plot(r[cost], r[metric], marker="*", markersize=15, color="black", linestyle="", label="picked")
-    left.set_xlabel(cost)
-    left.set_ylabel(metric)
-    left.xaxis.set_major_formatter(EngFormatter())
-    left.legend()
-    right.set_xlabel("evaluations")
-    right.set_ylabel("hypervolume, share of the largest")
-    for axis in (left, right):
-        axis.grid(alpha=0.3)
-    figure.tight_layout()
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=110)
-    plt.close(figure)
+    with picture(path, figsize=(11, 4.6), layout="tight") as figure:
+        left, right = figure.subplots(1, 2, width_ratios=[1.7, 1])
+        for number, (name, rows) in enumerate(searches.items()):
+            colour = _COLOURS[number % len(_COLOURS)]
+            left.scatter([r[cost] for r in rows], [r[metric] for r in rows], s=12, color=colour, alpha=0.35)
+            front = sorted((r for r in rows if r["front"]), key=lambda r: r[cost])
+            left.plot([r[cost] for r in front], [r[metric] for r in front], marker=".", color=colour, label=name)
+            if name in hypervolumes:
+                right.plot(range(1, len(hypervolumes[name]) + 1), hypervolumes[name], color=colour, label=name)
+        for r in next(iter(searches.values())):
+            if r["trial"] == picked:
+                left.plot(r[cost], r[metric], marker="*", markersize=15, color="black", linestyle="", label="picked")
+        left.set_xlabel(cost)
+        left.set_ylabel(metric)
+        left.xaxis.set_major_formatter(EngFormatter())
+        left.legend()
+        right.set_xlabel("evaluations")
+        right.set_ylabel("hypervolume, share of the largest")
+        for axis in (left, right):
+            axis.grid(alpha=0.3)

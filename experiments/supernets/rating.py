@@ -9,9 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from spaces import slice_weights
-
 from ..tasks.task import SearchTask
+from .subnets import cut_out
 
 _EVERY = 25
 
@@ -35,10 +34,8 @@ class Rating:
         self._row: Any = None
 
     def __call__(self, arch: Mapping[str, Any]) -> float:
-        raw, state = slice_weights(self.supernet(), arch)
-        network = self.task.network(raw)
-        network.load_state_dict(state)
-        metric = self.task.rate(network.to(next(self.supernet().parameters()).device))
+        supernet = self.supernet()
+        metric = self.task.rate(cut_out(supernet, self.task, arch).to(next(supernet.parameters()).device))
         self.best, self.count = max(self.best, metric), self.count + 1
         if self._row is None:
             self._row = self._bar.add_task("search", total=self.total, best=self.best)

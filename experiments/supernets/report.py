@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shlex
@@ -11,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.table import Table
 
 from models.errors import InputError
-from models.files import atomic, save_model_yaml
+from models.files import save_model_yaml
 
-from ..costs.limits import parse_amount, written
-from ..run.console import console
+from ..run.amounts import parse_amount, written
+from ..run.console import say
+from ..run.tables import table, write_csv
 from ..search import Result, Search
 from ..search.pareto import front, hypervolume_history, knee, reference_point
 from ..tasks.resize import resolution_of
@@ -98,12 +97,10 @@ def _row(name: str, r: Result, metric: str, on_front: bool) -> dict[str, Any]:
 
 def write_rows(rows: Sequence[Mapping[str, Any]], path: Any) -> None:
     """``subnets.csv``: the arch is a column of JSON."""
-    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        # Rows of a study may have been told by workers that knew other costs.
-        names = [name for name in dict.fromkeys(k for row in rows for k in row) if name != "arch"]
-        writer = csv.DictWriter(file, [*names, "arch"] if rows else ["trial"])
-        writer.writeheader()
-        writer.writerows({**row, "arch": json.dumps(row["arch"])} for row in rows)
+    # Rows of a study may have been told by workers that knew other costs.
+    names = [name for name in dict.fromkeys(k for row in rows for k in row) if name != "arch"]
+    columns = [*names, "arch"] if rows else ["trial"]
+    write_csv(path, ({**row, "arch": json.dumps(row["arch"])} for row in rows), columns)
 
 
 def report(job: SubnetSearch, pick: Pick | None = None, say: bool = False) -> dict[str, Any]:
@@ -173,18 +170,14 @@ def _say(job: SubnetSearch, results: Mapping[str, Any]) -> None:
     if len(shown) > _SHOWN:
         title += f", {_SHOWN} shown"
         shown = [shown[round(i * (len(shown) - 1) / (_SHOWN - 1))] for i in range(_SHOWN)]
-    table = Table(title=title)
-    for column in ("trial", metric, *costs):
-        table.add_column(column, justify="right")
-    for row in shown:
-        table.add_row(str(row["trial"]), f"{row[metric]:.4f}", *(written(c, row[c]) for c in costs))
-    say = console().print
-    say(table)
-    if (done := next(iter(results["evaluations"].values()))) < job.options.trials:
-        say(f"ended after {done} of {job.options.trials}: no more archs were found")
-    if line := verdict(results["hypervolume"]):
-        say(line, soft_wrap=True)
-    say(f"results in {job.run.path}", soft_wrap=True)
+    rows = [(str(row["trial"]), f"{row[metric]:.4f}", *(written(c, row[c]) for c in costs)) for row in shown]
+    done, asked = next(iter(results["evaluations"].values())), job.options.trials
+    say(
+        table(["trial", metric, *costs], rows, title),
+        f"ended after {done} of {asked}: no more archs were found" if done < asked else "",
+        verdict(results["hypervolume"]),
+        f"results in {job.run.path}",
+    )
 
 
 def verdict(hypervolumes: Mapping[str, float]) -> str:
@@ -202,15 +195,13 @@ def write_pick(job: SubnetSearch, results: Mapping[str, Any]) -> None:
     row, path = results["picked"], job.run.path
     job.run.write_json("arch.json", row["arch"])
     network = job.task.calibrated(cut_out(job.supernet.cpu(), job.task, row["arch"]))
-    side = resolution_of(network, job.trained["imgsz"])
+    side = resolution_of(network, job.trained.imgsz)
     job.task.hand_over(network, path, row["arch"], is_slice=True)
-    data, imgsz = (job.trained["data"], side) if job.task.is_whole else ("path/to/data.yaml", job.imgsz)
+    data, imgsz = (job.trained.data, side) if job.task.is_whole else ("path/to/data.yaml", job.imgsz)
     weights = shlex.quote(str(path / f"{job.task.result}.pt"))
     costs = ", ".join(f"{c} {written(c, row[c])}" for c in job.domain.providers)
-    lines = (
+    say(
         f"picked trial {row['trial']}: {results['metric']} {row[results['metric']]:.4f}, {costs}",
         f"finetune: python train.py --weights {weights} --data {shlex.quote(data)} --imgsz {imgsz}",
         f"ONNX:     python export.py --weights {weights} --imgsz {imgsz}",
     )
-    for line in lines:
-        console().print(line, soft_wrap=True)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import multiprocessing
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 
 from models.errors import InputError
-from models.registry import load_plugin
+from models.plugins import load_plugins_of_run
 from spaces import CostModel, Sizes
 from spaces.kinds import kind_of
 from spaces.space import Arch
@@ -23,39 +21,13 @@ from spaces.space import Arch
 from ..costs import Latency, parse_range, providers_of, read_costs
 from ..run.folder import RunFolder
 from ..run.lightning import accelerator_of, quiet_lightning
-from ..search import SEARCHERS, Domain, Objective, Random, Search, Searcher, open_storage
+from ..search import Domain, Objective, Random, Search, Searcher, evaluate, make_searcher, open_storage, study_of
 from ..search.predictor import CANDIDATES, Predictor
+from .folder import supernet_folder
+from .options import Options
 from .rating import Rating
 from .report import Pick, report, write_pick
-from .space_report import Subset, report_edf
 from .subnets import SUPERNET, open_supernet
-
-STUDY_FILE = "study.db"
-_GIVE_UP_AFTER = 5
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of a search; `search_subnets.py --help` explains them."""
-
-    supernet: str
-    objectives: list[str]
-    searcher: str
-    trials: int
-    range: list[str]
-    costs: str | None
-    population: int | None
-    stride: int | None
-    predictor: str
-    baseline: bool
-    pick: str | None
-    storage: str | None
-    study: str
-    workers: int
-    seed: int
-    device: str
-    cost_imgsz: int | None
-    plugin: list[str] = field(default_factory=list)
 
 
 class SubnetSearch:
@@ -73,15 +45,14 @@ class SubnetSearch:
         quiet_lightning()
         self.options, self.run = options, run
         self.folder = supernet_folder(options.supernet)
-        self.supernet, self.task = open_supernet(self.folder, options.device)
-        _, self.trained = RunFolder.resume(self.folder)
-        self.imgsz = options.cost_imgsz or self.trained["cost_imgsz"]
+        self.supernet, self.task, self.trained = open_supernet(self.folder, options.device)
+        self.imgsz = options.cost_imgsz or self.trained.cost_imgsz
         model = self.task.costs(self.imgsz)
         self.space = model.space
         self.domain = domain_of(model, self._costs(), options.range, options.costs)
-        own_searcher = SEARCHERS[options.searcher](options.population, options.stride)
+        own_searcher = make_searcher(options.searcher, population=options.population, stride=options.stride)
         self._check(options, own_searcher)
-        storage = open_storage(options.storage or _sqlite(run.path / STUDY_FILE))
+        storage = open_storage(options.storage or study_of(run.path))
         settings: dict[str, Any] = {
             "supernet": hashlib.sha256((self.folder / SUPERNET).read_bytes()).hexdigest()[:16],
             "cost_imgsz": self.imgsz,
@@ -181,65 +152,6 @@ class SubnetSearch:
         )
 
 
-def evaluate(
-    search: Search, metric: str, rate: Callable[[Arch], float], record: Mapping[str, Any] | None = None
-) -> None:
-    """Ask, rate and tell until there is nothing left to ask for.
-
-    An evaluation that fails is one failed evaluation.
-
-    Raises
-    ------
-    InputError
-        If the first five all fail: says why the last one did.
-    """
-    failed = 0
-    while (asked := search.ask()) is not None:
-        began, told, values = time.perf_counter(), dict(record or {}), None
-        try:
-            value = float(rate(asked.arch))
-            if not math.isfinite(value):
-                raise ValueError(f"{metric} is {value}")
-            values = {metric: value}
-        except Exception as e:
-            told["error"] = f"{type(e).__name__}: {e}"
-            print(f"trial {asked.number} failed: {told['error']}", flush=True)
-        except BaseException:
-            search.abandon(asked)
-            raise
-        told["seconds"] = round(time.perf_counter() - began, 3)
-        search.tell(asked, values, told)
-        failed = failed + 1 if values is None else -_GIVE_UP_AFTER * search.budget
-        if failed == _GIVE_UP_AFTER:
-            raise InputError(f"the first {failed} evaluations all failed, the last one by {told['error']}")
-
-
-def run(args: Any) -> None:
-    """What `search_subnets.py` asks for: a new search, or one that goes on."""
-    if args.resume:
-        folder, saved = RunFolder.resume(args.resume)
-    else:
-        folder, saved = RunFolder(args.project, args.name, args.exist_ok), {}
-    given = {k: v for k, v in vars(args).items() if k in Options.__dataclass_fields__}
-    if saved:
-        given = {k: v for k, v in given.items() if k in ("trials", "pick", "plugin") and v}
-    elif args.mode == "sample_accuracy":
-        given.update(searcher="random", baseline=False)
-    if args.mode == "sample_accuracy":
-        given["trials"] = args.sample_accuracy
-    given = {"trials": 500, **saved, **{k: v for k, v in given.items() if v is not None or k not in saved}}
-    try:
-        options = Options(**given)
-    except TypeError:
-        raise InputError(f"--resume {folder.path}: the options in its config.yaml are not this script's") from None
-    for text in args.subset:
-        Subset.read(text)  # what is wrong with them is said before the evaluations
-    try:
-        search_subnets(options, folder)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"go on with --resume {folder.path}") from None
-    if args.mode == "sample_accuracy":
-        report_edf(args, folder)
 
 
 def search_subnets(options: Options, run: RunFolder) -> dict[str, Any]:
@@ -289,8 +201,7 @@ def _by_workers(options: Options, run: RunFolder) -> None:
 
 def _worker(options: Options, path: Path) -> None:
     try:
-        for plugin in options.plugin:
-            load_plugin(plugin)
+        load_plugins_of_run(options.plugin)
         job = SubnetSearch(options, RunFolder(path.parent, path.name, exist_ok=True))
         torch.set_num_threads(max(torch.get_num_threads() // options.workers, 1))
         job.work()
@@ -300,17 +211,6 @@ def _worker(options: Options, path: Path) -> None:
         raise SystemExit(f"error: {e}") from None
 
 
-def _sqlite(path: Path) -> str:
-    """The URL of a file."""
-    if "?" in str(path):
-        raise InputError(f"{path}: a '?' begins the options of a database; right would be another --name or --project")
-    return f"sqlite:///{path}"
-
-
-def supernet_folder(path: str) -> Path:
-    """The folder of a one-shot run, given itself or a file in it."""
-    folder = Path(path)
-    return folder.parent if folder.is_file() else folder
 
 
 def domain_of(model: CostModel, costs: Sequence[str], ranges: Sequence[str], file: str | None = None) -> Domain:

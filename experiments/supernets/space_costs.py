@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from models.errors import InputError
-from models.files import atomic
 
-from ..costs.limits import written
 from ..costs.ranges import Range, parse_range
-from ..run.console import console
+from ..run.amounts import written
+from ..run.console import say
 from ..run.folder import RunFolder
+from ..run.pictures import picture
+from ..run.tables import table, write_csv
 
 # What counts as near a baseline.
 _NEAR = 0.05
@@ -36,13 +36,12 @@ def report_costs(args: Any) -> dict[str, Any]:
         raise InputError("--costs: --sample-cost is of what is counted (params, flops, activations)")
     cfg = args.cfg
     if cfg is None:
-        from .search import supernet_folder
+        from .folder import supernet_folder
         from .subnets import open_supernet
 
         folder = supernet_folder(args.supernet)
-        _, task = open_supernet(folder)
-        saved = RunFolder.resume(folder)[1]
-        cfg, model = saved["cfg"], task.costs(args.cost_imgsz or saved["cost_imgsz"])
+        _, task, trained = open_supernet(folder)
+        cfg, model = trained.cfg, task.costs(args.cost_imgsz or trained.cost_imgsz)
         space = model.space
     else:
         space = Space(cfg)
@@ -51,10 +50,8 @@ def report_costs(args: Any) -> dict[str, Any]:
         raise InputError(f"{cfg}: has no choices, so there is one arch alone; right would be a space's YAML")
     sampled = sample_costs(model, args.sample_cost, args.seed, [parse_range(text) for text in args.range])
     run = RunFolder(args.project, args.name, args.exist_ok)
-    names = list(sampled)
-    with atomic(run.path / "costs.csv") as temporary:
-        columns = np.column_stack(list(sampled.values()))
-        np.savetxt(temporary, columns, fmt="%.10g", delimiter=",", header=",".join(names), comments="")
+    rows = zip(*(v.tolist() for v in sampled.values()), strict=True)
+    write_csv(run.path / "costs.csv", ({n: f"{v:.10g}" for n, v in zip(sampled, row, strict=True)} for row in rows))
     upstream = model.of(space.upstream())
     results: dict[str, Any] = {
         "archs": space.size(),
@@ -110,38 +107,31 @@ def sample_costs(model: Any, number: int, seed: int, ranges: Sequence[Range] = (
 def _plot_costs(
     sampled: Mapping[str, np.ndarray], upstream: Mapping[str, float], baseline: float | None, path: Path
 ) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
     from matplotlib.ticker import EngFormatter
 
-    figure, axes = plt.subplots(1, len(sampled), figsize=(4 * len(sampled), 3.4), squeeze=False)
-    for axis, (name, values) in zip(axes.flat, sampled.items(), strict=True):
-        axis.hist(values, bins=60, color="#1f77b4")
-        axis.axvline(upstream[name], color="black", linestyle="--", label="as upstream builds it")
-        if name == "flops" and baseline:
-            axis.axvspan(baseline * (1 - _NEAR), baseline * (1 + _NEAR), color="#d62728", alpha=0.3, label="baseline")
-        axis.set_title(name)
-        axis.xaxis.set_major_formatter(EngFormatter())
-        axis.legend(fontsize=7)
-    axes.flat[0].set_ylabel("archs")
-    figure.tight_layout()
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=110)
-    plt.close(figure)
+    with picture(path, figsize=(4 * len(sampled), 3.4), layout="tight") as figure:
+        axes = figure.subplots(1, len(sampled), squeeze=False)
+        for axis, (name, values) in zip(axes.flat, sampled.items(), strict=True):
+            axis.hist(values, bins=60, color="#1f77b4")
+            axis.axvline(upstream[name], color="black", linestyle="--", label="as upstream builds it")
+            if name == "flops" and baseline:
+                low, high = baseline * (1 - _NEAR), baseline * (1 + _NEAR)
+                axis.axvspan(low, high, color="#d62728", alpha=0.3, label="baseline")
+            axis.set_title(name)
+            axis.xaxis.set_major_formatter(EngFormatter())
+            axis.legend(fontsize=7)
+        axes.flat[0].set_ylabel("archs")
 
 
 def _say_costs(cfg: Any, results: Mapping[str, Any], run: RunFolder) -> None:
-    table = Table(title=f"{cfg}: {results['sampled']:,} of {results['archs']:.3g} archs, at {results['imgsz']}")
-    for column in ("cost", "least", "5 %", "25 %", "median", "75 %", "95 %", "most", "upstream"):
-        table.add_column(column, justify="left" if column == "cost" else "right")
-    for name, quantiles in results["quantiles"].items():
-        values = [*quantiles.values(), results["upstream"][name]]
-        table.add_row(name, *(written(name, v) for v in values))
-    say = console(110).print
-    say(table)
-    if near := results.get("near_baseline"):
+    columns = ("cost", "least", "5 %", "25 %", "median", "75 %", "95 %", "most", "upstream")
+    rows = [
+        (name, *(written(name, v) for v in (*quantiles.values(), results["upstream"][name])))
+        for name, quantiles in results["quantiles"].items()
+    ]
+    title = f"{cfg}: {results['sampled']:,} of {results['archs']:.3g} archs, at {results['imgsz']}"
+    near, share = results.get("near_baseline"), ""
+    if near:
         share = f"{near['share']:.1%} of the archs lie within {near['within']:.0%} of {written('flops', near['flops'])}"
-        say(f"{share} FLOPs")
-    say(f"results in {run.path}", soft_wrap=True)
+        share += " FLOPs"
+    say(table(columns, rows, title, left=["cost"]), share, f"results in {run.path}", width=110)

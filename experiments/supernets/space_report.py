@@ -11,19 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from models.errors import InputError
 from models.files import atomic
 
-from ..costs.limits import written
 from ..costs.ranges import Range, parse_range
-from ..run.console import console
+from ..run.amounts import written
+from ..run.console import say
 from ..run.folder import RunFolder
+from ..run.pictures import picture
+from ..run.tables import table, write_csv
 
 # Radosavovic et al. 2020, section 3.2: the best of a quarter of the archs, 95 % of the times.
 _BOOTSTRAP_SHARE, _INTERVAL = 0.25, (0.025, 0.975)
 _KEYS = ("arch", "error_rate", "searcher")
+_SUBSETS = ("subset", "archs", "least", "median", "mean")
+_VALUES = ("dimension", "95 %", "median", "how often the best has it")
 _NO_METRIC = ("trial", "searcher", "seed", "front", "bn", "seconds", "error", "arch")
 
 
@@ -105,7 +108,12 @@ def report_edf(args: Any, run: RunFolder | None = None) -> dict[str, Any]:
         },
         "good_values": good_values(whole, args.samples, args.seed),
     }
-    _write_edf(errors, run.path / "edf.csv")
+    points = [
+        {"subset": name, "error": f"{e:.6g}", "share": f"{share:.6g}"}
+        for name, given in errors.items()
+        for e, share in zip(*edf(given), strict=True)
+    ]
+    write_csv(run.path / "edf.csv", points)
     run.write_json("edf.json", results)
     _plot_edf(errors, metric, run.path / "edf.png")
     _html_edf(errors, results, run.path / "edf.html")
@@ -219,31 +227,15 @@ def _summary(noted: Sequence[Any], shares: bool) -> dict[str, Any]:
     return summary
 
 
-def _write_edf(errors: Mapping[str, np.ndarray], path: Path) -> None:
-    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["subset", "error", "share"])
-        for name, given in errors.items():
-            writer.writerows([name, f"{e:.6g}", f"{s:.6g}"] for e, s in zip(*edf(given), strict=True))
-
-
 def _plot_edf(errors: Mapping[str, np.ndarray], metric: str, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(6, 4.2))
-    for name, given in errors.items():
-        axis.step(*edf(given), where="post", label=f"{name} ({len(given)})")
-    axis.set_xlabel(f"error, 1 - {metric}")
-    axis.set_ylabel("share of archs with this error or less")
-    axis.grid(alpha=0.3)
-    axis.legend()
-    figure.tight_layout()
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=110)
-    plt.close(figure)
+    with picture(path, figsize=(6, 4.2), layout="tight") as figure:
+        axis = figure.subplots()
+        for name, given in errors.items():
+            axis.step(*edf(given), where="post", label=f"{name} ({len(given)})")
+        axis.set_xlabel(f"error, 1 - {metric}")
+        axis.set_ylabel("share of archs with this error or less")
+        axis.grid(alpha=0.3)
+        axis.legend()
 
 
 def _html_edf(errors: Mapping[str, np.ndarray], results: Mapping[str, Any], path: Path) -> None:
@@ -254,16 +246,12 @@ def _html_edf(errors: Mapping[str, np.ndarray], results: Mapping[str, Any], path
         x, y = edf(given)
         figure.add_scatter(x=x.tolist(), y=y.tolist(), mode="lines", line={"shape": "hv"}, name=f"{name} ({len(x)})")
     figure.update_layout(template="plotly_white", xaxis_title=f"error, 1 - {results['metric']}", yaxis_title="share")
-    picture = figure.to_html(include_plotlyjs=True, full_html=False)
-    subsets = [
-        [name, r["archs"], *(f"{r[k]:.4f}" for k in ("least", "median", "mean"))]
-        for name, r in results["subsets"].items()
-    ]
-    good = [[name, *_shown(name, summary)] for name, summary in results["good_values"].items()]
+    drawn = figure.to_html(include_plotlyjs=True, full_html=False)
+    subsets, values = _rows(results)
     body = (
-        f"<h1>Errors</h1>{picture}{_html_table(['subset', 'archs', 'least', 'median', 'mean'], subsets)}"
+        f"<h1>Errors</h1>{drawn}{_html_table(_SUBSETS, subsets)}"
         "<h1>Values of good archs</h1><p>Bootstrap: the best of a quarter of the archs, drawn again and again.</p>"
-        f"{_html_table(['dimension', '95 %', 'median', 'how often the best has it'], good)}"
+        f"{_html_table(_VALUES, values)}"
     )
     style = "body{font-family:sans-serif;max-width:70rem;margin:auto}td,th{padding:.2rem .8rem;text-align:left}"
     head = f"<meta charset='utf-8'><title>EDF</title><style>{style}</style>"
@@ -272,10 +260,17 @@ def _html_edf(errors: Mapping[str, np.ndarray], results: Mapping[str, Any], path
         temporary.write_text(page, encoding="utf-8")
 
 
-def _html_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = ["".join(f"<th>{html.escape(h)}</th>" for h in head)]
-    lines += ["".join(f"<td>{html.escape(str(v))}</td>" for v in row) for row in rows]
+    lines += ["".join(f"<td>{html.escape(v)}</td>" for v in row) for row in rows]
     return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+
+def _rows(results: Mapping[str, Any]) -> tuple[list[list[str]], list[list[str]]]:
+    """Of `_SUBSETS` and `_VALUES`."""
+    rows = results["subsets"].items()
+    subsets = [[name, str(r["archs"]), *(f"{r[k]:.4f}" for k in _SUBSETS[2:])] for name, r in rows]
+    return subsets, [[name, *_shown(name, summary)] for name, summary in results["good_values"].items()]
 
 
 def _shown(name: str, summary: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -292,17 +287,10 @@ def _number(name: str, value: float, is_decision: bool) -> str:
 
 
 def _say_edf(results: Mapping[str, Any], run: RunFolder) -> None:
-    say = console(110).print
-    table = Table(title=f"error, 1 - {results['metric']}")
-    for column in ("subset", "archs", "least", "median", "mean"):
-        table.add_column(column, justify="left" if column == "subset" else "right")
-    for name, r in results["subsets"].items():
-        table.add_row(name, str(r["archs"]), *(f"{r[k]:.4f}" for k in ("least", "median", "mean")))
-    say(table)
-    table = Table(title="values of good archs (bootstrap)")
-    for column in ("dimension", "95 %", "median", "how often the best has it"):
-        table.add_column(column)
-    for name, summary in results["good_values"].items():
-        table.add_row(name, *_shown(name, summary))
-    say(table)
-    say(f"results in {run.path}", soft_wrap=True)
+    subsets, values = _rows(results)
+    say(
+        table(_SUBSETS, subsets, f"error, 1 - {results['metric']}", left=["subset"]),
+        table(_VALUES, values, "values of good archs (bootstrap)", left=_VALUES),
+        f"results in {run.path}",
+        width=110,
+    )

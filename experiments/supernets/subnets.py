@@ -3,75 +3,87 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from rich.table import Table
 
 from models.complexity import count_flops, count_params
 from models.errors import InputError
-from models.files import atomic
+from models.files import FORMAT, atomic, check_format
 from models.network import Network
-from models.registry import load_plugin
-from spaces import NASBACKBONE, NASDETECTOR, CostModel, Sizes, Space, read_arch, slice_weights
+from models.plugins import load_plugins_of_run
+from spaces import NASBACKBONE, NASDETECTOR, CostModel, Sizes, Space, make_supernet, read_arch, slice_weights
 
-from ..oneshot.spos import SPOS
-from ..run.console import console
+from ..inference.options import Validation
+from ..run import registry
+from ..run.console import say
 from ..run.folder import RunFolder
 from ..run.lightning import accelerator_of, quiet_lightning
+from ..run.tables import table, write_csv
 from ..tasks.resize import resolution_of
-from ..tasks.task import SEARCH_TASKS, SearchTask
+from ..tasks.task import SearchTask
 from ..training.weights import Start
 
 SUPERNET = "supernet.pt"
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of a measurement of subnets; `val.py --help` explains them."""
-
-    supernet: str
-    arch: list[str]
-    device: str
 
 
 def save_supernet(supernet: NASBACKBONE | NASDETECTOR, path: str | Path) -> None:
     """Write a supernet as plain data: ``{"yaml", "state_dict"}``, readable with weights_only=True."""
     state = {k: v.detach().cpu() for k, v in supernet.state_dict().items()}
     with atomic(path) as temporary:
-        torch.save({"yaml": dict(supernet.space.config.raw), "state_dict": state}, temporary)
+        torch.save({"format": FORMAT, "yaml": dict(supernet.space.config.raw), "state_dict": state}, temporary)
 
 
-def open_supernet(folder: str | Path, device: str = "cpu") -> tuple[NASBACKBONE | NASDETECTOR, SearchTask]:
-    """The supernet that a run of `oneshot_nas.py` left, and the task that it was trained on.
+class Opened(NamedTuple):
+    """What a run of `oneshot_nas.py` left: its supernet, the task that it was trained on, and the run's options."""
+
+    supernet: NASBACKBONE | NASDETECTOR
+    task: SearchTask
+    options: argparse.Namespace
+
+
+def open_supernet(
+    folder: str | Path, device: str = "cpu", task: SearchTask | None = None, option: str = "--supernet"
+) -> Opened:
+    """The supernet of a run.
+
+    Parameters
+    ----------
+    task
+        In place of the run's own; the supernet has to be of its space.
+    option
+        What the folder was given by, for messages.
 
     Raises
     ------
     InputError
-        The folder is of another run, or of one that did not come to its end.
+        The folder is of another run, or of one that did not come to its end; or the supernet is of another space.
     """
+    folder = Path(folder)
     _, saved = RunFolder.resume(folder)
     if "strategy" not in saved or "task" not in saved:
-        raise InputError(f"--supernet {folder}: not a run of oneshot_nas.py")
-    file = Path(folder) / SUPERNET
-    if (Path(folder) / "runs").is_dir():
-        raise InputError(f"--supernet {folder}: holds several searches; right would be a folder in {folder}/runs")
+        raise InputError(f"{option} {folder}: not a run of oneshot_nas.py")
+    file = folder / SUPERNET
+    if (folder / "runs").is_dir():
+        raise InputError(f"{option} {folder}: holds several searches; right would be a folder in {folder}/runs")
     if not file.is_file():
-        raise InputError(f"--supernet {folder}: has no {SUPERNET}; finish it by oneshot_nas.py --resume {folder}")
-    for plugin in saved["plugin"]:
-        if f"plugin_{Path(plugin).stem}" not in sys.modules:  # --plugin says where it lies now
-            load_plugin(plugin)
+        raise InputError(f"{option} {folder}: has no {SUPERNET}; finish it by oneshot_nas.py --resume {folder}")
+    load_plugins_of_run(saved["plugin"])
     content = torch.load(file, map_location="cpu", weights_only=True)
-    options = argparse.Namespace(**{**saved, "cfg": content["yaml"]})
-    task: SearchTask = SEARCH_TASKS[saved["task"]](options, Space(content["yaml"]), accelerator_of(device))
-    supernet = SPOS().mutate_model(task.space())
-    supernet.load_state_dict(content["state_dict"])
-    return supernet, task
+    check_format(content, file)
+    options = argparse.Namespace(**saved)
+    if task is None:
+        task = registry.load("task", saved["task"])(options, Space(content["yaml"]), accelerator_of(device))
+    supernet = make_supernet(task.space())
+    try:
+        supernet.load_state_dict(content["state_dict"])
+    except RuntimeError as e:
+        reason = (str(e).splitlines()[1:] or [str(e)])[0].strip()
+        raise InputError(f"{option} {folder}: its supernet is one of another space or task: {reason}") from None
+    return Opened(supernet, task, options)
 
 
 def read_archs(names: Sequence[str], space: Space, imgsz: int) -> dict[str, dict[str, Any]]:
@@ -101,7 +113,7 @@ def read_archs(names: Sequence[str], space: Space, imgsz: int) -> dict[str, dict
     return archs
 
 
-def cut_out(supernet: NASBACKBONE | NASDETECTOR, task: SearchTask, arch: dict[str, Any]) -> Network:
+def cut_out(supernet: NASBACKBONE | NASDETECTOR, task: SearchTask, arch: Mapping[str, Any]) -> Network:
     """The plain network that a supernet is at an arch."""
     raw, state = slice_weights(supernet, arch)
     network = task.network(raw)
@@ -111,19 +123,18 @@ def cut_out(supernet: NASBACKBONE | NASDETECTOR, task: SearchTask, arch: dict[st
 
 def start_of_slice(folder: str, name: str) -> Start:
     """A slice of a detection supernet, to be finetuned."""
-    supernet, task = open_supernet(folder)
-    if not isinstance(supernet, NASDETECTOR):
+    supernet, task, options = open_supernet(folder)
+    if task.detector is None or not task.is_whole:
         raise InputError(
             f"--supernet {folder}: a classifier's, but train.py trains detectors; right would be one of --task detect"
         )
-    (arch,) = read_archs([name], supernet.space, _saved(folder)["imgsz"]).values()
+    (arch,) = read_archs([name], supernet.space, options.imgsz).values()
     network = cut_out(supernet, task, arch)
-    assert task.detector is not None
     raw = {**network.config.raw, "names": list(task.detector.names.values())}
     return Start(raw, network.state_dict(), f"{folder} ({name})", arch, is_slice=True)
 
 
-def measure_subnets(options: Options, run: RunFolder) -> list[dict[str, Any]]:
+def measure_subnets(options: Validation, run: RunFolder) -> list[dict[str, Any]]:
     """Measure subnets as they lie in the supernet and with batch norm statistics of their own, and keep the better.
 
     Returns
@@ -131,8 +142,9 @@ def measure_subnets(options: Options, run: RunFolder) -> list[dict[str, Any]]:
     The content of ``results.json``: a row a subnet.
     """
     quiet_lightning()
-    supernet, task = open_supernet(options.supernet, options.device)
-    imgsz = _saved(options.supernet)["imgsz"]
+    assert options.supernet is not None
+    supernet, task, trained = open_supernet(options.supernet, options.device)
+    imgsz = trained.imgsz
     archs = read_archs(options.arch, supernet.space, imgsz)
     run.write_config(asdict(options))
     device = "cuda" if accelerator_of(options.device) == "gpu" else "cpu"
@@ -155,26 +167,26 @@ def measure_subnets(options: Options, run: RunFolder) -> list[dict[str, Any]]:
         if task.is_whole:  # else the detector has parts that are not trained
             task.hand_over(kept, run.path, arch, name, is_slice=True)
     run.write_json("results.json", rows)
-    with atomic(run.path / "subnets.csv") as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [k for k in rows[0] if k != "arch"] + list(rows[0]["arch"]))
-        writer.writeheader()
-        writer.writerows({**{k: v for k, v in row.items() if k != "arch"}, **row["arch"]} for row in rows)
+    write_csv(run.path / "subnets.csv", ({k: v for k, v in {**r, **r["arch"]}.items() if k != "arch"} for r in rows))
     _report(options, run, rows, task.metric)
     return rows
 
 
-def _saved(folder: str | Path) -> Any:
-    return RunFolder.resume(folder)[1]
-
-
-def _report(options: Options, run: RunFolder, rows: list[dict[str, Any]], metric: str) -> None:
-    table = Table(title=f"subnets of {options.supernet}: {metric}")
-    for column in ("subnet", "parameters", "MFLOPs", "pixels", "as trained", "calibrated"):
-        table.add_column(column, justify="left" if column == "subnet" else "right")
-    for r in rows:
-        numbers = (f"{r['params']:,}", f"{r['flops'] / 1e6:.1f}", str(r["imgsz"]))
-        table.add_row(r["subnet"], *numbers, f"{r['as_trained']:.4f}", f"{r['calibrated']:.4f}")
-    say = console().print
-    say(table)
-    say("calibrated: with batch norm statistics of the subnet's own on training images")
-    say(f"results in {run.path}", soft_wrap=True)
+def _report(options: Validation, run: RunFolder, rows: list[dict[str, Any]], metric: str) -> None:
+    columns = ("subnet", "parameters", "MFLOPs", "pixels", "as trained", "calibrated")
+    lines = [
+        (
+            r["subnet"],
+            f"{r['params']:,}",
+            f"{r['flops'] / 1e6:.1f}",
+            str(r["imgsz"]),
+            f"{r['as_trained']:.4f}",
+            f"{r['calibrated']:.4f}",
+        )
+        for r in rows
+    ]
+    say(
+        table(columns, lines, f"subnets of {options.supernet}: {metric}", left=["subnet"]),
+        "calibrated: with batch norm statistics of the subnet's own on training images",
+        f"results in {run.path}",
+    )

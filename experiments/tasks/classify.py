@@ -1,19 +1,39 @@
-"""The classification proxy as an NNI evaluator."""
+"""Image classification: its Lightning module, and the task of searching backbones, or classifiers, on it."""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import pytorch_lightning as pl
+import torch
 from torch import Tensor, nn, optim
+from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassAccuracy
 
-from spaces.nni_compat import Lightning, SupervisedLearningModule, Trainer, nni
+from data import EpochSampler, classification
+from models.classifier import Classifier
+from models.detector import check_imgsz
+from models.files import save_classifier, save_model_yaml
+from models.grammar import read_config
+from models.network import Network
+from optimizer import calibrate_bn, match_nas
+from spaces import CostModel, Space
 
+from .module import RATING_BATCHES, TaskModule, fit
 from .resize import resized, resolution_of
+from .whole import detector_space, head_of
+
+if TYPE_CHECKING:
+    from spaces import NASBACKBONE
+
+    from .evaluator import Classification
 
 
-@nni.trace
-class ClassificationModule(SupervisedLearningModule):
+class ClassificationModule(TaskModule):
     """Cross entropy and accuracy; logs ``train_loss``, ``train_acc``, ``val_loss``, ``val_acc``."""
 
     def __init__(
@@ -23,25 +43,32 @@ class ClassificationModule(SupervisedLearningModule):
         weight_decay: float = 0.0,
         optimizer: type[optim.Optimizer] = optim.Adam,
     ) -> None:
-        # Over all samples alike, accuracy needs no number of classes, which NNI's own module has to be told.
-        super().__init__(
-            criterion,
-            {"acc": MulticlassAccuracy(average="micro")},
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            optimizer=optimizer,
-            export_onnx=False,
-        )
+        super().__init__()
+        self.criterion, self.optimizer = criterion(), optimizer
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        # Over all samples alike, accuracy needs no number of classes.
+        self.accuracy = MulticlassAccuracy(average="micro")
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Loss of a batch. Logged as means of the epoch; a one-shot strategy's architecture steps count as well."""
         labels = batch[1]
         logits = self(self.inputs(batch))
-        loss = self.criterion(logits, labels)
+        loss: Tensor = self.criterion(logits, labels)
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels))
         right = (logits.argmax(1) == labels).float().mean()
         self.log("train_acc", right, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels))
         return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        images, labels = batch
+        logits = self(images)
+        self.log("val_loss", self.criterion(logits, labels), prog_bar=True)
+        self.log("val_acc", self.accuracy(logits, labels), prog_bar=True)
+
+    def configure_optimizers(self) -> optim.Optimizer:
+        make: Any = self.optimizer
+        optimizer: optim.Optimizer = make(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        return optimizer
 
     def inputs(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """What the network takes of a batch: the images at its resolution."""
@@ -51,46 +78,94 @@ class ClassificationModule(SupervisedLearningModule):
         """The batch with its images at another resolution."""
         return resized(batch[0], side), batch[1]
 
-    def on_fit_end(self) -> None:
-        # A run resumed after its last epoch trains nothing and has nothing new to report.
-        if "train_acc" in self.trainer.callback_metrics:
-            super().on_fit_end()
 
+class ClassifyTask:
+    """A backbone as an image classifier; the metric is the accuracy on the validation split."""
 
-@nni.trace
-class Classification(Lightning):
-    """Evaluator for image classification, with the arguments of NNI's `Classification`.
+    metric = "accuracy"
 
-    Parameters
-    ----------
-    criterion, learning_rate, weight_decay, optimizer
-        Class of the loss, learning rate and weight decay of the optimizer class; defaults as in NNI.
-    train_dataloaders, val_dataloaders
-        In a one-shot search the first trains weights, the second the architecture.
-    num_classes
-        Accepted as NNI accepts it; accuracy does not need it.
-    **trainer_kwargs
-        For `lightning.Trainer`, such as ``max_epochs``.
-    """
+    def __init__(self, options: Any, space: Space, accelerator: str) -> None:
+        self.options, self.accelerator, self._config = options, accelerator, space.config
+        self.detector = head_of(space, options.detector)
+        self.is_whole = self.detector is None
+        self.result = "classifier" if self.is_whole else "detector"
+        check_imgsz(options.imgsz, Classifier(space.freeze(space.upstream()), 2).imgsz_multiple)
+        self.data = classification(options.data, options.imgsz, options.seed, options.data_root, space.config.ch)
+        self.num_batches = len(self._loader(self.data.train))
 
-    def __init__(
-        self,
-        criterion: type[nn.Module] = nn.CrossEntropyLoss,
-        learning_rate: float = 0.001,
-        weight_decay: float = 0.0,
-        optimizer: type[optim.Optimizer] = optim.Adam,
-        train_dataloaders: Any = None,
-        val_dataloaders: Any = None,
-        datamodule: Any = None,
-        fit_kwargs: dict[str, Any] | None = None,
-        num_classes: int | None = None,
-        **trainer_kwargs: Any,
-    ) -> None:
-        super().__init__(
-            ClassificationModule(criterion, learning_rate, weight_decay, optimizer),
-            Trainer(**trainer_kwargs),
-            train_dataloaders=train_dataloaders,
-            val_dataloaders=val_dataloaders,
-            datamodule=datamodule,
-            fit_kwargs=fit_kwargs,
+    def _loader(self, split: Any) -> Any:
+        # The last, smaller batch is left out: batch normalisation would take statistics of a few images from it.
+        return DataLoader(
+            split,
+            batch_size=min(self.options.batch, len(split)),
+            sampler=EpochSampler(split, self.options.seed),
+            drop_last=True,
+            num_workers=0,
         )
+
+    def space(self) -> NASBACKBONE:
+        from spaces import NASBACKBONE
+
+        return NASBACKBONE(self._config, self.data.nc)
+
+    def whole(self) -> Space:
+        if self.detector is None:
+            return Space(read_config(self._config, nc=self.data.nc))
+        return detector_space(Space(self._config), self.detector, self.options.detector is None)
+
+    def costs(self, imgsz: int, latency: Any = None) -> CostModel:
+        return CostModel(self.whole(), imgsz, latency, classifier=self.detector is None)
+
+    def hand_over(
+        self, network: Network, folder: Path, arch: Mapping[str, Any], name: str | None = None, is_slice: bool = False
+    ) -> Network:
+        name = name or self.result
+        if self.detector is not None:
+            network = match_nas(self.detector, network, save=folder / f"{name}.pt", arch=arch)
+        else:
+            side = resolution_of(network, self.options.imgsz)
+            save_classifier(network, folder / f"{name}.pt", self.data.names, imgsz=side, arch=arch, is_slice=is_slice)
+        save_model_yaml(network.config.raw, folder / f"{name}.yaml")
+        return network
+
+    def evaluator(self, **trainer: Any) -> Classification:
+        from .evaluator import Classification
+
+        loaders = {
+            "train_dataloaders": self._loader(self.data.train),
+            "val_dataloaders": self._loader(self.data.arch),
+        }
+        return Classification(learning_rate=self.options.lr, **loaders, **trainer)
+
+    def network(self, cfg: Mapping[str, Any]) -> Classifier:
+        return Classifier(cfg, self.data.nc)
+
+    def measure(self, network: Network, calibrated: bool = True) -> float:
+        return self._accuracy(self.calibrated(network) if calibrated else network, self.data.val)
+
+    def rate(self, network: Network) -> float:
+        return self._accuracy(self.calibrated(network, RATING_BATCHES), self.data.arch)
+
+    def calibrated(self, network: Network, batches: int | None = None) -> Network:
+        loader = self._few() if batches == RATING_BATCHES else itertools.islice(self._loader(self.data.train), batches)
+        return calibrate_bn(network, (self._input(network, x) for x, _ in loader))
+
+    @functools.cache  # noqa: B019  (a task lives as long as its run)
+    def _few(self) -> list[Any]:
+        """The batches of a rating's statistics."""
+        return list(itertools.islice(self._loader(self.data.train), RATING_BATCHES))
+
+    def _input(self, network: Network, images: torch.Tensor) -> torch.Tensor:
+        return resized(images.to(next(network.parameters()).device), resolution_of(network, images.shape[-1]))
+
+    @torch.no_grad()
+    def _accuracy(self, network: Network, split: Any) -> float:
+        network.eval()
+        loader: Any = DataLoader(split, batch_size=self.options.batch, num_workers=0)
+        right = sum(int((network(self._input(network, x)).argmax(1).cpu() == labels).sum()) for x, labels in loader)
+        return right / len(split)
+
+    def train(self, network: Network, epochs: int, callbacks: Sequence[pl.Callback]) -> float:
+        module = ClassificationModule(learning_rate=self.options.lr)
+        fit(module, network, self._loader(self.data.train), epochs, self.accelerator, callbacks)
+        return self.measure(network)

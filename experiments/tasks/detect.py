@@ -1,29 +1,44 @@
-"""Detection as an NNI evaluator, for searches; `experiments.training.train` builds on its module."""
+"""Detection: its Lightning module, which `experiments.training.loop` builds on, and the task of searching detectors."""
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, distributed, nn, optim
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader
 
-from data import Batch, DetectionData, EpochSampler, Item, collate
+from data import Batch, collate, detection, detection_split
+from models.detector import Model
 from models.errors import InputError
+from models.files import save_detector, save_model_yaml
+from models.grammar import read_config
 from models.loss import DetectionLoss, scaled_gains
+from models.network import Network
 from models.postprocess import non_max_suppression
-from spaces.nni_compat import DataLoader, Lightning, LightningModule, Trainer, nni
+from optimizer import calibrate_bn
+from spaces import CostModel, Space
 
+from ..run.lightning import interruptible
+from .loaders import Part, halves, search_loaders
 from .metrics import NMS_FOR_AP, DetectionMetrics, in_original_pixels
+from .module import RATING_BATCHES, TaskModule, fit
 from .optimizers import build_optimizer
 from .resize import resized, resolution_of
+from .whole import detector_space, head_of
+
+if TYPE_CHECKING:
+    from spaces import NASDETECTOR
+
+    from .evaluator import Detection
 
 
-@nni.trace
-class DetectionModule(LightningModule):
+class DetectionModule(TaskModule):
     """YOLOv5's loss and COCO's mAP for any network with a `Detect` head.
 
     Logs ``train_box``, ``train_obj``, ``train_cls`` and their sum ``train_loss``, the same of validation, and of the
@@ -65,9 +80,6 @@ class DetectionModule(LightningModule):
         super().set_model(model)
         head = cast(Any, model).head
         self.loss = DetectionLoss(head, scaled_gains(head.nl, head.nc, self.imgsz))
-
-    def forward(self, x: Tensor) -> Any:
-        return self.model(x)
 
     def network_input(self, images: Tensor) -> Tensor:
         """uint8 (N, 3, H, W) as the network takes it: 0 to 1, channels last, in which convolutions are fastest."""
@@ -119,110 +131,9 @@ class DetectionModule(LightningModule):
         self.measured = metrics.compute()
         for name in ("map50", "map50_95"):
             self.log(name, self.measured[name])
-        if nni.get_current_parameter() is not None:
-            nni.report_intermediate_result(self.measured["map50_95"])
 
     def configure_optimizers(self) -> optim.Optimizer:
         return build_optimizer(self.model, self.optimizer, self.learning_rate, self.momentum, self.weight_decay)
-
-    def on_fit_end(self) -> None:
-        # One-shot strategies that train the architecture on the validation loader have no mAP to report.
-        if nni.get_current_parameter() is not None and self.measured:
-            nni.report_final_result(self.measured["map50_95"])
-
-
-@nni.trace
-class Detection(Lightning):
-    """Evaluator for detection: trains, and reports mAP50-95 after every epoch and at the end.
-
-    Parameters
-    ----------
-    names, imgsz, optimizer, learning_rate, momentum, weight_decay
-        As in `DetectionModule`.
-    train_dataloaders, val_dataloaders
-        Loaders that collate with `data.collate`; `search_loaders` makes them. In a one-shot search with DARTS the first
-        trains weights, the second the architecture.
-    **trainer_kwargs
-        For `lightning.Trainer`, such as ``max_epochs``.
-    """
-
-    def __init__(
-        self,
-        names: Sequence[str],
-        imgsz: int = 640,
-        optimizer: str = "adamw",
-        learning_rate: float = 0.001,
-        momentum: float = 0.937,
-        weight_decay: float = 5e-4,
-        train_dataloaders: Any = None,
-        val_dataloaders: Any = None,
-        datamodule: Any = None,
-        fit_kwargs: dict[str, Any] | None = None,
-        **trainer_kwargs: Any,
-    ) -> None:
-        super().__init__(
-            DetectionModule(names, imgsz, optimizer, learning_rate, momentum, weight_decay),
-            Trainer(**trainer_kwargs),
-            train_dataloaders=train_dataloaders,
-            val_dataloaders=val_dataloaders,
-            datamodule=datamodule,
-            fit_kwargs=fit_kwargs,
-        )
-
-
-def search_loaders(data: DetectionData, batch: int, seed: int, bilevel: bool) -> dict[str, Any]:
-    """``train_dataloaders`` and ``val_dataloaders`` of a search's evaluator.
-
-    Parameters
-    ----------
-    bilevel
-        For strategies that train the architecture by gradient (DARTS): training images are shared out between weights
-        and architecture, so that ``data.val`` stays unseen. Otherwise the second loader validates on ``data.val``.
-    """
-    if not bilevel:
-        val = DataLoader(data.val, batch_size=batch, collate_fn=collate, num_workers=0)
-        return {"train_dataloaders": _train_loader(data.train, batch, seed), "val_dataloaders": val}
-    if len(data.train) < 2:
-        raise InputError("a search takes 2 training images or more: one for the weights, one for the architecture")
-    weights, arch = halves(len(data.train), seed)
-    return {
-        "train_dataloaders": _train_loader(Part(data.train, weights), batch, seed),
-        "val_dataloaders": _train_loader(Part(data.train, arch), batch, seed),
-    }
-
-
-def halves(num_images: int, seed: int) -> tuple[list[int], list[int]]:
-    """Indices of the training images for the weights and for the architecture, as many of each."""
-    order = np.random.default_rng(seed).permutation(num_images).tolist()
-    half = num_images // 2
-    return order[:half], order[half : 2 * half]
-
-
-def _train_loader(split: Any, batch: int, seed: int) -> Any:
-    return DataLoader(
-        split,
-        batch_size=min(batch, len(split)),
-        sampler=EpochSampler(split, seed),
-        collate_fn=collate,
-        drop_last=True,
-        num_workers=0,
-    )
-
-
-class Part(Dataset[Item]):
-    """Some images of a training set; mosaics of them show no others."""
-
-    def __init__(self, whole: Any, indices: Sequence[int]) -> None:
-        self.whole, self.indices = whole, indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, i: int) -> Item:
-        return self.whole.item(self.indices[i], self.indices)
-
-    def set_epoch(self, epoch: int) -> None:
-        self.whole.set_epoch(epoch)
 
 
 def _world() -> int:
@@ -237,3 +148,109 @@ def _of_all_processes(seen: list[Any]) -> list[Any]:
     distributed.all_gather_object(shares, seen)
     together = itertools.chain.from_iterable(itertools.zip_longest(*shares))
     return [image for image in together if image is not None]
+
+
+class DetectTask:
+    """A whole detector on its own loss; the metric is COCO's mAP50-95 on the validation images."""
+
+    metric, result, is_whole = "mAP50-95", "detector", True
+
+    def __init__(self, options: Any, space: Space, accelerator: str) -> None:
+        self.options, self.accelerator, self._config = options, accelerator, space.config
+        if options.detector is not None:
+            raise InputError("--detector is for --task classify: detection is searched with the space's own head")
+        if (head := head_of(space, None)) is None:
+            raise InputError(f"{space.config.file}: has no head; right would be a detector's YAML, or --task classify")
+        head.check_imgsz(options.imgsz)
+        self.data = detection(options.data, options.imgsz, seed=options.seed)
+        self.detector = Model(read_config(head.config, nc=self.data.nc))
+        self.detector.names = dict(enumerate(self.data.names))
+        self._loaders = search_loaders(self.data, options.batch, options.seed)
+        self.num_batches = len(self._loaders["train_dataloaders"])
+
+    def _module(self) -> DetectionModule:
+        return DetectionModule(self.data.names, self.options.imgsz, learning_rate=self.options.lr)
+
+    def space(self) -> NASDETECTOR:
+        from spaces import NASDETECTOR
+
+        return NASDETECTOR(self._config, self.data.nc)
+
+    def whole(self) -> Space:
+        return detector_space(Space(self._config), self.detector, own_head=True)
+
+    def costs(self, imgsz: int, latency: Any = None) -> CostModel:
+        return CostModel(self.whole(), imgsz, latency)
+
+    def hand_over(
+        self, network: Network, folder: Path, arch: Mapping[str, Any], name: str | None = None, is_slice: bool = False
+    ) -> Network:
+        name, side = name or self.result, resolution_of(network, self.options.imgsz)
+        network.names = dict(self.detector.names)
+        searched = {"arch": dict(arch), "num_searched": len(network.config.rows) - 1, "is_slice": is_slice}
+        save_detector(network, folder / f"{name}.pt", imgsz=side, **searched)
+        save_model_yaml(network.config.raw, folder / f"{name}.yaml")
+        return network
+
+    def evaluator(self, **trainer: Any) -> Detection:
+        from .evaluator import Detection
+
+        return Detection(self.data.names, self.options.imgsz, learning_rate=self.options.lr, **self._loaders, **trainer)
+
+    def network(self, cfg: Mapping[str, Any]) -> Model:
+        return Model(read_config(cfg, nc=self.data.nc))
+
+    def measure(self, network: Network, calibrated: bool = True) -> float:
+        return self._map(self.calibrated(network) if calibrated else network, self._images)
+
+    def rate(self, network: Network) -> float:
+        return self._map(self.calibrated(network, RATING_BATCHES), self._seen_by_arch)
+
+    def calibrated(self, network: Network, batches: int | None = None) -> Network:
+        module = self._module()
+        module.set_model(network)
+        device = next(network.parameters()).device
+        found = self._few() if batches == RATING_BATCHES else itertools.islice(self._train(), batches)
+        given = (b._replace(images=b.images.to(device)) for b in found)
+        return calibrate_bn(network, map(module.inputs, given))
+
+    def _train(self) -> Any:
+        return search_loaders(self.data, self.options.batch, self.options.seed)["train_dataloaders"]
+
+    @functools.cache  # noqa: B019  (a task lives as long as its run)
+    def _few(self) -> list[Any]:
+        """The batches of a rating's statistics; images are uint8."""
+        return list(itertools.islice(self._train(), RATING_BATCHES))
+
+    @functools.cache  # noqa: B019
+    def _images(self, side: int) -> Any:
+        """The validation images at a resolution."""
+        return self.data.val if side == self.options.imgsz else detection_split(self.options.data, "val", side)[0]
+
+    @functools.cache  # noqa: B019
+    def _seen_by_arch(self, side: int) -> Part:
+        """The architecture's half of the training images, as they are."""
+        images, _ = detection_split(self.options.data, "train", side)
+        return Part(images, halves(len(images), self.options.seed)[1])
+
+    def _map(self, network: Network, images: Callable[[int], Any]) -> float:
+        """mAP50-95 on what `images` gives at the network's resolution."""
+        module = self._module()
+        module.set_model(network)
+        trainer = pl.Trainer(
+            accelerator=self.accelerator,
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        split = images(resolution_of(network, self.options.imgsz))
+        loader: Any = DataLoader(split, batch_size=self.options.batch, collate_fn=collate, num_workers=0)
+        with interruptible(trainer):
+            trainer.validate(module, loader, verbose=False)
+        return float(module.measured["map50_95"])
+
+    def train(self, network: Network, epochs: int, callbacks: Sequence[pl.Callback]) -> float:
+        fit(self._module(), network, self._loaders["train_dataloaders"], epochs, self.accelerator, callbacks)
+        return self.measure(network)

@@ -1,19 +1,23 @@
-"""How good detections are: COCO's average precision, precision and recall, the confusion matrix, and their pictures.
+"""How good detections are: COCO's average precision, precision and recall, the confusion matrix, pictures, a table.
 
 AP and the matching of detections to objects are faster-coco-eval's, which is COCO's evaluation in C++.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from faster_coco_eval import COCO, COCOeval_faster
+from rich.table import Table
 from torch import Tensor
 from torchvision.ops import box_convert, box_iou, clip_boxes_to_image
 
 from data import Batch
+
+from ..run.pictures import picture
+from ..run.tables import table
 
 _AP_MAX_DETECTIONS = 100  # an image and class: COCO's rule, https://cocodataset.org/#detection-eval
 _CONFIDENCES = np.linspace(0, 1, 1001)
@@ -56,8 +60,8 @@ class DetectionMetrics:
             `map50_95`, `map50`, `map75`: AP, mean over the classes that have objects.
             `confidence`: where the F1 score, mean over these classes, is best, in steps of 0.001;
             `precision`, `recall`, `f1`: mean over these classes, at this confidence and IoU 0.5.
-            `classes`: `{name: {"instances", "precision", "recall", "f1", "ap50", "ap50_95"}}`. A class without
-            objects has no AP and is left out.
+            `classes`: `{name: {"instances", "precision", "recall", "f1", "ap50", "ap75", "ap50_95"}}`. A class
+            without objects has no AP and is left out.
             `images`, `instances`: how many were seen.
             Where nothing was there to find, or nothing was found, the scores are 0.
         """
@@ -91,6 +95,7 @@ class DetectionMetrics:
                     "recall": float(r[c, best]),
                     "f1": float(f1[c, best]),
                     "ap50": float(ap[0, c]),
+                    "ap75": float(ap[5, c]),
                     "ap50_95": float(ap[:, c].mean()),
                 }
                 for c in present
@@ -134,51 +139,44 @@ class DetectionMetrics:
 
     def plot_confusion_matrix(self, path: str | Path) -> None:
         """Draw the confusion matrix, each true class (column) as fractions of one."""
-        from matplotlib.figure import Figure
-
         matrix = self.confusion_matrix()
         fractions = matrix / matrix.sum(0, keepdims=True).clip(min=1)
         names = [*self.names, "background"]
         named = len(names) <= _MAX_NAMED_CLASSES + 1
         side = 4 + (0.45 * len(names) if named else 8)
-        figure = Figure(figsize=(side + 1, side))
-        axes = figure.add_subplot(
-            xlabel="true class", ylabel="detected class", title="Confusion matrix, fractions of each true class"
-        )
-        figure.colorbar(axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1), ax=axes, fraction=0.046)
-        size = "medium" if named else 6
-        axes.set_xticks(range(len(names)), names, rotation=90, size=size)
-        axes.set_yticks(range(len(names)), names, size=size)
-        if named:
-            for (row, column), fraction in np.ndenumerate(fractions):
-                if matrix[row, column]:
-                    color = "white" if fraction > 0.5 else "black"
-                    axes.text(column, row, f"{fraction:.2f}", ha="center", va="center", color=color, size=8)
-        figure.savefig(path, dpi=150, bbox_inches="tight")
+        with picture(path, 150, "tight", figsize=(side + 1, side)) as figure:
+            axes = figure.add_subplot(
+                xlabel="true class", ylabel="detected class", title="Confusion matrix, fractions of each true class"
+            )
+            figure.colorbar(axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1), ax=axes, fraction=0.046)
+            size = "medium" if named else 6
+            axes.set_xticks(range(len(names)), names, rotation=90, size=size)
+            axes.set_yticks(range(len(names)), names, size=size)
+            if named:
+                for (row, column), fraction in np.ndenumerate(fractions):
+                    if matrix[row, column]:
+                        color = "white" if fraction > 0.5 else "black"
+                        axes.text(column, row, f"{fraction:.2f}", ha="center", va="center", color=color, size=8)
 
     def plot_pr_curve(self, path: str | Path) -> None:
         """Draw precision against recall at IoU 0.5, each class and their mean; the area under it is AP50."""
-        from matplotlib.figure import Figure
-
         precision = self._evaluate()[0][0]  # (101, nc)
         recall = np.linspace(0, 1, len(precision))
         present = np.unique(_stack(self._targets, 5)[:, 1].astype(int))
         named = len(present) <= _MAX_NAMED_CLASSES
-        figure = Figure(figsize=(9, 6), layout="constrained")
-        axes = figure.add_subplot(
-            xlabel="recall", ylabel="precision", title="Precision and recall at IoU 0.5", xlim=(0, 1), ylim=(0, 1.02)
-        )
-        # Ten colours tell apart; from the eleventh class on they come again with a broken line.
-        for i, c in enumerate(present):
-            label = f"{self.names[c]} {precision[:, c].mean():.3f}" if named else None
-            color, style = (f"C{i % 10}", "-" if i < 10 else "--") if named else ("0.8", "-")
-            axes.plot(recall, precision[:, c], color=color, linestyle=style, linewidth=1, label=label)
-        if len(present):
-            mean = precision[:, present].mean(1)
-            axes.plot(recall, mean, color="black", linewidth=3, label=f"all classes {mean.mean():.3f}")
-            figure.legend(title="AP50", loc="outside right upper")
-        axes.grid(alpha=0.3)
-        figure.savefig(path, dpi=150)
+        with picture(path, 150, figsize=(9, 6), layout="constrained") as figure:
+            axes = figure.add_subplot(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+            axes.set_title("Precision and recall at IoU 0.5")
+            # Ten colours tell apart; from the eleventh class on they come again with a broken line.
+            for i, c in enumerate(present):
+                label = f"{self.names[c]} {precision[:, c].mean():.3f}" if named else None
+                color, style = (f"C{i % 10}", "-" if i < 10 else "--") if named else ("0.8", "-")
+                axes.plot(recall, precision[:, c], color=color, linestyle=style, linewidth=1, label=label)
+            if len(present):
+                mean = precision[:, present].mean(1)
+                axes.plot(recall, mean, color="black", linewidth=3, label=f"all classes {mean.mean():.3f}")
+                figure.legend(title="AP50", loc="outside right upper")
+            axes.grid(alpha=0.3)
 
     def _evaluate(self) -> tuple[np.ndarray, np.ndarray]:
         """Run COCO's evaluation, once until the next update.
@@ -216,6 +214,19 @@ class DetectionMetrics:
             true_positive[int(match.split("_")[0]) - 1] = True
         self._curves = precision, true_positive
         return self._curves
+
+
+def score_table(measured: Mapping[str, Any], title: str | None = None) -> Table:
+    """What `DetectionMetrics.compute` gives, over all classes and of each."""
+    scores = {"mAP50-95": "map50_95", "mAP50": "map50", "mAP75": "map75", "precision": "precision", "recall": "recall"}
+    of_class = [key.removeprefix("m") for key in scores.values()]
+
+    def row(name: str, m: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
+        # A training of before, gone on with, may have a best epoch without the classes' AP75.
+        return [name, f"{m['instances']:,}", *(f"{m[k]:.3f}" if k in m else "" for k in keys)]
+
+    rows = [row("all", measured, scores.values()), *(row(n, c, of_class) for n, c in measured["classes"].items())]
+    return table(["class", "objects", *scores], rows, title, left=["class"])
 
 
 def in_original_pixels(detections: Sequence[Tensor], batch: Batch) -> tuple[list[Tensor], list[Tensor]]:

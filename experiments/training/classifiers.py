@@ -14,12 +14,12 @@ from torch.utils.data import DataLoader
 from data import EpochSampler, classification
 from models.classifier import Classifier
 from models.complexity import count_flops, count_params
-from models.detector import check_imgsz
 from models.errors import InputError
 from models.files import load_classifier, save_classifier, save_model_yaml
+from models.strides import check_imgsz
 
 from ..run.callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
-from ..run.console import console
+from ..run.console import say
 from ..run.device import device_of
 from ..run.folder import RunFolder
 from ..run.lightning import accelerator_of, interruptible, quiet_lightning
@@ -60,9 +60,10 @@ def validate(options: Any, run: RunFolder) -> dict[str, Any]:
     run.write_json("results.json", results)
     top5 = f", top-5 {results['accuracy_top5']:.4f}" if "accuracy_top5" in results else ""
     line = f"accuracy {results['accuracy']:.4f}{top5}, loss {results['loss']:.4f}"
-    say = console().print
-    say(f"{options.weights} on {options.data} ({len(right):,} images, {imgsz} pixels): {line}")
-    say(f"results in {run.path}", soft_wrap=True)
+    say(
+        f"{options.weights} on {options.data} ({len(right):,} images, {imgsz} pixels): {line}",
+        f"results in {run.path}",
+    )
     return results
 
 
@@ -124,9 +125,10 @@ def finetune(options: Any, run: RunFolder, resume: bool = False) -> dict[str, An
         trainer.fit(module, train, val, **again)
     results = {"accuracy": best.accuracy, "before": best.before, "epoch": best.epoch, **size}
     run.write_json("results.json", results)
-    say = console().print
-    say(f"accuracy {best.accuracy:.4f} in epoch {best.epoch} of {options.epochs}, {best.before:.4f} before")
-    say(f"results in {run.path}", soft_wrap=True)
+    say(
+        f"accuracy {best.accuracy:.4f} in epoch {best.epoch} of {options.epochs}, {best.before:.4f} before",
+        f"results in {run.path}",
+    )
     return results
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,13 +18,14 @@ from models.detector import Model
 from models.errors import InputError
 from models.files import is_classifier, save_model_yaml
 from models.grammar import Config, read_config
-from models.registry import load_plugin
+from models.plugins import load_plugins_of_run
 
 from ..run.callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
-from ..run.folder import RunFolder
+from ..run.folder import RunFolder, is_first_process
 from ..run.lightning import accelerator_of, interruptible, quiet_lightning
 from .anchors import fit_anchors
 from .loop import DetectorTraining
+from .options import Options
 from .recipes import recipe_of
 from .report import plot_training, print_report
 from .schedule import Schedule
@@ -34,67 +34,23 @@ from .weights import Start, read_weights, transfer
 _PRECISIONS = {"auto": None, "32": "32-true", "16-mixed": "16-mixed", "bf16-mixed": "bf16-mixed"}
 _FINETUNE = 0.1  # share of the learning rate where the weights are trained: those of a supernet's slice
 _SHOWN = ("train_box", "train_obj", "train_cls", "val_loss", "map50", "map50_95")
-_RUN = "NAS_TRAIN_RUN"  # tells the other processes of a distributed training the run's folder
 
 
-@dataclass(frozen=True)
-class Options:
-    """Options of a training; `train.py --help` explains them."""
-
-    cfg: str | None
-    weights: str | None
-    data: str
-    imgsz: int
-    epochs: int
-    batch: int
-    recipe: str
-    optimizer: str
-    lr0: float | None
-    lrf: float
-    momentum: float
-    weight_decay: float
-    cosine: bool
-    patience: int
-    hyp: dict[str, float]
-    augment: bool
-    autoanchor: bool
-    multi_scale: bool
-    precision: str
-    seed: int
-    device: str
-    devices: int
-    strategy: str
-    sync_bn: bool
-    workers: int | None
-    plugin: list[str]
-    supernet: str | None = None
-    arch: str = "max"
-
-
-def is_first_process() -> bool:
-    """Whether this is not a process that Lightning started to help the one at the keyboard."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
-
-
-def new_run(project: str, name: str, exist_ok: bool) -> RunFolder:
-    """A new run's folder, the same in all processes of a distributed training."""
-    if not is_first_process() and _RUN in os.environ:
-        path = Path(os.environ[_RUN])
-        return RunFolder(path.parent, path.name, exist_ok=True)
-    run = RunFolder(project, name, exist_ok)
-    os.environ[_RUN] = str(run.path)
-    return run
-
-
-def train(options: Options, run: RunFolder, resume: bool = False) -> dict[str, Any]:
+def train(
+    options: Options, run: RunFolder, resume: bool = False, slice_of: Callable[[str, str], Start] | None = None
+) -> dict[str, Any]:
     """Train, and write the result into the run's folder.
+
+    Parameters
+    ----------
+    slice_of
+        Opens ``--supernet`` and cuts ``--arch`` out of it.
 
     Returns
     -------
     The content of ``results.json``: the best epoch's measurements, parameters, FLOPs, minutes.
     """
-    for plugin in options.plugin:
-        load_plugin(plugin)
+    load_plugins_of_run(options.plugin)
     if options.weights is not None and is_classifier(options.weights):
         from .classifiers import finetune
 
@@ -104,7 +60,7 @@ def train(options: Options, run: RunFolder, resume: bool = False) -> dict[str, A
     _check(options, accelerator)
     checkpoint = run.path / "last.ckpt"
     resume = resume and checkpoint.exists()
-    start = None if resume else _start(options)
+    start = None if resume else _start(options, slice_of)
     if start is not None and start.is_slice and options.lr0 is None:
         options = replace(options, lr0=_lr0(options) * _FINETUNE)
     config = _config(options, run, start, resume)
@@ -190,11 +146,9 @@ def _lr0(options: Options) -> float:
     return options.lr0 or (0.01 if options.optimizer == "sgd" else 0.001)
 
 
-def _start(options: Options) -> Start | None:
-    if options.supernet is not None:
-        from ..supernets.subnets import start_of_slice
-
-        return start_of_slice(options.supernet, options.arch)
+def _start(options: Options, slice_of: Callable[[str, str], Start] | None) -> Start | None:
+    if options.supernet is not None and slice_of is not None:
+        return slice_of(options.supernet, options.arch)
     return read_weights(options.weights) if options.weights else None
 
 

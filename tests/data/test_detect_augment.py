@@ -218,13 +218,6 @@ def test_collate_numbers_the_images():
     assert collate([background]).targets.shape == (0, 6)
 
 
-def test_rect_images_of_several_sizes_make_no_batch():
-    val = detect.DetectionSet(Painted(), 96, rect=True)
-    collate([val[0]])
-    with pytest.raises(InputError, match="rect"):
-        collate([val[i] for i in range(6)])
-
-
 def test_digits_detect_boxes_are_tight_and_reproducible(tmp_path):
     source = tmp_path / "d.yaml"
     source.write_text("format: digits-detect\ntrain: 12\nval: 8\ncanvas: 128\nmirror: false\n")

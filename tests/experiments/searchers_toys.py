@@ -5,71 +5,22 @@ import itertools
 
 import numpy as np
 
-from experiments.costs import parse_range
-from experiments.search import SEARCHERS, Domain, Objective, Search
+from experiments.search import Domain, Search, make_searcher
 from experiments.search.pareto import hypervolume, reference_point
+from experiments.testing import BOTH, BUDGET, Flops, domain
 from spaces.choices import Decision
 
 POPULATION = 8
 EVOLUTION_POPULATION = 16  # its first archs are all random, the last ones all that it knows
-BUDGET = 30
-
-
-class Flops:
-    """A cost that counts how often it is asked."""
-
-    name, unit = "flops", ""
-
-    def __init__(self):
-        self.settings, self.asked = {}, []
-
-    def __call__(self, archs):
-        self.asked += [tuple(a.values()) for a in archs]
-        return [flops(a) for a in archs]
-
-
-def flops(arch):
-    return 10.0 + 7 * arch["depth"] + arch["width"] + (5 if arch["act"] == "silu" else 0) + arch["k"]
-
-
-def accuracy(arch):
-    """Between few of the archs and their cost there is a real choice to make."""
-    right = 0.3 * arch["depth"] + 0.01 * arch["width"] + (0.25 if arch["act"] == "silu" else 0)
-    return right - 0.02 * abs(arch["k"] - 5) - (0.2 if arch["act"] == "relu" and arch["depth"] == 3 else 0)
-
-
-DECISIONS = {
-    "depth": Decision("depth", (1, 2, 3)),
-    "width": Decision("width", (8, 16, 24)),
-    "act": Decision("act", ("relu", "silu", "none")),
-    "k": Decision("k", (3, 5, 7)),
-}
-BOTH = (Objective("accuracy", True), Objective("flops"))
-ALL = [dict(zip(DECISIONS, v, strict=True)) for v in itertools.product(*(d.values for d in DECISIONS.values()))]
-ALL_LOSSES = np.array([[-accuracy(a), flops(a)] for a in ALL])
-
-
-def domain(*ranges):
-    return Domain(DECISIONS, [Flops()], [parse_range(r) for r in ranges])
 
 
 def search(searcher, *ranges, objectives=BOTH, budget=BUDGET, **kwargs):
-    return Search(
-        domain(*ranges), objectives, SEARCHERS[searcher](population_of(searcher), None), budget=budget, **kwargs
-    )
+    made = make_searcher(searcher, population=population_of(searcher))
+    return Search(domain(*ranges), objectives[: made.most_objectives], made, budget=budget, **kwargs)
 
 
 def population_of(searcher):
     return EVOLUTION_POPULATION if searcher == "evolution" else POPULATION
-
-
-def run(found, most=10**9, fails=lambda arch: False):
-    """Ask and tell so many times; the archs."""
-    archs = []
-    while len(archs) < most and (asked := found.ask()) is not None:
-        archs.append(asked.arch)
-        found.tell(asked, None if fails(asked.arch) else {"accuracy": accuracy(asked.arch)})
-    return archs
 
 
 # A space of 729 archs, to be searched with 60.
@@ -94,12 +45,21 @@ ALL_LARGER = np.array([larger_losses(dict(zip(LARGER, v, strict=True))) for v in
 def found_share(name, seed):
     """Of the hypervolume of the whole space."""
     found = Search(
-        Domain(LARGER, [LargerFlops()]), BOTH, SEARCHERS[name](population_of(name), None), budget=60, seed=seed
+        Domain(LARGER, [LargerFlops()]), BOTH, make_searcher(name, population=population_of(name)), budget=60, seed=seed
     )
     while (asked := found.ask()) is not None:
         found.tell(asked, {"accuracy": -larger_losses(asked.arch)[0]})
     reference = reference_point(ALL_LARGER)
     return hypervolume(found.losses(found.results()), reference) / hypervolume(ALL_LARGER, reference)
+
+
+def best_metric(name, seed):
+    """Of 60 archs; for searchers of one objective."""
+    made = make_searcher(name, population=population_of(name))
+    found = Search(Domain(LARGER), BOTH[:1], made, budget=60, seed=seed)
+    while (asked := found.ask()) is not None:
+        found.tell(asked, {"accuracy": -larger_losses(asked.arch)[0]})
+    return max(r.values["accuracy"] for r in found.results())
 
 
 @functools.cache

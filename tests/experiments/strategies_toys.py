@@ -12,12 +12,12 @@ from nni.nas.space import RawFormatModelSpace
 from torch import nn
 
 from experiments import strategies
-from experiments.oneshot.evolve import Evolution
 from experiments.run.callbacks import LastCheckpoint
+from experiments.search import Genetic
 from experiments.tasks.evaluator import Classification, DataLoader
 from spaces.blocks import MixedBottleneck, MutableBottleneck
 
-_FEW = {"evolution": Evolution(population=8, generations=3, top=3)}
+_FEW = {"searcher": Genetic(population=8, top=3), "evaluations": 24}
 
 # Name to a maker of the strategy, with settings for few steps.
 STRATEGIES = {

@@ -26,8 +26,8 @@ from models.blocks import (
     MixConv2d,
     TransformerBlock,
 )
+from models.catalog import registered
 from models.network import build_row
-from models.registry import registered
 from tests.models.block_rows import ROWS
 from tests.random_state import randomized
 

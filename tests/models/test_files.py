@@ -6,7 +6,7 @@ import torch
 import yaml
 
 from models import Model, load_detector, read_config, save_detector, save_model_yaml
-from models.files import atomic, dump_model_yaml
+from models.files import FORMAT, atomic, dump_model_yaml
 from tests.refusal import refused
 
 TINY = {
@@ -88,3 +88,17 @@ def test_file_that_is_no_detector(tmp_path):
     for name in ("text.pt", "other.pt", "list.pt", "empty.pt", "pickle.pt"):
         with refused(name, "not a detector file of this project"):
             load_detector(tmp_path / name)
+
+
+def test_a_file_of_a_later_version_is_refused(tmp_path):
+    model = Model(TINY, nc=2)
+    model.names = {0: "a", 1: "b"}
+    save_detector(model, tmp_path / "detector.pt")
+    content = torch.load(tmp_path / "detector.pt", weights_only=True)
+    assert content["format"] == FORMAT
+    torch.save({**content, "format": FORMAT + 1}, tmp_path / "later.pt")
+    with refused("later.pt: of format 2, but this version reads 1"):
+        load_detector(tmp_path / "later.pt")
+    del content["format"]  # as files of before formats had numbers
+    torch.save(content, tmp_path / "earlier.pt")
+    assert load_detector(tmp_path / "earlier.pt")[1]["names"] == model.names

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.blocks import Conv
-from models.registry import registered
+from models.catalog import registered
 from spaces import NASBACKBONE, slice_weights
 from spaces.check_elastic import check_elastic
 from tests.refusal import refused
@@ -96,7 +96,7 @@ def test_detect_is_its_slices():
 
 
 def sliced_from(row, tensor, **arch):
-    """Indices of the largest block's channels that a slice's tensor takes: dimension 0, and 1 where there is one."""
+    """Indices of the whole block's channels that a slice's tensor takes: dimension 0, and 1 where there is one."""
     net = NASBACKBONE(space(row, [-1, 1, "Conv", [16]]))
     whole = dict(net.model[2].block.named_parameters())[tensor]
     found = []
@@ -115,7 +115,7 @@ def runs(*pairs):
     return [i for start, n in pairs for i in range(start, start + n)]
 
 
-# The largest of these rows is 32 wide behind 32; the slice is 16 behind 16.
+# The whole block is 32 wide behind 32; the slice is 16 behind 16.
 @pytest.mark.parametrize(
     ("row", "tensor", "outputs", "inputs"),
     [
@@ -183,12 +183,12 @@ def test_depth_is_the_first_blocks():
 
 def test_one_of_several_repeats_is_the_first():
     net = NASBACKBONE(space([-1, DEPTH, "Bottleneck", [WIDE]]))
-    largest = net.model[2].block
+    whole = net.model[2].block
     for depth, prefix in ((1, ""), (2, "0.")):
         state = slice_weights(net, {"w": 32, "row2.number": depth})[1]
-        assert torch.equal(state[f"model.2.{prefix}cv2.conv.weight"], largest[0].cv2.conv.weight)
-    assert len(largest) == 3
-    assert sum(p.numel() for p in largest.parameters()) == 3 * sum(p.numel() for p in largest[0].parameters())
+        assert torch.equal(state[f"model.2.{prefix}cv2.conv.weight"], whole[0].cv2.conv.weight)
+    assert len(whole) == 3
+    assert sum(p.numel() for p in whole.parameters()) == 3 * sum(p.numel() for p in whole[0].parameters())
 
 
 def test_choice_of_the_structure_keeps_all_layers():

@@ -10,7 +10,7 @@ import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableBatchNorm2d, MutableConv2d, MutableLinear, Repeat
 from torch import nn
 
-from experiments.strategies import SPOS
+from spaces import make_supernet
 from spaces.active import Active, Mixture
 from spaces.blocks import MixedBottleneck, MutableBottleneck
 from spaces.supernet import activate, decisions
@@ -46,7 +46,7 @@ class Everything(ModelSpace):
 @pytest.fixture(scope="module")
 def net():
     torch.manual_seed(0)
-    return randomized(SPOS().mutate_model(Everything()), 0)
+    return randomized(make_supernet(Everything()), 0)
 
 
 @pytest.fixture
@@ -156,6 +156,6 @@ def test_a_frozen_operation_without_bias_can_be_loaded():
         def forward(self, x):
             return self.conv(x)
 
-    frozen = SPOS().mutate_model(Bare()).freeze({"width": 2})
+    frozen = make_supernet(Bare()).freeze({"width": 2})
     assert frozen.conv.bias is None
     assert frozen.conv.weight.shape == (2, 3, 1, 1)

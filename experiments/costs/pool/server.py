@@ -13,6 +13,7 @@ import sys
 from multiprocessing.connection import wait
 from typing import Any, NoReturn
 
+from ...run import registry
 from ...run.cli import add_plugin_option, positive_float, run_script
 from .protocol import DEFAULT_PORT, MAX_MESSAGE_MB
 
@@ -29,7 +30,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "--provider",
         default="torch",
-        help="params, flops, activations, torch, compile, onnxruntime, openvino, table, roofline, or FILE.py:NAME: "
+        help=f"{', '.join(registry.names('provider'))}, or FILE.py:NAME: "
         "a function of your own (space, imgsz, **hw_config) that gives a provider",
     )
     add(

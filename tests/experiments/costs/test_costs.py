@@ -27,27 +27,15 @@ from experiments.costs import (
 )
 from experiments.costs.cache import canonical
 from experiments.costs.pool import Estimator, serve
+from experiments.testing import CFG, ProviderContract
 from models import Model, Network, count_flops
 from models.grammar import read_config
 from spaces import CostModel, Space
 from tests.refusal import refused
 
 IMGSZ = 32
-CFG = {
-    "nc": 2,
-    "anchors": 1,
-    "backbone": [
-        [-1, 1, "Conv", [{"choice": [8, 16], "label": "width"}, 3, 2]],
-        [-1, {"range": [1, 3, 1], "label": "depth"}, "C3", [16]],
-        [-1, 1, "Conv", [{"choice": [16, 24, 32]}, {"choice": [1, 3], "label": "k"}, 2]],
-    ],
-    "head": [[[1, 2], 1, "Detect", ["nc", "anchors"]]],
-}
 SPACE = Space(CFG)
-ALL = [
-    dict(zip(SPACE.decisions, v, strict=True)) for v in itertools.product(*(d.values for d in SPACE.decisions.values()))
-]
-SOME = [ALL[i] for i in (17, 0, 35, 8, 17)]
+SOME = ProviderContract().some
 PEAK = {"peak": 1e11, "bandwidth": 1e10}
 
 
@@ -124,10 +112,13 @@ MADE = {
 }
 
 
-@pytest.mark.parametrize("kind", MADE)
-class TestContract:
-    @pytest.fixture
-    def make(self, kind, no_clock, table, port, tmp_path):
+class TestContract(ProviderContract):
+    @pytest.fixture(params=MADE)
+    def kind(self, request):
+        return request.param
+
+    @pytest.fixture(autouse=True)
+    def made(self, kind, no_clock, table, port, tmp_path):
         if kind == "openvino":
             pytest.importorskip("openvino", reason="openvino is an optional package")
 
@@ -141,43 +132,29 @@ class TestContract:
             return {"table": table, "cache": str(tmp_path / "cache.db"), "port": port}[what]
 
         first, other = MADE[kind]
-        return lambda space=SPACE, imgsz=IMGSZ, changed=False: (other if changed else first)(space, imgsz, found)
+        self.make = lambda space=SPACE, imgsz=IMGSZ, changed=False: (other if changed else first)(space, imgsz, found)
 
-    def test_says_what_it_is(self, make):
-        provider = make()
+    def test_is_of_a_known_unit_and_a_figure_of_each_arch(self):
+        provider = self.make()
         assert provider.name in (*COUNTED, "latency", "energy")
         assert provider.unit == {"latency": "ms", "energy": "mJ"}.get(provider.name, "")
         json.loads(canonical(provider.settings))
+        assert len(set(provider(SOME))) == 4, "a wrong order would show"
 
-    def test_batched_equals_one_by_one_and_again(self, make):
-        provider = make()
-        costs = provider(SOME)
-        assert costs == [provider([arch])[0] for arch in SOME] == provider(SOME)
-        assert make()(SOME[::-1]) == costs[::-1]
-        assert all(type(c) in (int, float) and c > 0 for c in costs)
-        assert costs[0] == costs[4]
-        assert len(set(costs)) == 4  # one for each arch, so that a wrong order would show
-
-    def test_nothing_is_asked(self, make):
-        assert make()([]) == []
-
-    def test_unknown_archs_are_refused(self, make):
-        provider = make()
-        with refused("widht", "width"):
-            provider([SOME[0], {**SOME[0], "widht": 8}])
+    def test_says_which_values_there_are(self):
         with refused("width", "12", "8, 16"):
-            provider([{**SOME[0], "width": 12}])
+            self.make()([{**SOME[0], "width": 12}])
 
-    def test_settings_are_in_the_key_of_the_cache(self, make, kind, tmp_path):
-        others = [make(imgsz=64)] if kind != "table" else []
-        others += [make(Space({**CFG, "nc": 3}))] if kind != "table" else []
-        others += [make(changed=True)] if MADE[kind][1] else []
-        keys = {canonical([type(p).__name__, p.name, p.settings]) for p in (make(), *others)}
+    def test_settings_are_in_the_key_of_the_cache(self, kind):
+        others = [self.make(imgsz=64)] if kind != "table" else []
+        others += [self.make(Space({**CFG, "nc": 3}))] if kind != "table" else []
+        others += [self.make(changed=True)] if MADE[kind][1] else []
+        keys = {canonical([type(p).__name__, p.name, p.settings]) for p in (self.make(), *others)}
         assert len(keys) == 1 + len(others)
 
-    def test_cached_costs_are_not_computed(self, make, tmp_path):
+    def test_cached_costs_are_not_computed(self, tmp_path):
         asked = []
-        provider = make()
+        provider = self.make()
 
         class Counting:
             name, unit, settings = provider.name, provider.unit, provider.settings

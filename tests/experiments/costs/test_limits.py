@@ -2,12 +2,20 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
-from experiments.costs.limits import Limits, Target, cheapest, parse_amount, written
+from experiments.costs import latency_table
+from experiments.costs.budget import Budget, read_budget
+from experiments.costs.limits import Limits, Target, cheapest
+from experiments.oneshot.options import Options
+from experiments.oneshot.search import cost_model
+from experiments.run.amounts import parse_amount, written
+from experiments.testing import CFG
 from models.grammar import MODELS
 from spaces import CostModel, Space
 from tests.refusal import refused
@@ -105,7 +113,7 @@ def test_violated():
 
 
 def test_cheapest_is_the_least(model):
-    for name in ("flops", "params", "activations"):
+    for name in ("flops", "params"):
         arch = cheapest(model, Limits(**{f"max_{name}": 1e12}))
         assert model.of(arch)[name] == model.of(model.least({name: 1}))[name]
     assert cheapest(model, Limits()) == model.least({"flops": 1})
@@ -131,6 +139,76 @@ def test_limits_that_pull_apart():
     assert limits.fits(pulling.of(cheapest(pulling, limits)))
     tight = Limits(max_flops=5, max_params=5)  # each alone can be kept
     assert not tight.fits(pulling.of(cheapest(pulling, tight)))
+
+
+class Told:
+    """A latency that nothing composes: that of the smaller kernel is 1 ms, of others 2 ms."""
+
+    name, unit, settings = "latency", "ms", {}
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, archs):
+        self.asked += archs
+        return [2.0 - (arch["nasconv_0"] == 1) for arch in archs]
+
+
+def test_a_latency_that_is_told_bounds_archs_that_keep_the_other_limits(model):
+    space, told = Space("tests/assets/tiny_nas.yaml"), Told()
+    archs = [{**space.upstream(), "nasconv_0": i, "c3_4": j} for i in range(2) for j in range(2)]
+    params = [model.of(arch)["params"] for arch in archs]
+    budget = Budget(model, Limits(max_params=max(params) - 1, max_latency=1), latency=told)
+    told.asked.clear()
+    small = [p < max(params) for p in params]
+    assert budget.feasible(archs) == [ok and arch["nasconv_0"] == 1 for arch, ok in zip(archs, small, strict=True)]
+    assert told.asked == [arch for arch, ok in zip(archs, small, strict=True) if ok]
+    assert Budget(model, Limits(max_latency=1), latency=told).feasible(archs) == [False, False, True, True]
+    with refused("no arch was found that keeps all limits; the nearest has latency 1 ms > 0.5 ms"):
+        Budget(model, Limits(max_latency=0.5), latency=told)
+
+
+ONESHOT = {"strategy": "darts", "cost_imgsz": 64, "data": "", "batch": 1, "imgsz": 64}
+
+
+def test_latency_of_a_one_shot_search(model, tmp_path):
+    task = SimpleNamespace(costs=lambda imgsz: model)
+    peak = {"peak": "1T", "bandwidth": "50G"}
+    written = {
+        "roofline": {"costs": {"latency": {"provider": "roofline", "hw_config": peak}}},
+        "cached": {"costs": {"latency": {"provider": "roofline", "hw_config": peak}}, "cache": str(tmp_path / "c.db")},
+        "torch": {"costs": {"latency": {"provider": "torch"}}},
+        "energy": {"costs": {"energy": {"provider": "roofline", "hw_config": {**peak, "cost": "energy"}}}},
+    }
+
+    def costs(name):
+        (tmp_path / "costs.yaml").write_text(yaml.safe_dump(written[name]))
+        options = Options(**ONESHOT, costs=str(tmp_path / "costs.yaml"), target_latency=1.0)
+        return options, *cost_model(task, options)
+
+    for name in ("roofline", "cached"):
+        options, composed, told = costs(name)
+        assert told is None
+        assert "latency" in composed.names
+        assert read_budget(options, composed, told).target == Target("latency", 1.0)
+    options, counted, told = costs("torch")
+    assert counted is model
+    assert told.name == "latency"
+    with refused("--target-latency: steering needs a table"):
+        read_budget(options, counted, told)
+    with refused("costs.yaml: does not tell latency"):
+        costs("energy")
+
+
+def test_a_latency_table_is_short_for_a_provider(tmp_path, monkeypatch):
+    monkeypatch.setattr(latency_table.LatencyTable, "_measure_parts", lambda table, block: {"": 0.5})
+    small = CostModel(Space(CFG), 32)
+    file = tmp_path / "table.json"
+    options = Options(**{**ONESHOT, "cost_imgsz": 32}, device="cpu", latency_table=str(file), max_latency=8.0)
+    composed, told = cost_model(SimpleNamespace(costs=lambda imgsz: small), options)
+    assert told is None
+    assert composed.of(Space(CFG).upstream())["latency"] > 0
+    assert file.is_file()
 
 
 def test_penalty_is_two_sided_and_relative():

@@ -303,10 +303,10 @@ def test_a_detector_of_ones_own_modules_is_measured_with_the_plugin(tmp_path, ca
     plugin.write_text(
         "from models import register\nfrom models.blocks import Conv\n@register()\nclass Mine(Conv): pass"
     )
-    load_plugin(plugin)
+    module = load_plugin(plugin)
     rows = {"backbone": [[-1, 1, "Mine", [8, 3, 8]]], "head": [[[0], 1, "Detect", ["nc", [[8, 8]]]]]}
     save_detector(Model({"nc": 3, "anchors": [[8, 8]], **rows}), tmp_path / "mine.pt")
-    del registry._REGISTRY["Mine"], sys.modules["plugin_mine"]
+    del registry._REGISTRY["Mine"], sys.modules[module.__name__]
     monkeypatch.chdir(tmp_path)
     options = ("--weights", tmp_path / "mine.pt", "--data", data, "--imgsz", "64", "--device", "cpu")
     assert "unknown module" in _refused(capsys, *options)

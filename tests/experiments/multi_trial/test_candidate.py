@@ -1,21 +1,22 @@
 """A trial of a multi-trial search, in this process: what it reports and refuses to train, and its first weights."""
 
-from dataclasses import replace
+import shutil
+from dataclasses import asdict, replace
 
 import nni
 import pytest
 import torch
 
-from experiments.costs import timing
+from experiments.costs import Roofline, timing
 from experiments.costs.timing import measure_latency
 from experiments.multi_trial import candidate
 from experiments.multi_trial.candidate import Decisions, Training, costs_of, reward, run_trial
-from experiments.strategies import SPOS
-from experiments.supernets.inherit import inherited
-from experiments.tasks.task import SEARCH_TASKS, ClassifyTask
+from experiments.run.folder import RunFolder
+from experiments.supernets.subnets import SUPERNET, open_supernet, save_supernet
+from experiments.tasks.classify import ClassifyTask
 from models import Classifier, InputError, Model, count_flops, count_params
 from models.grammar import read_config
-from spaces import Space, freeze, slice_weights
+from spaces import Space, freeze, make_supernet, slice_weights
 
 TINY = "tests/assets/tiny_nas.yaml"
 TRAINING = Training(
@@ -118,6 +119,17 @@ def test_a_target_is_rewarded_on_the_measured_latency(reports, monkeypatch):
     assert final["default"] == pytest.approx(final["accuracy"] - 0.5)
 
 
+@pytest.mark.parametrize("limit", [1e-6, None])
+def test_latency_is_told_by_costs(limit, reports, monkeypatch):
+    monkeypatch.setattr(candidate, "measure_latency", lambda *_: pytest.fail("it was measured"))
+    costs = {"costs": {"latency": {"provider": "roofline", "hw_config": {"peak": "1T", "bandwidth": "50G"}}}}
+    run_trial(replace(TRAINING, epochs=1, costs=costs, max_latency=limit, target_latency=1.0), ARCH)
+    told = Roofline(ClassifyTask(TRAINING, Space(TINY), "cpu").whole(), 64, "latency", peak=1e12, bandwidth=5e10)
+    result = reports[1][0] if limit is None else reports[0][0]
+    assert result["latency"] == told([Space(TINY).complete(ARCH)])[0]
+    assert ("infeasible" in result) is (limit is not None)
+
+
 def test_latency_is_that_of_an_inference(monkeypatch):
     class Slow(torch.nn.Module):
         calls = 0
@@ -138,24 +150,19 @@ def test_latency_is_that_of_an_inference(monkeypatch):
 
 @pytest.fixture(scope="module")
 def supernet(tmp_path_factory):
-    """A run's folder with a checkpoint, and its supernet."""
-    task = SEARCH_TASKS["classify"](TRAINING, Space(TINY), "cpu")
+    """A run's folder, and its supernet."""
+    task = ClassifyTask(TRAINING, Space(TINY), "cpu")
     torch.manual_seed(1)
-    net = SPOS().mutate_model(task.space())
-    folder = tmp_path_factory.mktemp("oneshot")
-    state = {f"training_module._model.{k}": v for k, v in net.state_dict().items()}
-    torch.save({"state_dict": {**state, "alpha": torch.ones(2)}}, folder / "last.ckpt")
-    return folder, net, task
+    net = make_supernet(task.space())
+    run = RunFolder(tmp_path_factory.mktemp("oneshot"), "run")
+    run.write_config({**asdict(TRAINING), "strategy": "spos"})
+    save_supernet(net, run.path / SUPERNET)
+    return run.path, net, task
 
 
 def test_weights_are_inherited_from_a_supernet(supernet, reports, monkeypatch):
-    folder, net, task = supernet
-    raw, expected = slice_weights(net, Space(TINY).complete(ARCH))
-    found = inherited(str(folder), task, Space(TINY).complete(ARCH))
-    network = task.network(raw)
-    network.load_state_dict(found)
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[k], expected[k]) for k in found)
+    folder, net, _ = supernet
+    _, expected = slice_weights(net, Space(TINY).complete(ARCH))
 
     class StartedError(Exception):
         pass
@@ -167,16 +174,26 @@ def test_weights_are_inherited_from_a_supernet(supernet, reports, monkeypatch):
     with pytest.raises(StartedError) as started:
         run_trial(replace(TRAINING, inherit=str(folder)), Space(TINY).complete(ARCH))
     first = started.value.args[0]
+    assert first.keys() == expected.keys()
     assert all(torch.equal(first[k], expected[k]) for k in expected)
 
 
 def test_a_supernet_of_another_space_is_refused(supernet, tmp_path):
-    _, _, task = supernet
-    with pytest.raises(InputError, match="not the folder of a one-shot run"):
-        inherited(str(tmp_path), task, ARCH)
-    torch.save({"state_dict": {"training_module._model.model.0.x": torch.ones(1)}}, tmp_path / "last.ckpt")
-    with pytest.raises(InputError, match="one of another space or task"):
-        inherited(str(tmp_path), task, ARCH)
+    folder, _, task = supernet
+
+    def inherit(path):
+        return open_supernet(path, task=task, option="--inherit")
+
+    with pytest.raises(InputError, match="not the folder of a run"):
+        inherit(tmp_path)
+    shutil.copy(folder / "config.yaml", tmp_path)
+    torch.save({"state_dict": {}}, tmp_path / "last.ckpt")
+    with pytest.raises(InputError, match=r"^--inherit .*: has no supernet.pt; finish it by oneshot_nas.py --resume"):
+        inherit(tmp_path)
+    content = torch.load(folder / SUPERNET, weights_only=True)
+    torch.save({**content, "state_dict": {"model.0.x": torch.ones(1)}}, tmp_path / SUPERNET)
+    with pytest.raises(InputError, match=r"^--inherit .*: its supernet is one of another space or task"):
+        inherit(tmp_path)
 
 
 def test_decisions_are_the_yamls_and_every_kind_of_choice(tmp_path):

@@ -8,7 +8,6 @@ import threading
 import nni
 import pytest
 import torch
-from nni.mutable import ensure_frozen
 from nni.nas.evaluator import FunctionalEvaluator
 from nni.nas.execution import ExecutionEngine, SequentialExecutionEngine
 from nni.nas.execution.event import FinalMetricEvent, TrainingEndEvent
@@ -18,37 +17,9 @@ from nni.nas.strategy.base import StrategyStatus
 
 from benchmarks import multi_trial
 from experiments import strategy
+from experiments.search import domain, grid
 from models import InputError
-
-DECISIONS = 6
-BEST = (2, 0, 1, 1, 0, 2)
-
-
-class Toy(ModelSpace):
-    """Six decisions of three values."""
-
-    def __init__(self):
-        super().__init__()
-        choices = [nni.choice(f"d{i}", ["a", "b", "c"]) for i in range(DECISIONS)]
-        self.arch = [ensure_frozen(self.add_mutable(choice)) for choice in choices]
-
-
-def indices(arch):
-    return tuple("abc".index(v) for v in arch)
-
-
-def accuracy(arch):
-    """Best at `BEST`; no two archs are alike."""
-    hits = [a == b for a, b in zip(indices(arch), BEST, strict=True)]
-    return 0.9 + 0.1 * sum(hits) / DECISIONS + 1e-5 * sum(2**i * h for i, h in enumerate(hits)) / 2**DECISIONS
-
-
-def flops(arch):
-    return float(sum(indices(arch)))
-
-
-def report(model):
-    nni.report_final_result({"default": accuracy(model.arch), "flops": flops(model.arch)})
+from tests.experiments.multi_trial.toy import DECISIONS, Toy, accuracy, flops, indices, report, space
 
 
 def fails_at_times(model):
@@ -64,10 +35,6 @@ def fails_at_times(model):
         nni.report_final_result({"flops": 1.0})
     elif kind > 3:
         report(model)
-
-
-def space(function=report):
-    return SimplifiedModelSpace.from_model(Toy(), FunctionalEvaluator(function))
 
 
 class TwoWorkers(ExecutionEngine):
@@ -230,11 +197,13 @@ class TestStrategy:
         assert len(set(archs)) == len(archs) == 7
         assert "the search ends after 7 trials" in caplog.text
 
-    def test_rare_feasible_archs_are_found_near_one_that_is_known(self, make):
+    def test_rare_feasible_archs_are_found_near_one_that_is_known(self, make, monkeypatch):
+        monkeypatch.setattr(domain, "_DRAWS", 30)
+        monkeypatch.setattr(domain, "_SMALL", 0)
+
         def searcher():
             made = make(seed=0, feasible=lambda arch: flops(arch.values()) <= 1)
             made.start_from = dict.fromkeys(space().simplify(), "a")
-            made._draws = 30
             return made
 
         first = searcher()
@@ -330,14 +299,14 @@ def test_grid_search_visits_all():
     for seed in range(10, 15):
         searcher = strategy.GridSearch(seed=seed)
         searcher.initialize(space(), SequentialExecutionEngine())
-        visited = list(iter(searcher.propose, None))
+        visited = list(iter(searcher._propose, None))
         assert visited != sorted(visited) == list(itertools.product(range(3), repeat=DECISIONS))
     in_order = run(strategy.GridSearch(shuffle=False), 10)
     assert in_order == list(itertools.islice(itertools.product(range(3), repeat=DECISIONS), 10))
 
 
 def test_grid_search_ends_where_no_feasible_arch_is_left_in_sight(monkeypatch):
-    monkeypatch.setattr(strategy.GridSearch, "_rejected", 100)
+    monkeypatch.setattr(grid, "_PATIENCE", 100)
     asked = []
     with pytest.raises(InputError, match="no feasible arch"):
         run(strategy.GridSearch(seed=0, feasible=lambda arch: bool(asked.append(arch))), 20)

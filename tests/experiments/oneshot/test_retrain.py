@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from experiments.oneshot.report import verdict
 from experiments.oneshot.retrain import Retraining, random_archs
-from experiments.oneshot.search import verdict
 from experiments.run.folder import RunFolder
 from models import InputError
 from spaces import Space

@@ -1,13 +1,13 @@
 """Samplers draw what they say, as often as they say."""
 
-import random
 from collections import Counter
 
 import pytest
-import torch
 
-from experiments.oneshot.samplers import PRESETS, WHOLE, make_sampler
+from experiments.oneshot.samplers import PRESETS, make_sampler
 from experiments.oneshot.sampling_rules import RULES
+from experiments.run import registry
+from experiments.testing import SamplerContract
 from models import InputError
 from spaces import CostModel, Sizes, Space
 
@@ -25,7 +25,7 @@ CFG = {
     ],
     "head": [[-1, 1, "Conv", [{"choice": [8, 16]}, 1]], [[-1], 1, "Detect", ["nc", "anchors"]]],
 }
-EXAMPLES = [*RULES, *PRESETS, *WHOLE, "stage_wise,k=net_wise", "ordered_stage_wise:1:2"]
+EXAMPLES = [*RULES, *PRESETS, *registry.names("sampler"), "stage_wise,k=net_wise", "ordered_stage_wise:1:2"]
 DRAWS = 3000
 
 
@@ -49,19 +49,17 @@ def evenly(*values):
     return pytest.approx(dict.fromkeys(values, 1 / len(values)), abs=0.04)
 
 
-@pytest.mark.parametrize("text", [e for e in EXAMPLES if e != "net_wise_index"])
-def test_draws_are_archs_and_depend_on_seed_and_number_alone(text, sizes):
-    sampler = make_sampler(text, sizes, 3)
-    first = [sampler(n) for n in range(20)]
-    random.seed(1)
-    torch.manual_seed(1)
-    again = make_sampler(text, sizes, 3)
-    assert [again(n) for n in reversed(range(20))] == first[::-1]
-    for arch in first:
-        assert list(arch) == list(sizes.cost.space.decisions)
-        assert sizes.cost.space.complete(arch) == arch
-    if text != "middle":
-        assert draws(text, sizes, 20, seed=4) != first
+class TestContract(SamplerContract):
+    cfg = CFG
+
+    @pytest.fixture(autouse=True, params=[e for e in EXAMPLES if e != "net_wise_index"])
+    def text(self, request):
+        self.make = lambda sizes, seed: make_sampler(request.param, sizes, seed)
+        return request.param
+
+    def test_other_seed_other_archs(self, text, sizes):
+        if text != "middle":
+            assert draws(text, sizes, 20, seed=4) != draws(text, sizes, 20, seed=3)
 
 
 @pytest.mark.parametrize("text", ["uniform", "block_wise"])

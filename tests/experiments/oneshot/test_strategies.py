@@ -1,6 +1,7 @@
 """One contract for every one-shot strategy, and what is particular to each."""
 
 import itertools
+import json
 import math
 import os
 import shutil
@@ -12,17 +13,19 @@ import pytorch_lightning as pl
 import torch
 from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableConv2d, MutableDropout
 from torch import nn
-from torch.optim.swa_utils import update_bn
 
 from data import detection
 from experiments import strategies
 from experiments.oneshot.base import OneShotModule
-from experiments.oneshot.journal import Journal, fingerprint
 from experiments.oneshot.proxyless import ProxylessModule
-from experiments.oneshot.spos import FairModule, SinglePathModule, _batches
-from experiments.tasks.detect import search_loaders
+from experiments.oneshot.spos import FairModule, SinglePathModule, _batches, _fingerprint
+from experiments.run import registry
+from experiments.search import study_of
 from experiments.tasks.evaluator import Classification, ClassificationModule, DataLoader, Detection
+from experiments.tasks.loaders import search_loaders
+from experiments.testing import StrategyContract
 from models import InputError, Model
+from optimizer import calibrate_bn
 from spaces import NASBACKBONE, NASDETECTOR, Space
 from spaces.active import Active, Mixture
 from tests.experiments import strategies_toys as toys
@@ -98,6 +101,12 @@ def searched(name, tmp_path_factory):
     path, witness = tmp_path_factory.mktemp(name) / "last.ckpt", Witness()
     strategy = search(name, path, epochs=4, callbacks=[witness, KeepSecond(path)])
     return strategy, witness, path
+
+
+class TestContract(StrategyContract):
+    @pytest.fixture(autouse=True, params=registry.names("oneshot"))
+    def registered(self, request):
+        self.make = registry.load("oneshot", request.param)
 
 
 class TestEveryStrategy:
@@ -228,7 +237,7 @@ class TestEveryStrategy:
 
     def test_searches_a_yaml_on_the_detection_loss(self, name, digits_yaml):
         data = detection(digits_yaml, 32, seed=0)
-        loaders = search_loaders(data, 4, 0, bilevel=True)
+        loaders = search_loaders(data, 4, 0)
         pl.seed_everything(0, verbose=False)
         evaluator = Detection(data.names, 32, **loaders, **toys.trainer())
         strategy = toys.run(STRATEGIES[name](), NASDETECTOR(SPACE, data.nc), evaluator)
@@ -491,50 +500,64 @@ class TestSinglePaths:
         step = start.softmax(0) - torch.tensor([1.0, 0.0])
         assert torch.allclose(witness.after[bias], start - 3 * step)
 
-    def test_calibration_gives_the_statistics_of_the_training_data(self):
+    def test_calibration_is_that_of_a_slice(self):
         strategy = search("spos")
         arch = {"width": 4, "k": 3, "hidden": 1.5, "d": 1, "pool": "max", "features": 4}
-        strategy.calibrate(arch)
-        found = strategy.supernet.freeze(arch).state_dict()
-        plain = strategy.supernet.freeze(arch)
-        plain.dropout.p = 0.0
-        update_bn(_batches(strategy.loaders[0](), 20), plain)
+        found = strategy.calibrated(arch).state_dict()
+        slice_of = strategy.supernet.freeze(arch)
+        expected = calibrate_bn(slice_of, [x for x, _ in _batches(strategy.loaders[0](), 20)]).state_dict()
         statistics = [k for k in found if "running" in k]
         assert len(statistics) == 8
-        for key in statistics:
-            assert torch.allclose(found[key], plain.state_dict()[key], atol=1e-6), key
-        assert all(m.momentum is not None for m in strategy.supernet.modules() if isinstance(m, nn.BatchNorm2d))
+        assert all(torch.equal(found[key], expected[key]) for key in expected)
+        assert any(not torch.equal(found[key], slice_of.state_dict()[key]) for key in statistics)
+
+    def test_the_supernet_is_as_trained_after_a_rating(self):
+        strategy = search("spos")
+        before = {k: v.clone() for k, v in strategy.supernet.state_dict().items()}
+        strategy.minus_loss(strategy.rated[0][0])
+        assert strategy.oneshot_module.training_module.model is strategy.supernet
+        assert all(torch.equal(v, before[k]) for k, v in strategy.supernet.state_dict().items())
 
     def test_a_search_that_was_killed_rates_nothing_again(self, tmp_path):
-        whole, asked = search("spos", ratings=tmp_path / "whole"), []
+        whole, asked = search("spos", storage=study_of(tmp_path / "whole")), []
         assert len({tuple(arch.values()) for arch, _ in whole.rated}) == len(whole.rated) > 8
 
-        class KilledError(Exception):
+        class KilledError(BaseException):
             pass
 
         def rate(arch):
             asked.append(arch)
             if len(asked) == 10:
                 raise KilledError
-            return dict(zip(map(str, ratings), ratings.values(), strict=True))[str(tuple(arch.values()))]
+            return ratings[tuple(arch.values())]
 
         ratings = {tuple(arch.values()): rating for arch, rating in whole.rated}
         with pytest.raises(KilledError):
-            search("spos", ratings=tmp_path / "cut", rate=rate)
-        with (tmp_path / "cut").open("a") as file:
-            file.write('["half a li')
-        again = search("spos", ratings=tmp_path / "cut", rate=rate)
+            search("spos", storage=study_of(tmp_path / "cut"), rate=rate)
+        again = search("spos", storage=study_of(tmp_path / "cut"), rate=rate)
         assert again.rated == whole.rated
         assert len(asked) == len(whole.rated) + 1
         assert again.oneshot_module.export() == max(whole.rated, key=lambda pair: pair[1])[0]
 
     def test_ratings_of_another_supernet_are_left_behind(self, tmp_path):
-        state = {"w": torch.zeros(2)}
-        path, arch = tmp_path / "ratings", {"a": 1}
-        assert Journal(path, fingerprint(state)).remembering(lambda _: 1.0)(arch) == 1.0
-        assert Journal(path, fingerprint(state)).remembering(lambda _: 2.0)(arch) == 1.0
-        other = fingerprint({"w": torch.ones(2)})
-        assert Journal(path, other).remembering(lambda _: 3.0)(arch) == 3.0
+        url = study_of(tmp_path)
+        first = search("spos", storage=url, rate=lambda arch: 1.0)
+        assert {rating for _, rating in first.rated} == {1.0}
+        again = search("spos", storage=url, rate=lambda arch: 2.0)
+        assert {rating for _, rating in again.rated} == {1.0}
+        other = search("spos", storage=url, rate=lambda arch: 3.0, seed=1)
+        assert {rating for _, rating in other.rated} == {3.0}
+
+    def test_ratings_in_the_file_of_earlier_versions_are_known(self, tmp_path):
+        whole, asked = search("spos"), []
+        lines = [json.dumps([json.dumps(arch), rating]) for arch, rating in whole.rated[:9]]
+        head = _fingerprint(whole.supernet.state_dict())
+        (tmp_path / "ratings.txt").write_text("\n".join([head, *lines, '["half a li']))
+        ratings = {tuple(arch.values()): rating for arch, rating in whole.rated}
+        rate = lambda arch: asked.append(arch) or ratings[tuple(arch.values())]  # noqa: E731
+        again = search("spos", rate=rate, earlier=tmp_path / "ratings.txt")
+        assert again.rated == whole.rated
+        assert len(asked) == len(whole.rated) - 9
 
 
 class Module(pl.LightningDataModule):

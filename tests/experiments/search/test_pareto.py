@@ -5,11 +5,12 @@ import random
 import numpy as np
 import pytest
 
-from experiments.search import SEARCHERS, Domain, Search
+from experiments.search import Domain, Search, make_searcher
 from experiments.search.base import Evaluated, History
 from experiments.search.pareto import front, hypervolume, hypervolume_history, knee, reference_point
 from experiments.search.predictor import CANDIDATES, Predictor, encode, rank_correlation
-from tests.experiments.searchers_toys import BOTH, LARGER, LargerFlops, larger_losses
+from experiments.testing import BOTH
+from tests.experiments.searchers_toys import LARGER, LargerFlops, larger_losses
 
 
 def brute_front(losses):
@@ -108,9 +109,7 @@ class TestPredictor:
         def found(budget=60):
             domain = Domain(LARGER, [LargerFlops()])
             screen = Predictor(domain, ["flops"], "gp")
-            return Search(
-                domain, BOTH, SEARCHERS["random"](None, None), budget=budget, screen=screen, screened=CANDIDATES
-            )
+            return Search(domain, BOTH, make_searcher("random"), budget=budget, screen=screen, screened=CANDIDATES)
 
         def archs(search, most=10**9):
             done = []

@@ -14,14 +14,16 @@ from pathlib import Path
 import pytest
 
 from experiments.search import open_storage
-from tests.experiments.searchers_toys import run, search
+from experiments.testing import run
+from tests.experiments.searchers_toys import search
 
 ROOT = Path(__file__).resolve().parents[3]
 
 WORKER = """
 import sys
 from experiments.search import open_storage
-from tests.experiments.searchers_toys import accuracy, search
+from experiments.testing import accuracy
+from tests.experiments.searchers_toys import search
 found = search("evolution", budget=40, storage=open_storage(sys.argv[1]))
 number, asked = 0, found.ask()
 if sys.argv[2] == "stuck":

@@ -18,21 +18,21 @@ from torch.utils.data import DataLoader
 import search_subnets
 from data import EpochSampler, classification
 from experiments.costs import PROVIDERS, providers_of
-from experiments.oneshot.spos import SPOS
+from experiments.run import registry
 from experiments.run.cli import run_script
 from experiments.run.folder import RunFolder
-from experiments.search import SEARCHERS, Objective, Search, open_storage
+from experiments.search import Objective, Search, make_searcher, open_storage
 from experiments.search.pareto import hypervolume, reference_point
 from experiments.supernets import search as subnet_search
+from experiments.supernets.options import Options
 from experiments.supernets.report import Pick, verdict
-from experiments.supernets.search import Options, SubnetSearch, evaluate
+from experiments.supernets.search import SubnetSearch, evaluate
 from experiments.supernets.subnets import SUPERNET, save_supernet
-from experiments.tasks.task import SEARCH_TASKS
+from experiments.testing import BOTH, accuracy, domain
 from models import Classifier, InputError, Model
 from models.files import load_detector
 from optimizer import calibrate_bn
-from spaces import NASBACKBONE, CostModel, Space, freeze, slice_weights
-from tests.experiments.searchers_toys import BOTH, accuracy, domain
+from spaces import NASBACKBONE, CostModel, Space, freeze, make_supernet, slice_weights
 
 ROOT = Path(__file__).resolve().parents[3]
 CFG = str(ROOT / "tests/assets/tiny_nas.yaml")
@@ -76,9 +76,9 @@ def supernet(tmp_path_factory):
             options = {"strategy": "spos", "task": task, "cfg": cfg, "detector": None, "batch": 64, "lr": 0.001}
             options |= {"seed": 0, "device": "cpu", "data_root": None, "plugin": [], "cost_imgsz": 64, **data}
             run = RunFolder(tmp_path_factory.mktemp("oneshot"), task)
-            task_ = SEARCH_TASKS[task](argparse.Namespace(**options), Space(cfg), "cpu")
+            task_ = registry.load("task", task)(argparse.Namespace(**options), Space(cfg), "cpu")
             torch.manual_seed(0)
-            net = SPOS().mutate_model(task_.space())
+            net = make_supernet(task_.space())
             run.write_config(options)
             save_supernet(net, run.path / "supernet.pt")
             made[key] = str(run.path)
@@ -112,7 +112,7 @@ def accuracy_of(supernet):
     """An arch's accuracy on the architecture's half, as a search should find it, by no task's methods."""
     data = classification("digits", 32)
     content = torch.load(Path(supernet("classify")) / SUPERNET, weights_only=True)
-    net = SPOS().mutate_model(NASBACKBONE(content["yaml"], 10))
+    net = make_supernet(NASBACKBONE(content["yaml"], 10))
     net.load_state_dict(content["state_dict"])
 
     @torch.no_grad()
@@ -325,7 +325,7 @@ class TestRun:
 
 class TestEvaluate:
     def search(self, budget=8):
-        return Search(domain(), BOTH, SEARCHERS["random"](None, None), budget=budget)
+        return Search(domain(), BOTH, make_searcher("random"), budget=budget)
 
     def test_a_failure_is_one_failed_evaluation(self, capsys):
         found = self.search()
@@ -414,10 +414,6 @@ def test_verdict():
 def test_a_cost_of_no_name_is_refused():
     with pytest.raises(InputError, match="there are params"):
         providers_of(["beauty"], CostModel(Space(CFG), 64))
-
-
-def test_the_scripts_searchers_are_the_catalogues():
-    assert list(SEARCHERS) == search_subnets.SEARCHERS
 
 
 class TestScript:

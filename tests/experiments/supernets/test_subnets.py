@@ -9,16 +9,15 @@ import pytest
 import torch
 import yaml
 
-from spaces import NASDETECTOR, CostModel, Sizes, Space, slice_weights  # isort: skip
+from spaces import CostModel, NASDETECTOR, Sizes, Space, make_supernet, slice_weights  # isort: skip
 
 import train
 import val
 from experiments.oneshot.teacher import read_teacher
+from experiments.run import registry
 from experiments.run.cli import run_script
 from experiments.run.folder import RunFolder
-from experiments.strategies import SPOS
 from experiments.supernets.subnets import SUPERNET, open_supernet, save_supernet
-from experiments.tasks.task import SEARCH_TASKS
 from experiments.training.weights import read_weights
 from models import InputError, Model, load_detector, save_detector
 
@@ -47,8 +46,8 @@ def run_of(folder, cfg, task, data, imgsz):
         Path(options["detector"]).write_text(yaml.safe_dump(space.freeze(space.upstream())))
     run = RunFolder(folder.parent, folder.name)
     run.write_config(options)
-    made = SEARCH_TASKS[task](Namespace(**{**options, "cfg": cfg}), Space(cfg), "cpu")
-    supernet = SPOS().mutate_model(made.space())
+    made = registry.load("task", task)(Namespace(**{**options, "cfg": cfg}), Space(cfg), "cpu")
+    supernet = make_supernet(made.space())
     for i, value in enumerate(supernet.state_dict().values()):
         if value.is_floating_point() and value.ndim == 1:  # biases, and what batch norms hold
             value.copy_(0.5 + torch.rand(value.shape, generator=torch.Generator().manual_seed(i)))
@@ -82,12 +81,12 @@ def call(tmp_path, monkeypatch, capsys):
 
 def test_a_supernet_comes_back_as_it_was(detector_run):
     folder, supernet, _ = detector_run
-    again, task = open_supernet(folder)
+    again, task, _ = open_supernet(folder)
     assert isinstance(again, NASDETECTOR)
     assert task.data.nc == 10
     state = again.state_dict()
     assert all(torch.equal(v, state[k]) for k, v in supernet.state_dict().items())
-    assert torch.load(folder / SUPERNET, weights_only=True).keys() == {"yaml", "state_dict"}
+    assert torch.load(folder / SUPERNET, weights_only=True).keys() == {"format", "yaml", "state_dict"}
 
 
 def test_val_measures_subnets_and_keeps_them(detector_run, call, tmp_path):
@@ -198,7 +197,7 @@ def test_train_takes_one_beginning(detector_run, call, tmp_path):
 
 def test_a_teacher_is_a_runs_arch_or_a_detector(detector_run, tmp_path):
     folder, supernet, _ = detector_run
-    _, task = open_supernet(folder)
+    _, task, _ = open_supernet(folder)
     arch = Sizes(CostModel(supernet.space, 64)).largest
     (folder / "arch.json").write_text(json.dumps(arch))
     network = read_teacher(folder, task)

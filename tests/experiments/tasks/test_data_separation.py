@@ -16,10 +16,9 @@ import search_subnets
 import val
 from experiments import RetiariiExperiment, strategies
 from experiments.multi_trial.candidate import Training, run_trial
-from experiments.oneshot import search as oneshot
-from experiments.oneshot.evolve import Evolution
+from experiments.run import registry
 from experiments.run.cli import run_script
-from experiments.tasks.task import SEARCH_TASKS
+from experiments.search import Genetic
 from spaces import Space
 from tests.experiments.sentinels import NUM_TRAIN, SIDE, TRAIN, VAL, classify_set, detect_set, watched
 
@@ -39,7 +38,7 @@ BATCH = NUM_TRAIN // 4  # two an epoch, and none is left over
 FEW = ["--population", "2", "--generations", "2"]
 
 
-@pytest.fixture(scope="module", params=SEARCH_TASKS)
+@pytest.fixture(scope="module", params=registry.names("task"))
 def given(request, tmp_path_factory):
     """A task by name, its class, the arguments of a script, and what its splits are."""
     name = request.param
@@ -48,7 +47,7 @@ def given(request, tmp_path_factory):
     cfg.write_text(yaml.safe_dump(SPACE))
     sizes = ["--imgsz", SIDE, "--batch", BATCH, "--epochs", 1, "--cost-imgsz", SIDE]
     args = [*map(str, ["--task", name, "--cfg", cfg, "--data", data, "--device", "cpu", *sizes])]
-    given = SimpleNamespace(name=name, cls=SEARCH_TASKS[name], args=args)
+    given = SimpleNamespace(name=name, cls=registry.load("task", name), args=args)
     with watched(given.cls) as seen:
         task = open_task(given)
         task.train(network_of(task), 1, [])
@@ -123,12 +122,13 @@ def supernet(given, tmp_path_factory):
 
 
 class TestOneShot:
-    @pytest.mark.parametrize("strategy", oneshot.STRATEGIES)
+    @pytest.mark.parametrize("strategy", registry.names("oneshot"))
     def test_search(self, given, strategy, tmp_path):
+        few = FEW if strategy in registry.names("oneshot", "population") else []
         baseline = ["--no-baseline"] if strategy != "darts" else ["--random-archs", "1", "--retrain", "both"]
         limit = ["--max-params", "1G"] if strategy == "bignas" else []  # without any, its pick is the largest
         with watched(given.cls) as seen:
-            call(oneshot_nas, *given.args, "--strategy", strategy, *FEW, *baseline, *limit, "--project", tmp_path)
+            call(oneshot_nas, *given.args, "--strategy", strategy, *few, *baseline, *limit, "--project", tmp_path)
         check_search(seen, given)
         assert seen.weights == given.weights
         assert seen.measured == VAL
@@ -142,7 +142,7 @@ class TestOneShot:
         task = open_task(given)
         quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
         with watched(given.cls) as seen:
-            strategy = strategies.SPOS(evolution=Evolution(2, 1))
+            strategy = strategies.SPOS(searcher=Genetic(2), evaluations=2)
             evaluator = task.evaluator(max_epochs=1, accelerator="cpu", devices=1, **quiet)
             RetiariiExperiment(task.space(), evaluator, [], strategy).run()
         check_search(seen, given)

@@ -7,7 +7,7 @@ import torch
 from torchmetrics.detection import MeanAveragePrecision
 from torchvision.ops import box_iou
 
-from experiments.tasks.metrics import DetectionMetrics
+from experiments.tasks.metrics import DetectionMetrics, score_table
 
 NAMES = ["cat", "dog", "owl"]
 NO_PREDICTIONS, NO_TARGETS = torch.zeros(0, 6), torch.zeros(0, 5)
@@ -95,10 +95,26 @@ def test_by_hand():
                 "recall": 1,
                 "f1": 0.8,
                 "ap50": both,
+                "ap75": one,
                 "ap50_95": (3 * both + 7 * one) / 10,
             }
         )
     }
+
+
+def test_table_has_all_that_was_measured_of_each_class():
+    targets = [_targets([0, 0, 0, 10, 10], [0, 100, 0, 110, 10])]
+    preds = [_predictions([0, 0, 10, 10, 0.9, 0], [100, 0, 110, 6.01, 0.7, 0])]
+    found = _metrics(preds, targets).compute()
+    # At IoU 0.6 and below both are right, beyond it one, at recalls 0 … 0.50 (51 of 101).
+    scores = ["0.653", "1.000", "0.505", "1.000", "1.000"]
+    assert _cells(score_table(found)) == [["all", "2", *scores], ["cat", "2", *scores]]
+    del found["classes"]["cat"]["ap75"]  # as a training of before has it in its checkpoint
+    assert _cells(score_table(found))[1] == ["cat", "2", *scores[:2], "", *scores[3:]]
+
+
+def _cells(table):
+    return [list(row) for row in zip(*(column.cells for column in table.columns), strict=True)]
 
 
 def test_best_confidence_is_shared_by_the_classes():

@@ -80,7 +80,7 @@ def test_a_search_leaves_a_classifier(searched):
 
 
 def test_it_is_the_supernets_slice(searched):
-    supernet, _ = open_supernet(searched)
+    supernet, *_ = open_supernet(searched)
     network, content = load_classifier(searched / "classifier.pt")
     _, state = slice_weights(supernet, content["arch"])
     own = network.state_dict()

@@ -1,0 +1,87 @@
+"""Options of what is done with a network that is there. Loads no torch."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+from ..run.cli import natural, positive_int
+from ..run.options import option
+
+# What a supernet's run says, and what only detectors have.
+OF_RUN = ("data", "imgsz", "batch", "split", "workers")
+OF_DETECTORS = ("conf", "iou", "max_det", "save_json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection:
+    """Options of a detection; `detect.py --help` explains them."""
+
+    weights: str = option("detector.pt, a YOLOv5 checkpoint, or model.onnx that export.py wrote")
+    source: list[str] = option("images or videos: files, folders, or patterns such as 'a/*.jpg'", nargs="+")
+    imgsz: int | None = option("longer side in pixels; None: as trained, or 640", None, type=positive_int)
+    conf: float = option("detections have more than this confidence", 0.25, type=float)
+    iou: float = option("of two boxes that overlap more, the less confident goes", 0.45, type=float)
+    max_det: int = option("most detections of an image", 300, type=positive_int)
+    rect: bool = option("do not pad images to squares: faster; not for ONNX", False)
+    classes: list[str] | None = option("only these, by name or by number", None, nargs="+")
+    device: str = option("auto, cpu or cuda", "auto")
+    save_txt: bool = option("write labels/*.txt: class, centre, size as shares, confidence", False)
+    save_json: bool = option("write detections.json", False)
+    save: bool = option("write no pictures and videos", True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """Options of a validation; `val.py --help` explains them."""
+
+    weights: str = option(
+        "detector.pt, classifier.pt, a YOLOv5 checkpoint, or model.onnx of export.py", None, group="what"
+    )
+    supernet: str | None = option(
+        "run of oneshot_nas.py: its subnets, on its own data", None, group="what", metavar="RUN"
+    )
+    arch: list[str] = option(
+        "of --supernet: max, min, upstream, or arch JSONs", ["max", "min"], of="supernet", nargs="+"
+    )
+    data: str = option(
+        "a data.yaml, a folder (YOLO, COCO, VOC), digits-detect (default) or bccd; of classifiers digits", None
+    )
+    imgsz: int | None = option("side of the images in pixels; None: as trained, or 640", None, type=positive_int)
+    batch: int = option("images at a time", 32, type=positive_int)
+    split: str = option("which images", "val", choices=["val", "test", "train"])
+    conf: float = option("detections have more than this confidence", 0.001, type=float)
+    iou: float = option("of two boxes that overlap more, the less confident goes", 0.6, type=float)
+    max_det: int = option("most detections of an image", 300, type=positive_int)
+    device: str = option("auto, cpu or cuda", "auto")
+    workers: int = option("processes that load data", 0, type=natural)
+    save_json: bool = option("write predictions.json, as COCO has it", False)
+
+
+def batch(text: str) -> int | None:
+    """Type of ``--batch``: a number, or None for ``dynamic``."""
+    if text == "dynamic":
+        return None
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1 or dynamic, got {value}")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Options of an export; `export.py --help` explains them."""
+
+    weights: str = option("detector.pt, classifier.pt, or a YOLOv5 checkpoint")
+    format: str = option("openvino needs the package openvino", "onnx", choices=["onnx", "openvino"])
+    output: str | None = option("file to write; None: beside the weights, with the suffix .onnx or .xml", None)
+    imgsz: int | None = option("side of the images in pixels; None: as trained, or 640", None, type=positive_int)
+    opset: int = option("of the ONNX file", 17, type=int)
+    batch: int | None = option("images at a time: a number, or dynamic", None, type=batch, text="dynamic")
+    nms: bool = option("non-maximum suppression in the graph, with the next three", False)
+    conf: float = option("detections have more than this confidence", 0.25, of="nms", type=float)
+    iou: float = option("of two boxes that overlap more, the less confident goes", 0.45, of="nms", type=float)
+    max_det: int = option("most detections of an image", 300, of="nms", type=positive_int)
+    source: list[str] | None = option(
+        "images to compare with: files, folders or patterns; None: random ones", None, nargs="+"
+    )

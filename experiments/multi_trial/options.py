@@ -1,0 +1,94 @@
+"""Options of a multi-trial search, and those of them that its trials take. Loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..run.cli import amount, positive_float, positive_int, seed
+from ..run.options import option
+
+_COSTS = "costs of the detector"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Options of a trial; `multi_trial_nas.py --help` explains them."""
+
+    task: str = option("the classification proxy, or detection", "classify", kind="task")
+    cfg: Any = option("YAML of the search space", "models/yolov5n_nas.yaml")
+    detector: Any = option("YAML that gives neck, head and classes; --cfg's own head where it has one", None)
+    data: str = option("as for oneshot_nas.py (classify: digits, detect: digits-detect)", None)
+    data_root: str | None = option("where data sets lie or are downloaded to (default: datasets/)", None, of="task")
+    epochs: int = option("epochs that a candidate is trained", 3, type=positive_int)
+    batch: int = option("batch size (classify: 64, detect: 16)", None, type=positive_int)
+    imgsz: int = option(
+        "side of the images, a multiple of the stride (classify: 32, detect: 160)", None, type=positive_int
+    )
+    lr: float = option("learning rate (Adam; detect: AdamW)", 0.001, type=positive_float)
+    seed: int = option("fixes data, the weights' start and what the strategy draws", 0, type=seed)
+    device: str = option("auto, cpu or cuda", "auto")
+    plugin: list[str] = field(default_factory=list)
+    inherit: str | None = option("start candidates from the supernet of a run of oneshot_nas.py", None, metavar="RUN")
+    threads: int = option(
+        "CPU threads of each trial (default: cores / concurrency)", None, group="trials", type=positive_int
+    )
+    max_flops: float | None = option(
+        "no candidate has more flops; known without a trial",
+        None,
+        group=_COSTS,
+        type=amount("flops"),
+        metavar="4.5G",
+    )
+    max_params: float | None = option(
+        "no candidate has more params; known without a trial",
+        None,
+        group=_COSTS,
+        type=amount("params"),
+        metavar="2M",
+    )
+    max_latency: float | None = option(
+        "no candidate that is slower is trained; measured",
+        None,
+        group=_COSTS,
+        type=amount("latency"),
+        metavar="8ms",
+    )
+    target_latency: float | None = option(
+        "a candidate that is slower is worth less", None, group=_COSTS, type=amount("latency"), metavar="7ms"
+    )
+    target_weight: float = option(
+        "metric lost for a latency twice the target", 1.0, of="target_latency", group=_COSTS, type=positive_float
+    )
+    costs: Any = option(
+        "where latency comes from, as for search_subnets.py (default: measured by each trial, in PyTorch)",
+        None,
+        of=("max_latency", "target_latency"),
+        group=_COSTS,
+        metavar="YAML",
+    )
+    cost_imgsz: int = option(
+        "side of the images that FLOPs and latency are meant for", 640, group=_COSTS, type=positive_int
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Training):
+    """Options of a multi-trial search; `multi_trial_nas.py --help` explains them."""
+
+    strategy: str = option("multi-trial strategy", "random", kind="multi-trial")
+    max_trials: int = option("so many candidates are trained", 10, group="trials", type=positive_int, resumes=True)
+    population: int | None = option(
+        "of evolution and nsga3 (by --max-trials, 50 and 10 at most)",
+        None,
+        of="strategy",
+        group="trials",
+        type=positive_int,
+    )
+    concurrency: int = option("so many at a time", 2, group="trials", type=positive_int, resumes=True)
+    gpus: int = option("GPUs of each trial; 0 leaves them all visible", 0, group="trials", type=int)
+    config: str | None = option(
+        "machines to train on, see docs/multi-trial.md (default: this one)", None, group="trials", metavar="YAML"
+    )
+    port: int = option("port of the web UI", 8080, group="web UI", type=positive_int, resumes=True)
+    host: str = option("address that it listens on; it has no login", "127.0.0.1", group="web UI", resumes=True)

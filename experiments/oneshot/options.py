@@ -1,0 +1,172 @@
+"""Options of a one-shot search. Loads no torch."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..run import registry
+from ..run.cli import amount, natural, not_negative, positive_float, positive_int, seed, share
+from ..run.options import option
+
+_COSTS, _TARGETS = "costs of the detector", ("target_flops", "target_params", "target_latency")
+_LATENCY = ("max_latency", "target_latency")
+
+
+def strategies(text: str) -> str:
+    """Type of ``--strategy``."""
+    for name in text.split(","):
+        if name not in registry.names("oneshot"):
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(registry.names('oneshot'))}")
+    return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of a one-shot search; `oneshot_nas.py --help` explains them."""
+
+    strategy: str = option("{names}; several by commas with --ui", "darts", kind="oneshot", type=strategies)
+    task: str = option("the classification proxy, or detection", "classify", kind="task")
+    cfg: str = option("YAML of the search space", "models/yolov5n_nas.yaml")
+    space: str | None = option("lay choices over a plain --cfg: elastic, or a policy's YAML", None, metavar="POLICY")
+    detector: str | None = option(
+        "YAML that gives neck, head and classes (default: --cfg's own; without any, a classifier)", None
+    )
+    data: str = option(
+        "classify: digits (default), fashion-mnist, cifar10, imagenette, tinyimagenet, or a folder; "
+        "detect: digits-detect (default), bccd, a data YAML, or a folder",
+        None,
+    )
+    data_root: str | None = option("where data sets lie or are downloaded to (default: datasets/)", None, of="task")
+    epochs: int = option("epochs over the training split", 10, type=positive_int)
+    batch: int = option("batch size (classify: 64, detect: 16)", None, type=positive_int)
+    imgsz: int = option(
+        "side of the images, a multiple of the stride (classify: 64, detect: 320)", None, type=positive_int
+    )
+    lr: float = option("learning rate of the weights (Adam; detect: AdamW)", 0.001, type=positive_float)
+    arch_lr: float = option("learning rate of alphas or controller (Adam)", 0.01, type=positive_float, of="strategy")
+    seed: int = option("fixes data, weights and the arch that is found", 0, type=seed)
+    device: str = option("auto, cpu or cuda", "auto")
+    plugin: list[str] = field(default_factory=list)
+
+    arch_update: Literal["gradient", "reinforce"] = option(
+        "of proxyless", "gradient", of="strategy", group="strategies", choices=["gradient", "reinforce"]
+    )
+    population: int = option(
+        "archs a generation, of the search of spos, fairnas and bignas",
+        50,
+        of="strategy",
+        group="strategies",
+        type=positive_int,
+    )
+    generations: int = option("generations of that search", 20, of="strategy", group="strategies", type=positive_int)
+
+    subnets: str = option("subnets of a step", "max,random,random,min", of="strategy", group="bignas")
+    sampler: str = option("of the random ones, see docs/supernets.md", "uniform", of="strategy", group="bignas")
+    distill: str = option(
+        "what the others learn from the largest: kl, alpha, mimic or none", "auto", of="strategy", group="bignas"
+    )
+    distill_rows: list[int] = option(
+        "rows whose features are distilled too",
+        [],
+        of="strategy",
+        group="bignas",
+        type=int,
+        nargs="*",
+        metavar="ROW",
+    )
+    teacher: str | None = option(
+        "weights, or a run's folder, to learn from in place of the largest",
+        None,
+        of="strategy",
+        group="bignas",
+        metavar="FILE",
+    )
+    dropout: float = option("of the largest subnet", 0.0, of="strategy", group="bignas", type=share)
+    drop_path: float = option("of the largest subnet", 0.0, of="strategy", group="bignas", type=share)
+    clip: float | None = option(
+        "what gradients are clipped to", None, of="strategy", group="bignas", type=positive_float
+    )
+    clip_by: Literal["norm", "value"] = option(
+        "their norm, or every value", "norm", of="strategy", group="bignas", choices=["norm", "value"]
+    )
+    distill_boxes: Literal["ciou", "l1"] = option(
+        "distance of boxes from the teacher's", "ciou", of="strategy", group="bignas", choices=["ciou", "l1"]
+    )
+    lr_floor: float = option(
+        "share of --lr that it decays to; 1: constant", 0.05, of="strategy", group="bignas", type=positive_float
+    )
+    weight_decay: float | None = option(
+        "never of batch norms and biases (default: that of the task)",
+        None,
+        of="strategy",
+        group="bignas",
+        type=not_negative,
+    )
+
+    max_flops: float | None = option(
+        "no result has more flops", None, group=_COSTS, type=amount("flops"), metavar="4.5G"
+    )
+    max_params: float | None = option(
+        "no result has more params", None, group=_COSTS, type=amount("params"), metavar="2M"
+    )
+    max_latency: float | None = option(
+        "no result has more latency", None, group=_COSTS, type=amount("latency"), metavar="8ms"
+    )
+    target_flops: float | None = option(
+        "steer the search to that many flops", None, group=_COSTS, type=amount("flops"), metavar="4G"
+    )
+    target_params: float | None = option(
+        "steer the search to that many params", None, group=_COSTS, type=amount("params"), metavar="1.8M"
+    )
+    target_latency: float | None = option(
+        "steer the search to that many latency", None, group=_COSTS, type=amount("latency"), metavar="7ms"
+    )
+    target_weight: float = option(
+        "weight of the target beside the loss", 1.0, of=_TARGETS, group=_COSTS, type=positive_float
+    )
+    costs: str | None = option(
+        "where latency comes from: providers, tables among them, or a pool of servers",
+        None,
+        of=_LATENCY,
+        group=_COSTS,
+        metavar="YAML",
+    )
+    latency_table: str | None = option(
+        "short for a table in --costs: latency by block, measured; made or completed where it is missing",
+        None,
+        of=_LATENCY,
+        group=_COSTS,
+        metavar="JSON",
+    )
+    cost_imgsz: int = option(
+        "side of the images that FLOPs and latency are meant for", 640, group=_COSTS, type=positive_int
+    )
+
+    retrain: str = option(
+        "weights that the result starts from",
+        "scratch",
+        of="baseline",
+        group="training afterwards",
+        choices=["scratch", "inherited", "both"],
+    )
+    random_archs: int = option(
+        "random archs that are trained to compare with",
+        3,
+        of="baseline",
+        group="training afterwards",
+        type=natural,
+        metavar="R",
+    )
+    baseline: bool = option("train nothing after the search", True, group="training afterwards")
+
+    ui: int | None = option(
+        "search as trials of an NNI experiment, at 127.0.0.1:PORT",
+        None,
+        group="web UI",
+        type=positive_int,
+        metavar="PORT",
+    )
+    trials: int = option("searches of each strategy there, from as many seeds", 1, group="web UI", type=positive_int)
+    concurrency: int = option("searches at a time there", 1, of="ui", group="web UI", type=positive_int)

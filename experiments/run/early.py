@@ -1,0 +1,75 @@
+"""What can be refused before torch is loaded, which takes seconds: files that are not there, sizes that do not fit.
+
+Everything is checked again where it is used, and more than here; the messages are the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import Any
+
+from data.classify_sets import check_set
+from models.errors import InputError
+from models.files import plain_content
+from models.grammar import Config, load_yaml, read_config
+from models.strides import POOLED, check_imgsz, strides
+from spaces.space import Space
+
+from .folder import RunFolder
+
+
+def check_search(args: argparse.Namespace) -> None:
+    """Space, detector, side of the images and data of a new search."""
+    space = Space(args.cfg)
+    config = read_config(space.freeze(space.upstream()))
+    if args.detector is not None:
+        read_config(args.detector)
+    if args.costs is not None:
+        load_yaml(Path(args.costs))
+    if args.task == "classify":
+        _check_side(args, config.backbone())
+        check_set(args.data)
+    elif args.task == "detect" and config.has_head:
+        _check_side(args, config)
+        check_detection_set(args.data)
+
+
+def check_training(args: argparse.Namespace) -> None:
+    """What a new training of a detector begins with, side of the images and data."""
+    if args.weights is not None and not Path(args.weights).is_file():
+        raise InputError(f"--weights {args.weights}: no such file")
+    if args.supernet is not None:
+        RunFolder.resume(args.supernet)
+    cfg = args.cfg or plain_content(args.weights or "").get("yaml")
+    if isinstance(cfg, (str, dict)):
+        _check_side(args, read_config(cfg).require_plain())
+    if cfg or args.supernet:
+        check_detection_set(args.data)
+
+
+def check_weights(args: argparse.Namespace, of_levels: bool = True) -> None:
+    """The file of a network in use, and side of the images: a multiple of the levels' strides, or of any row's."""
+    if not Path(args.weights).is_file():
+        raise InputError(f"{args.weights}: no such file")
+    cfg = plain_content(args.weights).get("yaml")
+    if isinstance(cfg, dict):
+        _check_side(args, read_config(cfg), of_levels)
+
+
+def check_detection_set(source: Any) -> None:
+    """`InputError` if this is no detection set."""
+    from data.formats import spec_of
+
+    spec_of(source)
+
+
+def _check_side(args: argparse.Namespace, config: Config, of_levels: bool = False) -> None:
+    # Modules of a plug-in may have any stride.
+    found = None if args.plugin or args.imgsz is None else strides(config)
+    if found is None:
+        return
+    if of_levels and config.has_head:
+        found = [found[j] for j in config.rows[-1].sources]
+    check_imgsz(args.imgsz, round(max(s for s in found if not math.isnan(s) and s < POOLED)))

@@ -1,0 +1,128 @@
+"""Options said once: the fields of a dataclass make the command line, and what goes with what. Loads no torch."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from dataclasses import MISSING, Field, field, fields
+from typing import Any
+
+from models.errors import InputError
+
+from . import registry
+
+
+def option(
+    help: str,
+    default: Any = MISSING,
+    *,
+    of: str | tuple[str, ...] = (),
+    kind: str | None = None,
+    group: str | None = None,
+    resumes: bool = False,
+    text: str | None = None,
+    **argument: Any,
+) -> Any:
+    """A field of a dataclass that is an option, ``--`` and its name; ``--no-…`` where it is True by default.
+
+    Parameters
+    ----------
+    help
+        Of `argparse`; ``{names}`` stands for the names of `kind`.
+    default
+        Without any, the option is required.
+    of
+        The options, one of which has to be given for this one to be of use; one with a `kind` names what takes it.
+    kind
+        The values are the registry's names of this kind.
+    group
+        Title in the help.
+    resumes
+        Given beside ``--resume``, it takes the place of what the run was started with.
+    text
+        The default as it is written on a command line, where that is another.
+    **argument
+        Of `argparse`'s ``add_argument``.
+    """
+    owners = (of,) if isinstance(of, str) else of
+    argument |= {} if text is None else {"default": text}
+    about = {"help": help, "of": owners, "kind": kind, "group": group, "resumes": resumes, "argument": argument}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=default.copy, metadata=about)
+    return field(default=default, metadata=about)
+
+
+def options_of(cls: Any) -> list[Field[Any]]:
+    """The fields of a dataclass that are options."""
+    return [f for f in fields(cls) if f.metadata]
+
+
+def add_options(parser: Any, cls: Any, **groups: Any) -> None:
+    """Add the options of a dataclass; `groups` gives groups that are more than a title."""
+    for f in options_of(cls):
+        about, how = f.metadata, dict(f.metadata["argument"])
+        if (title := about["group"]) is not None and title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        text = about["help"]
+        if about["kind"] is not None:
+            known = registry.names(about["kind"])
+            text = text.replace("{names}", ", ".join(known))
+            how.setdefault("choices", None if "type" in how else known)
+        flag = f"--{f.name.replace('_', '-')}"
+        if f.default is MISSING and f.default_factory is MISSING:
+            how["required"] = True
+        else:
+            how.setdefault("default", f.default if f.default_factory is MISSING else f.default_factory())
+        if isinstance(f.default, bool):
+            flag = flag.replace("--", "--no-", 1) if f.default else flag
+            how |= {"action": "store_false" if f.default else "store_true", "dest": f.name}
+        groups.get(title, parser).add_argument(flag, help=text, **how)
+
+
+def made(cls: Any, args: argparse.Namespace) -> Any:
+    """The dataclass, of what was parsed."""
+    return cls(**{f.name: getattr(args, f.name) for f in fields(cls) if hasattr(args, f.name)})
+
+
+def parse_args(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """The options, and in `given` those that stand on the command line."""
+    args = parser.parse_args(argv)
+    # What is set already, argparse gives no default.
+    blank = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(vars(args))))
+    args.given = {name: value for name, value in vars(blank).items() if value is not None}
+    return args
+
+
+def refuse(args: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    """`InputError` if one of these options was given."""
+    for name in names:
+        if name in args.given:
+            raise InputError(f"--{'no-' if args.given[name] is False else ''}{name.replace('_', '-')}: {why}")
+
+
+def refuse_others(args: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    """`InputError` if any other option was given."""
+    refuse(args, [name for name in args.given if name not in set(names)], why)
+
+
+def refuse_unfit(args: argparse.Namespace, cls: Any) -> None:
+    """`InputError` if an option was given without what it is `of`."""
+    kinds = {f.name: f.metadata["kind"] for f in options_of(cls)}
+    for f in options_of(cls):
+        owners = f.metadata["of"]
+        if f.name not in args.given or not owners:
+            continue
+        for owner in owners:
+            value = getattr(args, owner)
+            takers = registry.names(kind, f.name) if (kind := kinds.get(owner)) else []
+            if any(v in takers for v in value.split(",")) if kind else value not in (None, False):
+                break
+        else:
+            right = " or ".join(f"--{owner.replace('_', '-')}" for owner in owners)
+            why = f"is of no use with --no-{owner}" if value is False and args.given.get(owner) is False else None
+            refuse(args, [f.name], why or f"is of {right}{' ' if takers else ''}{', '.join(takers)}")
+
+
+def resumed_options(cls: Any) -> list[str]:
+    """Names of the options that a resumed run takes anew."""
+    return [f.name for f in options_of(cls) if f.metadata["resumes"]]

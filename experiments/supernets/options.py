@@ -1,0 +1,101 @@
+"""Options of a search of a supernet, and of a look at a space. Loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..run.cli import amount, natural, positive_int, seed
+from ..run.options import option
+
+_LOOK = "looking at a space"
+_RUN = ("plugin", "project", "name", "exist_ok")
+# What each mode of `search_subnets.py` takes.
+MODES = {
+    "search": (
+        *("supernet", "objectives", "searcher", "trials", "range", "costs", "population", "stride", "predictor"),
+        *("baseline", "pick", "storage", "study", "workers", "seed", "device", "cost_imgsz", *_RUN),
+    ),
+    "sample_accuracy": (
+        *("supernet", "sample_accuracy", "objectives", "range", "costs", "pick", "storage", "study", "workers"),
+        *("seed", "device", "cost_imgsz", "subset", "samples", *_RUN),
+    ),
+    "sample_cost": ("supernet", "cfg", "sample_cost", "range", "seed", "cost_imgsz", "baseline_flops", *_RUN),
+    "edf": ("edf", "range", "subset", "samples", "seed", *_RUN),
+}
+# What --sample-accuracy takes beside --resume.
+LOOKED_AT = ("sample_accuracy", "range", "subset", "samples", "seed")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of a search; `search_subnets.py --help` explains them."""
+
+    supernet: str = option("run of oneshot_nas.py, its folder or a file in it", None, metavar="RUN")
+    objectives: list[str] = option(
+        "metric (or its name), then costs that are to be small, separated by commas",
+        ["metric", "flops"],
+        type=_names,
+        text="metric,flops",
+    )
+    searcher: str = option("what proposes the archs", "nsga3", kind="searcher")
+    trials: int = option("archs that are evaluated", 500, type=positive_int, resumes=True)
+    range: list[str] = option(
+        "no arch outside is evaluated, such as flops=200M:400M; may be repeated",
+        [],
+        action="append",
+        metavar="COST=LOW:HIGH",
+    )
+    costs: str | None = option(
+        "where more costs come from, such as latency: providers, or a pool of servers", None, metavar="YAML"
+    )
+    population: int | None = option(
+        "of nsga2, nsga3, evolution and attentive (by --trials, 50 at most)", None, of="searcher", type=positive_int
+    )
+    stride: int | None = option(
+        "of grid; by default such that --trials cover the space", None, of="searcher", type=positive_int
+    )
+    predictor: str = option("model that chooses among proposed archs", "none", choices=["none", "mlp", "gp"])
+    baseline: bool = option("no random search beside the search", True)
+    pick: str | None = option(
+        "write the detector of knee, flops<=4G or latency<=8ms", None, metavar="WHICH", resumes=True
+    )
+    storage: str | None = option(
+        "sqlite:///…, journal:FILE or postgresql://… (default: study.db of the run)", None, metavar="URL"
+    )
+    study: str = option("name in the storage; one that is there is worked on together", "subnets")
+    workers: int = option("processes that evaluate", 1, type=positive_int)
+    seed: int = option("fixes the archs that are asked for", 0, type=seed)
+    device: str = option("auto, cpu or cuda", "auto")
+    cost_imgsz: int | None = option(
+        "side of the images that FLOPs are meant for (default: the supernet's)", None, type=positive_int
+    )
+    plugin: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """Options of a look at a space beside those of a search."""
+
+    cfg: str | None = option("YAML of the space, where there is no supernet yet", None, group=_LOOK)
+    sample_cost: int | None = option("costs of N random archs", None, group=_LOOK, type=positive_int, metavar="N")
+    sample_accuracy: int | None = option(
+        "evaluate N random archs, and report on them as --edf", None, group=_LOOK, type=positive_int, metavar="N"
+    )
+    edf: list[str] | None = option(
+        "report on the archs of subnets.csv files", None, group=_LOOK, nargs="+", metavar="[NAME=]FILE"
+    )
+    subset: list[str] = option(
+        "a part of the space that stands beside it in the report; may be repeated",
+        [],
+        group=_LOOK,
+        action="append",
+        metavar="NAME:LABEL=VALUE[|VALUE],…",
+    )
+    baseline_flops: float | None = option(
+        "count the archs near it", None, group=_LOOK, type=amount("flops"), metavar="4.5G"
+    )
+    samples: int = option("bootstrap samples of the report", 10_000, group=_LOOK, type=natural)

@@ -1,0 +1,43 @@
+"""Plug-in files: Python files of other people that register what is theirs. Loads no torch by itself."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+
+from .errors import InputError
+
+
+def load_plugin(path: str | Path) -> ModuleType:
+    """Import a Python file, once, for the sake of what it registers; files are told apart by their resolved paths."""
+    path = Path(path).resolve()
+    if not path.is_file():
+        raise InputError(f"{path}: no such plug-in file")
+    # The same in all processes, so that what one of them pickles the others know.
+    name = f"plugin_{path.stem}_{hashlib.sha256(bytes(path)).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path}: not a Python file, by its name; right would be {path.stem}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as e:
+        del sys.modules[name]
+        first = (str(e).splitlines() or [""])[0]
+        raise InputError(f"{path}: the plug-in file cannot be imported: {type(e).__name__}: {first}") from e
+    return module
+
+
+def load_plugins_of_run(paths: Iterable[str]) -> None:
+    """The plug-in files that a run was started with. One that has moved may have been loaded from its new place."""
+    loaded = {Path(m.__file__).name for name, m in sys.modules.items() if name.startswith("plugin_") and m.__file__}
+    for path in paths:
+        if Path(path).is_file() or Path(path).name not in loaded:
+            load_plugin(path)
