@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from models.errors import InputError
-from models.files import atomic
+from models.files import write_text
 
 _GONE_ON_WITH = ("last.ckpt", "retrained.json", "experiment.json")
 _PACKAGES = ("torch", "torchvision", "pytorch-lightning", "nni", "numpy")
@@ -66,12 +66,10 @@ class RunFolder:
             "versions": {p: importlib.metadata.version(p) for p in _PACKAGES},
             "git_commit": _git_commit(),
         }
-        with atomic(self.path / "config.yaml") as temporary:
-            temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        write_text(self.path / "config.yaml", yaml.safe_dump(content, sort_keys=False))
 
     def write_json(self, name: str, content: Any) -> None:
-        with atomic(self.path / name) as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_text(self.path / name, json.dumps(content, indent=2) + "\n")
 
 
 def _git_commit() -> str | None:
