@@ -44,6 +44,12 @@ def atomic(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file of text, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -78,8 +84,7 @@ def dump_model_yaml(cfg: Mapping[str, Any]) -> str:
 
 def save_model_yaml(cfg: Mapping[str, Any], path: str | Path) -> None:
     """Write a model YAML, atomically."""
-    with atomic(path) as temporary:
-        temporary.write_text(dump_model_yaml(cfg), encoding="utf-8")
+    write_text(path, dump_model_yaml(cfg))
 
 
 def save_detector(model: Any, path: str | Path, **extra: Any) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.errors import InputError
-from models.files import atomic
+from models.files import write_text
 
 from ..run.cli import add_plugin_option, positive_int, run_script
 from .timing import REPEATS, WARM_UP, median_ms, synchronized, torch_threads
@@ -153,8 +153,7 @@ class LatencyTable:
         made_on = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in self.made_on.items()]
         blocks = [f" {json.dumps(key)}: {json.dumps(parts)}" for key, parts in self.milliseconds.items()]
         lines = [*made_on, '"milliseconds": {\n' + ",\n".join(blocks) + "\n}"]
-        with atomic(self.path) as temporary:
-            temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+        write_text(self.path, "{\n" + ",\n".join(lines) + "\n}\n")
         self._unsaved = 0
 
 

@@ -22,7 +22,7 @@ from torchvision.ops import box_convert, clip_boxes_to_image
 from data import UnreadableImageError, letterbox, read_rgb, to_tensor
 from data.images import SUFFIXES, list_images
 from models.errors import InputError
-from models.files import atomic
+from models.files import atomic, write_text
 
 from ..run.folder import RunFolder
 from .detectors import Detector, detections_of, open_detector
@@ -255,8 +255,7 @@ class _Work:
                 for box, (score, c) in zip(centres, detections[:, 4:].tolist(), strict=True)
             ]
             stem = source.name.stem if frame is None else f"{source.name.stem}_{frame:06d}"
-            with atomic(self.run.path / "labels" / source.name.with_name(f"{stem}.txt")) as temporary:
-                temporary.write_text("".join(lines), encoding="utf-8")
+            write_text(self.run.path / "labels" / source.name.with_name(f"{stem}.txt"), "".join(lines))
 
 
 def _class_numbers(wanted: Sequence[str] | None, names: dict[int, str]) -> list[int] | None:

@@ -19,7 +19,7 @@ from torchvision.ops import box_convert
 from data import DetectionSet, Meta, coco_ids, collate, detection_split
 from models.detector import Model
 from models.errors import InputError
-from models.files import atomic, is_classifier
+from models.files import is_classifier, write_text
 
 from ..run.console import say
 from ..run.folder import RunFolder
@@ -224,8 +224,7 @@ def save_coco_json(
                     "score": round(score, 5),
                 }
             )
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(rows), encoding="utf-8")
+    write_text(path, json.dumps(rows))
 
 
 def _id_of(file: Path, ids: Mapping[str, Any]) -> Any:

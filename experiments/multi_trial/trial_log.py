@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from models.files import atomic
+from models.files import write_text
 
 from ..nni_experiment.engine import Trial
 from ..run.console import say
@@ -86,13 +86,11 @@ class TrialLog:
                 return  # of before a resume
             line = status
             if status == "failed":
-                with atomic(folder / "stderr.txt") as temporary:
-                    temporary.write_text(self.stderr(trial.id), encoding="utf-8")
+                write_text(folder / "stderr.txt", self.stderr(trial.id))
                 line += f", see {folder / 'stderr.txt'}"
             elif status == "done":
                 line = f"{self.metric} {reported(trial, self.metric):.4f}"
-            with atomic(folder / "arch.json") as temporary:
-                temporary.write_text(json.dumps(trial.arch, indent=2) + "\n", encoding="utf-8")
+            write_text(folder / "arch.json", json.dumps(trial.arch, indent=2) + "\n")
             best = self.best
             if best is not None:
                 line += f"  best {value_of(best):.4f} (trial {best.number})"

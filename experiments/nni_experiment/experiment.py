@@ -19,7 +19,7 @@ from typing import Any
 import requests
 
 from models.errors import InputError
-from models.files import atomic
+from models.files import atomic, write_text
 from spaces.nni_compat import Experiment, NasExperiment, NasExperimentConfig, Strategy, StrategyStatus, nni
 
 from ..run.console import say
@@ -186,8 +186,7 @@ class RetiariiExperiment(NasExperiment):
         """Write space and evaluator where trials find them, and the command that runs one."""
         self._exec_model_space = self.executable_model_factory(self.config.model_format)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic(self.folder / "space.json") as temporary:
-            temporary.write_text(nni.dump(self._exec_model_space, pickle_size_limit=_PICKLE_LIMIT), encoding="utf-8")
+        write_text(self.folder / "space.json", nni.dump(self._exec_model_space, pickle_size_limit=_PICKLE_LIMIT))
         if self.config.training_service.platform == "local":
             path = [*dict.fromkeys([str(_ROOT), *filter(None, sys.path[:1]), *_python_path()])]
             command = [sys.executable, "-m", "experiments.nni_experiment.trial", str(self.folder / "space.json")]

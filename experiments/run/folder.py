@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from models.errors import InputError
-from models.files import FORMAT, atomic, check_format
+from models.files import FORMAT, check_format, write_text
 
 _GONE_ON_WITH = ("last.ckpt", "retrained.json", "experiment.json")
 _RUN = "NAS_TRAIN_RUN"  # tells the other processes of a distributed training the run's folder
@@ -70,12 +70,10 @@ class RunFolder:
             "versions": {p: version for p in _PACKAGES if (version := _version(p)) is not None},
             "git_commit": _git_commit(),
         }
-        with atomic(self.path / "config.yaml") as temporary:
-            temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        write_text(self.path / "config.yaml", yaml.safe_dump(content, sort_keys=False))
 
     def write_json(self, name: str, content: Any) -> None:
-        with atomic(self.path / name) as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_text(self.path / name, json.dumps(content, indent=2) + "\n")
 
 
 def _version(package: str) -> str | None:
@@ -83,6 +81,8 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:  # plain detectors are trained and used without NNI
         return None
+
+
 def is_first_process() -> bool:
     """Whether this is not a process that Lightning started to help the one at the keyboard."""
     return os.environ.get("LOCAL_RANK", "0") == "0"

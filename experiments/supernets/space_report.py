@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from models.errors import InputError
-from models.files import atomic
+from models.files import write_text
 
 from ..costs.ranges import Range, parse_range
 from ..run.amounts import written
@@ -256,8 +256,7 @@ def _html_edf(errors: Mapping[str, np.ndarray], results: Mapping[str, Any], path
     style = "body{font-family:sans-serif;max-width:70rem;margin:auto}td,th{padding:.2rem .8rem;text-align:left}"
     head = f"<meta charset='utf-8'><title>EDF</title><style>{style}</style>"
     page = f"<!doctype html><html><head>{head}</head><body>{body}</body></html>"
-    with atomic(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
