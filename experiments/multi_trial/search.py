@@ -10,6 +10,7 @@ import torch
 from models.complexity import count_flops, count_params
 from models.errors import InputError
 from spaces import Space
+from spaces.space import Arch
 
 from ..costs.budget import Budget
 from ..costs.config import composed, read_latency
@@ -28,8 +29,6 @@ from .options import Options
 from .report import counted, plot_trials, report
 from .runs import experiment_id, run_of
 from .trial_log import TrialLog, status_of
-
-Arch = dict[str, Any]
 
 # Those that have a population, and their own number, which suits 200 trials; few trials are never to be all at random.
 POPULATIONS = {"evolution": 50, "nsga3": 10}

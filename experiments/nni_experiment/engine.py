@@ -19,8 +19,8 @@ from spaces.nni_compat import (
     TrainingServiceExecutionEngine,
     nni,
 )
+from spaces.space import Arch
 
-Arch = dict[str, Any]
 _STATUS_SECONDS = 2.0
 _ENDED = ("SUCCEEDED", "FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED")
 

@@ -6,25 +6,11 @@ import heapq
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from torch import Tensor
+from spaces.space import Arch
 
-Arch = dict[str, Any]
-
-
-class Budget(Protocol):
-    """Hard limits and a soft target for the costs of an arch."""
-
-    def feasible(self, archs: Sequence[Arch]) -> Sequence[bool]:
-        """Whether each arch is within the hard limits."""
-
-    def cheapest(self) -> Arch:
-        """An arch within the hard limits, the cheapest of all."""
-
-    def penalty(self, probabilities: Mapping[str, Tensor]) -> Tensor:
-        """What the expected costs add to the loss of the architecture, differentiable; 0 without a target."""
-
+from ..costs.budget import Budget
 
 # So many archs are tried in the order of their probability. Where the limits cut deep, the first feasible one may lie
 # beyond any number.

@@ -15,11 +15,10 @@ import numpy as np
 from models.errors import InputError
 from spaces import Sizes, Space
 from spaces.kinds import DEPTH, depth_of, kind_of
+from spaces.space import Arch
 
 from ..run import registry
 from .sampling_rules import RULES, Group, Rule, StageWise
-
-Arch = dict[str, Any]
 
 
 class Sampler:

@@ -12,8 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from models.errors import InputError
-
-Arch = dict[str, Any]
+from spaces.space import Arch
 
 
 class Group(NamedTuple):

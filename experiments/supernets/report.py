@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +21,8 @@ from ..search import Result, Search
 from ..search.pareto import front, hypervolume_history, knee, reference_point
 from ..tasks.resize import resolution_of
 from .plots import plot_front
+from .studies import SubnetSearch
 from .subnets import cut_out
-
-if TYPE_CHECKING:
-    from .search import SubnetSearch
 
 _SHOWN = 12
 

@@ -181,8 +181,8 @@ def test_no_sources(folder, tmp_path):
 
 
 def _run(monkeypatch, detector, *options):
-    monkeypatch.setattr(predict, "open_detector", lambda *a: detector)
-    return run_script(detect.main, detect.parse(["--weights", "fixed.pt", *map(str, options)]))
+    monkeypatch.setattr(predict, "open_detector", lambda *a: detector)  # whatever file is given
+    return run_script(detect.main, detect.parse(["--weights", __file__, *map(str, options)]))
 
 
 def test_a_run_writes_pictures_labels_and_json(folder, tmp_path, monkeypatch, capsys):

@@ -214,7 +214,9 @@ def test_predictions_json_scores_the_same_with_cocos_own_file(tmp_path, monkeypa
     dataset, names = detection_split(root, "train", IMGSZ)
     oracle = Oracle(dataset, names, lambda z: z * torch.tensor([1, 1, 1, 0.72] + [1] * 4))
     monkeypatch.setattr(validate, "open_detector", lambda *a: oracle)
-    options = ["--weights", "oracle", "--data", root, "--split", "train", "--save-json", "--project", tmp_path]
+    (tmp_path / "oracle").touch()
+    weights = tmp_path / "oracle"
+    options = ["--weights", weights, "--data", root, "--split", "train", "--save-json", "--project", tmp_path]
     assert run_script(val.main, val.parse([*map(str, options)])) == 0
     truth = json.loads((root / "annotations/instances_train2017.json").read_text())
     for i, annotation in enumerate(truth["annotations"], 1):

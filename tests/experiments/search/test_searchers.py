@@ -16,7 +16,7 @@ from experiments.search.attentive import best_of_bins
 from experiments.search.coarse_to_fine import skeletons
 from experiments.search.grid import arch_of, coprime
 from experiments.search.pareto import front
-from experiments.supernets.search import domain_of
+from experiments.supernets.studies import domain_of
 from experiments.testing import ALL, BOTH, DECISIONS, Flops, SearcherContract, accuracy, domain, flops, run
 from models import InputError
 from spaces import CostModel, Decision, Space

@@ -21,12 +21,13 @@ from experiments.costs import PROVIDERS, providers_of
 from experiments.run import registry
 from experiments.run.cli import run_script
 from experiments.run.folder import RunFolder
-from experiments.search import Objective, Search, make_searcher, open_storage
+from experiments.search import Objective, Search, evaluate, make_searcher, open_storage
 from experiments.search.pareto import hypervolume, reference_point
 from experiments.supernets import search as subnet_search
+from experiments.supernets import studies
 from experiments.supernets.options import Options
 from experiments.supernets.report import Pick, verdict
-from experiments.supernets.search import SubnetSearch, evaluate
+from experiments.supernets.studies import SubnetSearch
 from experiments.supernets.subnets import SUPERNET, save_supernet
 from experiments.testing import BOTH, accuracy, domain
 from models import Classifier, InputError, Model
@@ -98,12 +99,12 @@ def rated(monkeypatch):
     """Ratings in place of evaluations: a function of the arch that takes no time."""
     asked = []
 
-    class Rating(subnet_search.Rating):
+    class Rating(studies.Rating):
         def __call__(self, arch):
             asked.append(arch)
             return 0.5 + 0.01 * sum(map(float, arch.values())) % 0.4
 
-    monkeypatch.setattr(subnet_search, "Rating", Rating)
+    monkeypatch.setattr(studies, "Rating", Rating)
     return asked
 
 
@@ -194,7 +195,7 @@ class TestRun:
             rated.append(arch)
             return len(rated) / 10
 
-        monkeypatch.setattr(subnet_search.Rating, "__call__", better_and_better)
+        monkeypatch.setattr(studies.Rating, "__call__", better_and_better)
         run = RunFolder(tmp_path, "run")
         with pytest.raises(KeyboardInterrupt):
             subnet_search.search_subnets(replace(OPTIONS, supernet=supernet("classify"), trials=6), run)
@@ -222,18 +223,18 @@ class TestRun:
         options = replace(OPTIONS, supernet=supernet("classify"), trials=6)
         subnet_search.search_subnets(options, whole)
         before = len(rated)
-        call = subnet_search.Rating.__call__
+        call = studies.Rating.__call__
 
         def interrupted(self, arch):
             if len(rated) == before + 4:
                 raise KeyboardInterrupt
             return call(self, arch)
 
-        monkeypatch.setattr(subnet_search.Rating, "__call__", interrupted)
+        monkeypatch.setattr(studies.Rating, "__call__", interrupted)
         with pytest.raises(KeyboardInterrupt):
             subnet_search.search_subnets(options, part)
         assert len(table(part)) == 4, "what it had is there"
-        monkeypatch.setattr(subnet_search.Rating, "__call__", call)
+        monkeypatch.setattr(studies.Rating, "__call__", call)
         subnet_search.search_subnets(options, part)
         strip = [{k: v for k, v in row.items() if k != "seconds"} for row in table(part)]
         assert strip == [{k: v for k, v in row.items() if k != "seconds"} for row in table(whole)]
@@ -311,11 +312,11 @@ class TestRun:
             subnet_search.search_subnets(replace(options, searcher="grid"), RunFolder(tmp_path, "other"))
 
     def test_where_nothing_succeeds_it_says_so(self, supernet, tmp_path, monkeypatch):
-        class Rating(subnet_search.Rating):
+        class Rating(studies.Rating):
             def __call__(self, arch):
                 return float("nan")
 
-        monkeypatch.setattr(subnet_search, "Rating", Rating)
+        monkeypatch.setattr(studies, "Rating", Rating)
         run = RunFolder(tmp_path, "run")
         options = replace(OPTIONS, supernet=supernet("classify"), trials=3, baseline=False, pick="knee")
         with pytest.raises(InputError, match="none of the evaluations succeeded"):

@@ -1,0 +1,154 @@
+"""A trained supernet and the studies that search it, as one process sees them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+
+from models.errors import InputError
+from spaces import CostModel, Sizes
+from spaces.kinds import kind_of
+from spaces.space import Arch
+
+from ..costs import Latency, parse_range, providers_of, read_costs
+from ..run.folder import RunFolder
+from ..run.lightning import accelerator_of, quiet_lightning
+from ..search import Domain, Objective, Random, Search, Searcher, evaluate, make_searcher, open_storage, study_of
+from ..search.predictor import CANDIDATES, Predictor
+from .folder import supernet_folder
+from .options import Options
+from .rating import Rating
+from .subnets import SUPERNET, open_supernet
+
+
+class SubnetSearch:
+    """A supernet, its domain, and the studies of a run: the search, and random search beside it.
+
+    Attributes
+    ----------
+    space
+        Of the whole detectors that archs stand for.
+    searches
+        Name to search; the run's own is the first.
+    """
+
+    def __init__(self, options: Options, run: RunFolder) -> None:
+        quiet_lightning()
+        self.options, self.run = options, run
+        self.folder = supernet_folder(options.supernet)
+        self.supernet, self.task, self.trained = open_supernet(self.folder, options.device)
+        self.imgsz = options.cost_imgsz or self.trained.cost_imgsz
+        model = self.task.costs(self.imgsz)
+        self.space = model.space
+        self.domain = domain_of(model, self._costs(), options.range, options.costs)
+        own_searcher = make_searcher(options.searcher, population=options.population, stride=options.stride)
+        self._check(options, own_searcher)
+        storage = open_storage(options.storage or study_of(run.path))
+        settings: dict[str, Any] = {
+            "supernet": hashlib.sha256((self.folder / SUPERNET).read_bytes()).hexdigest()[:16],
+            "cost_imgsz": self.imgsz,
+            "costs": {
+                name: {k: v for k, v in p.settings.items() if k != "space"} for name, p in self.domain.providers.items()
+            },
+        }
+        shared: dict[str, Any] = {"budget": options.trials, "seed": options.seed, "storage": storage}
+        screen: Any = {}
+        if options.predictor != "none":
+            costs = [o.name for o in self.objectives[1:]]
+            predictor = Predictor(self.domain, costs, options.predictor, self._trust)  # type: ignore[arg-type]
+            screen = {"screen": predictor, "screened": CANDIDATES}
+            settings["predictor"] = options.predictor
+        self.searches = {
+            options.searcher: Search(
+                self.domain, self.objectives, own_searcher, name=options.study, settings=settings, **shared, **screen
+            )
+        }
+        if options.baseline and options.searcher != "random":
+            name = f"{options.study}-random"
+            self.searches["random"] = Search(
+                self.domain, self.objectives, Random(), name=name, settings=settings, **shared
+            )
+
+    def _check(self, options: Options, searcher: Searcher) -> None:
+        """`InputError` for options that do not go together."""
+        here = [name for name, p in self.domain.providers.items() if isinstance(getattr(p, "provider", p), Latency)]
+        if options.workers > 1 and here:
+            raise InputError(
+                f"--workers {options.workers}: {here[0]} is measured on this machine, where workers would disturb each "
+                "other; right would be --workers 1, a table of latencies, or a pool of servers"
+            )
+        if options.predictor != "none" and searcher.attempts < 2:
+            raise InputError(f"--predictor {options.predictor}: {options.searcher} proposes one arch at a time")
+
+    @property
+    def objectives(self) -> list[Objective]:
+        """The metric first, then costs in the order in which they are named."""
+        return [Objective(self.task.metric, True), *(Objective(name) for name in self._costs())]
+
+    def _costs(self) -> list[str]:
+        aliases = {"metric", self.task.metric.lower(), self.task.metric.lower().partition("50")[0]}
+        names = [name for name in self.options.objectives if name.lower() not in aliases]
+        if len({*names}) < len(names) or len(self.options.objectives) > len(names) + 1:
+            raise InputError(f"--objectives {','.join(self.options.objectives)}: names one twice")
+        if len(names) == len(self.options.objectives):
+            raise InputError(
+                f"--objectives {','.join(names)}: the metric is missing; right would be {self.task.metric},flops"
+            )
+        return names
+
+    def work(self) -> None:
+        """Evaluate archs as long as there are any to ask for."""
+        total = sum(search.budget - len(search.results()) for search in self.searches.values())
+        device = "cuda" if accelerator_of(self.options.device) == "gpu" else "cpu"
+        self.supernet.to(device)
+        rating = Rating(lambda: self.supernet, self.task, total)
+        known: dict[tuple[Any, ...], float] = {}
+        with rating:
+            for search in self.searches.values():
+                # What was rated in the one need not be rated in the other.
+                known.update(
+                    (tuple(r.arch.items()), r.values[self.task.metric])
+                    for other in self.searches.values()
+                    for r in other.results()
+                    if r.values
+                )
+                evaluate(search, self.task.metric, self._remembering(rating, known), self._record)
+                if search.is_empty and self.options.range:
+                    ranges = " ".join(f"--range {text}" for text in self.options.range)
+                    raise InputError(f"{ranges}: no arch was found within; search_subnets.py --sample-cost shows costs")
+
+    def _remembering(
+        self, rate: Callable[[Arch], float], known: dict[tuple[Any, ...], float]
+    ) -> Callable[[Arch], float]:
+        def remembered(arch: Arch) -> float:
+            key = tuple(arch.items())
+            if key not in known:
+                pl.seed_everything(self.options.seed, verbose=False)
+                known[key] = rate(arch)
+            return known[key]
+
+        return remembered
+
+    @property
+    def _record(self) -> dict[str, Any]:
+        return {"seed": self.options.seed, "bn": "calibrated"}
+
+    @staticmethod
+    def _trust(count: int, tau: float) -> None:
+        from ..search.predictor import TRUSTED
+
+        used = "used" if tau >= TRUSTED else f"not used (needs {TRUSTED:g})"
+        print(
+            f"predictor  after {count} archs: rank correlation {tau:.2f} (Kendall, held-out archs), {used}", flush=True
+        )
+
+
+def domain_of(model: CostModel, costs: Sequence[str], ranges: Sequence[str], file: str | None = None) -> Domain:
+    """What can be asked of a space; `file` is a YAML of more costs, as `experiments.costs.read_costs` takes it."""
+    found = [parse_range(text) for text in ranges]
+    providers = providers_of([*costs, *(r.name for r in found)], model, None if file is None else read_costs(file))
+    decisions = model.space.decisions
+    return Domain(decisions, providers, found, kind_of(model.space), Sizes(model).ranked)
