@@ -138,6 +138,10 @@ def identities(block: nn.Module, names: Mapping[str, str] | None = None) -> dict
     return {(names or {}).get(name, name): add for name, add in found.items()}
 
 
+def _once(row: Row) -> int:
+    return 1
+
+
 class ElasticSpec:
     """What an elastic row is at its settings; one for all copies of a supernet.
 
@@ -174,7 +178,7 @@ class ElasticSpec:
         values: Mapping[str, tuple[Any, ...]],
         inputs: Layouts,
         build: Callable[[Row, Sequence[int]], tuple[nn.Module, int]],
-        repeated: Callable[[Row], int] = lambda row: 1,
+        repeated: Callable[[Row], int] = _once,
         flat: bool = False,
         maps: int = 0,
     ) -> None:

@@ -101,7 +101,7 @@ def test_a_searcher_and_a_provider(searched, folder):
 
 
 def test_help_has_the_names_and_other_names_are_refused(folder):
-    assert "coarse-to-fine,last" in "".join(call(folder, "search_subnets.py", "--help").stdout.split())
+    assert "rl,last" in "".join(call(folder, "search_subnets.py", "--help").stdout.split())
     done = call(folder, "oneshot_nas.py", "--strategy", "nobodys")
     assert done.returncode == 2
     assert "'nobodys' is none of darts" in done.stderr

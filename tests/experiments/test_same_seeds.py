@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments import strategy
+from experiments import strategy, testing
 from experiments.costs import parse_range
 from experiments.search import Domain, Genetic, Objective, Search, evaluate, make_searcher
 from spaces.nni_compat import SequentialExecutionEngine
@@ -21,14 +21,14 @@ BUDGETS = {"gp": 14}
 def test_searchers(case):
     name, how = case.split()
     ranges = [parse_range("flops=20:45")] if how == "ranged" else []
-    domain = Domain(searchers_toys.DECISIONS, [searchers_toys.Flops()], ranges)
-    objectives = searchers_toys.BOTH[:1] if how == "single" else searchers_toys.BOTH
+    domain = Domain(testing.DECISIONS, [testing.Flops()], ranges)
+    objectives = testing.BOTH[:1] if how == "single" else testing.BOTH
     found = Search(domain, objectives, make_searcher(name, population=6), budget=BUDGETS.get(name, 24), seed=3)
     archs = []
     while (asked := found.ask()) is not None:
         archs.append(list(asked.indices))
         failed = len(archs) % 9 == 8
-        found.tell(asked, None if failed else {"accuracy": searchers_toys.accuracy(asked.arch)})
+        found.tell(asked, None if failed else {"accuracy": testing.accuracy(asked.arch)})
     assert archs == THEN["searchers"][case]
 
 
