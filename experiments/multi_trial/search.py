@@ -88,8 +88,6 @@ def _strategy(options: Options, budget: Budget | None) -> Any:
     if budget is not None:
         settings["feasible"] = lambda arch: budget.feasible([arch])[0]
     if options.population is not None:
-        if options.strategy not in POPULATIONS:
-            raise InputError(f"--population: {options.strategy} has none; right would be {' or '.join(POPULATIONS)}")
         settings["population_size"] = options.population
         if options.strategy == "evolution":
             settings["sample_size"] = max(round(0.3 * options.population), 1)  # the share of its own 15 of 50

@@ -17,7 +17,7 @@ from ..costs import Latency, parse_range, providers_of, read_costs
 from ..run.folder import RunFolder
 from ..run.lightning import accelerator_of, quiet_lightning
 from ..search import Domain, Objective, Random, Search, Searcher, evaluate, make_searcher, open_storage, study_of
-from ..search.predictor import CANDIDATES, Predictor
+from ..search.predictor import CANDIDATES, TRUSTED, Predictor
 from .folder import supernet_folder
 from .options import Options
 from .rating import Rating
@@ -138,8 +138,6 @@ class SubnetSearch:
 
     @staticmethod
     def _trust(count: int, tau: float) -> None:
-        from ..search.predictor import TRUSTED
-
         used = "used" if tau >= TRUSTED else f"not used (needs {TRUSTED:g})"
         print(
             f"predictor  after {count} archs: rank correlation {tau:.2f} (Kendall, held-out archs), {used}", flush=True
