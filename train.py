@@ -21,10 +21,6 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add_plugin_option(parser)
     add_run_options(parser, "runs/train", resumes=True)
     args = parse_args(parser, argv)
-    try:
-        args.hyp = {name: float(value) for name, value in (item.split("=", 1) for item in args.hyp)}
-    except ValueError:
-        parser.error(f"--hyp {' '.join(args.hyp)}: right would be NAME=NUMBER, such as mosaic=0.5")
     return args
 
 
@@ -35,6 +31,7 @@ def main(args: argparse.Namespace) -> None:
         refuse(args, OF_DETECTORS, f"is of detectors, and {args.weights} is a classifier")
     args.data = args.data or ("digits" if classifies else "digits-detect")
     args.imgsz = args.imgsz or (None if classifies else 640)
+    args.optimizer = args.optimizer or ("adamw" if classifies else "sgd")
     if not args.resume and not classifies:
         check_training(args)
 

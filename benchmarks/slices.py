@@ -1,6 +1,6 @@
 """Slices of a supernet beside the same networks trained alone: ``python -m benchmarks.slices --supernet RUN``.
 
-Alone means from scratch, by the search's own optimiser, on its images and for as many steps; a step of the supernet is
+Alone means from scratch, by the search's own recipe, on its images and for as many steps; a step of the supernet is
 one of several subnets. Batch norm statistics are taken anew on training images for either.
 """
 
@@ -22,18 +22,18 @@ def main() -> None:
 
     import pytorch_lightning as pl
 
-    from experiments.run.folder import RunFolder
     from experiments.run.lightning import quiet_lightning
     from experiments.supernets.subnets import cut_out, open_supernet, read_archs
     from experiments.tasks.resize import resolution_of
+    from experiments.training.fit import train_alone
     from models import count_flops, count_params
 
     quiet_lightning()
-    supernet, task, _ = open_supernet(args.supernet)
-    _, saved = RunFolder.resume(args.supernet)
+    supernet, task, options = open_supernet(args.supernet)
+    saved, steps = vars(options), len(task.loader("weights"))
     archs = read_archs(args.arch, supernet.space, saved["imgsz"])
     print(
-        f"{saved['cfg']} on {saved['data']}, {saved['imgsz']} pixels, {saved['epochs']} epochs of {task.num_batches} "
+        f"{saved['cfg']} on {saved['data']}, {saved['imgsz']} pixels, {saved['epochs']} epochs of {steps} "
         f"batches of {saved['batch']}; torch {version('torch')}, {platform.processor() or platform.machine()}\n"
     )
     print("| arch | parameters | MFLOPs | slice as trained | slice, calibrated | trained alone | seconds alone |")
@@ -44,7 +44,9 @@ def main() -> None:
         slices = [task.measure(network, calibrated=calibrated) for calibrated in (False, True)]
         pl.seed_everything(args.seed, verbose=False)
         began = time.perf_counter()
-        alone = task.train(task.network(network.config.raw), saved["epochs"], [])
+        single = task.network(network.config.raw)
+        train_alone(task, single, options, options.epochs, "cpu")
+        alone = task.measure(single)
         took = time.perf_counter() - began
         figures = " | ".join(f"{metric:.4f}" for metric in (*slices, alone))
         print(f"| {name} | {count_params(network):,} | {flops / 1e6:.1f} | {figures} | {took:.0f} |", flush=True)

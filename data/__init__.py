@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .formats import coco_ids
     from .images import UnreadableImageError, read_rgb
     from .report import Report
-    from .seeded import EpochSampler
+    from .seeded import EpochSampler, InOrder
 
 _HOME = {
     "Batch": "detect",
@@ -24,6 +24,7 @@ _HOME = {
     "DetectionSet": "detect",
     "EpochSampler": "seeded",
     "Hyp": "augment",
+    "InOrder": "seeded",
     "Item": "detect",
     "Letterbox": "canvas",
     "Meta": "detect",
@@ -40,8 +41,8 @@ _HOME = {
 }
 
 __all__ = [
-    "Batch", "ClassificationData", "DetectionData", "DetectionSet", "EpochSampler", "Hyp", "Item", "Letterbox", "Meta",
-    "Report", "UnreadableImageError", "classification", "coco_ids", "collate", "detection",
+    "Batch", "ClassificationData", "DetectionData", "DetectionSet", "EpochSampler", "Hyp", "InOrder", "Item",
+    "Letterbox", "Meta", "Report", "UnreadableImageError", "classification", "coco_ids", "collate", "detection",
     "detection_split", "letterbox", "read_rgb", "to_tensor",
 ]  # fmt: skip
 

@@ -76,12 +76,17 @@ class ClassificationData:
 
 
 def classification(
-    name: str | Path, imgsz: int = 64, seed: int = 0, root: str | Path | None = None, ch: int = 3
+    name: str | Path,
+    imgsz: int = 64,
+    seed: int = 0,
+    root: str | Path | None = None,
+    ch: int = 3,
+    arch_share: float = 0.5,
 ) -> ClassificationData:
     """Loads a set and splits it, stratified and seeded.
 
-    An official test or validation split is `val` and the rest is halved into `train` and `arch`; a set without one
-    is split 40/40/20. `train` and `arch` are augmented alike (shift; flip where a mirror image is of the same
+    An official test or validation split is `val`, a fifth of a set without one; of the rest, `arch` has its share and
+    `train` the others. `train` and `arch` are augmented alike (shift; flip where a mirror image is of the same
     class), `val` is not.
 
     Args:
@@ -90,6 +95,7 @@ def classification(
         imgsz: side of the square images, in pixels.
         seed: of the splits and of the augmentation.
         root: where archives are looked for and downloaded to; `datasets/` below the current directory if None.
+        arch_share: above 0 and below 1.
         ch: 1 or 3 channels. Grey images are repeated, colour images weighted to luma.
 
     Raises:
@@ -105,10 +111,10 @@ def classification(
 
     labels, is_val = source.labels, source.is_val
     if is_val is None:
-        train, arch, val = stratified(labels, (0.4, 0.4, 0.2), seed)
+        train, arch, val = stratified(labels, (0.8 * (1 - arch_share), 0.8 * arch_share, 0.2), seed)
     else:
         rest, val = np.flatnonzero(~is_val), np.flatnonzero(is_val)
-        train, arch = (rest[half] for half in stratified(labels[rest], (0.5, 0.5), seed))
+        train, arch = (rest[half] for half in stratified(labels[rest], (1 - arch_share, arch_share), seed))
     for split, indices in (("train", train), ("arch", arch), ("val", val)):
         if not len(indices):
             raise InputError(f"{name}: {len(labels)} images are too few, none is left for the {split} split")

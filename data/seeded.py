@@ -3,11 +3,12 @@
 A run that is interrupted and resumed at an epoch's start then sees the very images of the uninterrupted one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
+from torch import distributed
 from torch.utils.data import Dataset, Sampler
 
 T_co = TypeVar("T_co", covariant=True)
@@ -41,6 +42,8 @@ class _Seeded(Protocol):
 class EpochSampler(Sampler[int]):
     """Shuffles by (seed, epoch) and tells the data set the epoch.
 
+    In a distributed run each process has its share: shares of a batch make up the batch of a single process.
+
     Lightning calls `set_epoch` of a loader's sampler by itself; a loop of one's own calls it once an epoch:
     `DataLoader(data.train, sampler=EpochSampler(data.train, seed))`.
 
@@ -56,7 +59,31 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         self.dataset.set_epoch(self.epoch)
-        return iter(np.random.default_rng([self.seed, self.epoch]).permutation(len(self.dataset)).tolist())
+        rank, world = _process()
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.dataset)).tolist()
+        return iter(order[rank : len(self) * world : world])
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.dataset) // _process()[1]
+
+
+class InOrder(Sampler[int]):
+    """All items as they lie; in a distributed run, process r of W has items r, r + W, …"""
+
+    def __init__(self, dataset: Sized):
+        self.dataset = dataset
+
+    def __iter__(self) -> Iterator[int]:
+        rank, world = _process()
+        return iter(range(rank, len(self.dataset), world))
+
+    def __len__(self) -> int:
+        rank, world = _process()
+        return len(range(rank, len(self.dataset), world))
+
+
+def _process() -> tuple[int, int]:
+    """Rank of this process, and how many there are."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1

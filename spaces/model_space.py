@@ -112,6 +112,8 @@ class NASBACKBONE(_Supernet, ModelSpace, Network):
         """The supernet operations of our own blocks; NNI asks every model space for them."""
         return [MixedWidths.mutate, MixedBottleneck.mutate]
 
+    imgsz_multiple = Classifier.imgsz_multiple
+
     def forward(self, x: Tensor) -> Tensor:
         return classify(self, x)
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -27,8 +27,10 @@ from ..costs.timing import measure_latency
 from ..run import registry
 from ..run.lightning import accelerator_of, quiet_lightning
 from ..supernets.subnets import cut_out, open_supernet
+from ..supernets.warm import begun, read_weights
 from ..tasks.resize import resolution_of
 from ..tasks.task import SearchTask
+from ..training.fit import train_alone
 from .options import Training
 
 
@@ -83,8 +85,11 @@ def run_trial(training: Training, arch: Mapping[str, Any]) -> None:
     network = task.network(raw)
     if training.inherit is not None:
         network = cut_out(open_supernet(training.inherit, task=task, option="--inherit").supernet, task, arch)
-    progress = _Progress(task)
-    unseen = task.train(network, training.epochs, [progress])
+    elif training.weights is not None:
+        network = cut_out(begun(task, read_weights(training.weights, task), training.seed), task, arch)
+    progress, finetunes = _Progress(task), training.inherit is not None
+    train_alone(task, network, training, training.epochs, accelerator, [progress], finetunes=finetunes)
+    unseen = task.measure(network)
     content = {"state_dict": {k: v.cpu() for k, v in task.calibrated(network).state_dict().items()}}
     with atomic(Path(os.environ.get("NNI_OUTPUT_DIR", ".")) / "weights.pt") as temporary:
         torch.save(content, temporary)
@@ -136,8 +141,7 @@ class _Progress(pl.Callback):
         self.task = task
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        network: Network = module.model  # type: ignore[assignment]
-        self.last = self.task.rate(network)
+        self.last = self.task.rate(cast(Any, module).average)
         nni.report_intermediate_result(self.last)
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..run.cli import amount, positive_float, positive_int, seed
+from ..run.cli import amount, fraction, positive_float, positive_int, seed
 from ..run.options import option
+from ..training.options import Learning
 
 _COSTS = "costs of the detector"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class Training(Learning):
     """Options of a trial; `multi_trial_nas.py --help` explains them."""
 
     task: str = option("the classification proxy, or detection", "classify", kind="task")
@@ -25,10 +26,17 @@ class Training:
     imgsz: int = option(
         "side of the images, a multiple of the stride (classify: 32, detect: 160)", None, type=positive_int
     )
-    lr: float = option("learning rate (Adam; detect: AdamW)", 0.001, type=positive_float)
+    arch_share: float | None = option(
+        "share of the training images that candidates are rated on (0.2)", None, type=fraction
+    )
     seed: int = option("fixes data, the weights' start and what the strategy draws", 0, type=seed)
     device: str = option("auto, cpu or cuda", "auto")
     plugin: list[str] = field(default_factory=list)
+    weights: str | None = option(
+        "what candidates begin with: detector.pt, a YOLOv5 checkpoint or a supernet's folder, fitted to each",
+        None,
+        metavar="FILE",
+    )
     inherit: str | None = option("start candidates from the supernet of a run of oneshot_nas.py", None, metavar="RUN")
     threads: int = option(
         "CPU threads of each trial (default: cores / concurrency)", None, group="trials", type=positive_int

@@ -22,6 +22,7 @@ from ..nni_experiment.experiment import RetiariiExperiment, has_trials, view_exp
 from ..run import registry
 from ..run.folder import RunFolder
 from ..supernets.subnets import open_supernet
+from ..supernets.warm import begun, read_weights
 from ..tasks.resize import resolution_of
 from ..tasks.task import SearchTask, open_task
 from .candidate import Candidate, Decisions, training_of
@@ -45,7 +46,11 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     if options.inherit is not None:
         if options.config is not None:
             raise InputError("--inherit: runs are not sent to the machines of --config; right would be one of them")
+        if options.weights is not None:
+            raise InputError("--weights: candidates begin with --inherit or with it; right would be one of them")
         open_supernet(options.inherit, task=task, option="--inherit")  # its errors before the first trial, not in each
+    if options.weights is not None:
+        begun(task, read_weights(options.weights, task), options.seed)
     if options.strategy in POPULATIONS and options.population is None and not resume:
         most = POPULATIONS[options.strategy]
         options = replace(options, population=min(max(options.max_trials // 4, 2), most))  # saved, for --resume

@@ -14,13 +14,15 @@ from torch import Tensor, nn
 from models.errors import InputError
 from spaces import CostModel
 from spaces.active import Active, Mixture
+from spaces.kinds import RESOLUTION
 from spaces.nni_compat import BaseOneShotLightningModule
 from spaces.supernet import SupernetStrategy
 
+from ..run.processes import average
 from ..tasks.task import SearchTask
+from ..training.engine import Engine, engine_state
 from .derive import Arch, Budget, most_probable
 from .options import Options
-from .processes import average
 
 
 class OneShotModule(BaseOneShotLightningModule):
@@ -36,8 +38,11 @@ class OneShotModule(BaseOneShotLightningModule):
         Label to values of every decision.
     budget
         Limits that an exported arch keeps; none if it is None.
+    engine
+        The recipe that the weights are trained by; the evaluator's own optimiser and hooks if it is None.
     gradient_clip_val
-        Norm that the gradient of the weights is clipped to. Lightning refuses its trainer's under manual optimisation.
+        Without an engine, the norm that the gradient of the weights is clipped to. Lightning refuses its trainer's
+        under manual optimisation.
 
     Attributes
     ----------
@@ -52,10 +57,11 @@ class OneShotModule(BaseOneShotLightningModule):
         active: Active,
         choices: Mapping[str, tuple[Any, ...]],
         budget: Budget | None = None,
+        engine: Engine | None = None,
         gradient_clip_val: float | None = None,
     ) -> None:
         super().__init__(training_module)
-        self.active, self.choices, self.budget = active, dict(choices), budget
+        self.active, self.choices, self.budget, self.engine = active, dict(choices), budget, engine
         self.gradient_clip_val = gradient_clip_val
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
 
@@ -92,7 +98,7 @@ class OneShotModule(BaseOneShotLightningModule):
         What the evaluator logs as ``train_…`` is logged with `log_as` in place of ``train``; not at all if it is None.
         """
         module = cast(Any, self.training_module)
-        log = module.log
+        log, batch = module.log, self.seen(batch, batch_idx)
 
         def renamed(name: str, *args: Any, **kwargs: Any) -> None:
             if log_as is not None:
@@ -105,6 +111,12 @@ class OneShotModule(BaseOneShotLightningModule):
             module.log = log
         return cast(Tensor, out["loss"] if isinstance(out, dict) else out)
 
+    def seen(self, batch: Any, batch_idx: int) -> Any:
+        """A batch at the side of the images that this iteration has."""
+        if self.engine is None or not self.engine.learning.multi_scale or RESOLUTION in self.choices:
+            return batch
+        return self.engine.resized(self, cast(Any, self.training_module), batch, batch_idx)
+
     def quiet_loss(self, batch: Any) -> Tensor:
         """Loss of a batch of what is active, outside of training."""
         return self.loss(self.training_module.transfer_batch_to_device(batch, self.device, 0), 0, None)
@@ -115,8 +127,17 @@ class OneShotModule(BaseOneShotLightningModule):
         with strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext():
             self.manual_backward(loss, **kwargs)
 
+    def configure_optimizers(self) -> Any:
+        if self.engine is None:
+            return super().configure_optimizers()
+        alphas = self.configure_architecture_optimizers()
+        if alphas is None:
+            return self.engine.optimizer(self.model)
+        cast(Any, alphas).is_arch_optimizer = True  # as NNI marks them
+        return [self.engine.optimizer(self.model), alphas]
+
     def weights_optimizer(self) -> Any:
-        """The evaluator's own optimiser."""
+        """The optimiser of the weights, whosever it is."""
         given = cast(Any, self.optimizers())
         own = [o for o in (given if isinstance(given, list) else [given]) if not hasattr(o, "is_arch_optimizer")]
         if len(own) != 1:
@@ -133,6 +154,9 @@ class OneShotModule(BaseOneShotLightningModule):
         Their sum, without gradient.
         """
         module, optimizer = cast(Any, self.training_module), self.weights_optimizer()
+        if self.engine is not None:
+            given = self, self.model, optimizer, losses, batch_idx, self.backward_alone
+            return self.engine.step(*given, averages=True)[0]
         module.optimizer_zero_grad(self.current_epoch, batch_idx, optimizer)
         total = torch.zeros((), device=self.device)
         for loss in losses:
@@ -151,7 +175,24 @@ class OneShotModule(BaseOneShotLightningModule):
 
     def on_train_start(self) -> None:
         self.generator.set_state(self.trainer.strategy.broadcast(self.generator.get_state()))
+        if self.engine is not None:
+            self.engine.begin(self, self.model)
         super().on_train_start()
+
+    def on_train_epoch_start(self) -> None:
+        if self.engine is not None:
+            self.engine.begin_epoch(self.weights_optimizer())
+        super().on_train_epoch_start()
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        if self.engine is not None and not hasattr(optimizer, "is_arch_optimizer"):
+            self.engine.clip(optimizer)
+        super().on_before_optimizer_step(optimizer)
+
+    def on_fit_end(self) -> None:
+        if self.engine is not None:
+            self.engine.finish(self.model)
+        super().on_fit_end()
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         super().on_train_batch_end(*args, **kwargs)
@@ -161,9 +202,13 @@ class OneShotModule(BaseOneShotLightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["arch_generator"] = self.generator.get_state()
+        if self.engine is not None:
+            checkpoint["engine"] = self.engine.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.generator.set_state(checkpoint["arch_generator"].cpu())
+        if self.engine is not None:
+            self.engine.load_state_dict(engine_state(checkpoint))
 
 
 class Bilevel(OneShotModule):
@@ -265,6 +310,10 @@ class OneShot(SupernetStrategy):
     ----------
     budget
         Limits of the exported arch, and a target for the search.
+    weights_engine
+        The recipe that the weights are trained by; the evaluator's own optimiser and hooks if it is None.
+    initialise
+        Called with the supernet before it is trained, such as for trained weights to begin with.
     **settings
         Of `module_class`.
     """
@@ -274,9 +323,17 @@ class OneShot(SupernetStrategy):
     # Whether a slice of the supernet is as good as a network that was trained alone.
     leaves_slices: ClassVar[bool] = False
 
-    def __init__(self, budget: Budget | None = None, mutation_hooks: Any = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        budget: Budget | None = None,
+        mutation_hooks: Any = None,
+        weights_engine: Engine | None = None,
+        initialise: Callable[[Any], Any] | None = None,
+        **settings: Any,
+    ) -> None:
         super().__init__(mutation_hooks=mutation_hooks)
         self.budget, self.settings = budget, settings
+        self.weights_engine, self.initialise = weights_engine, initialise
 
     @classmethod
     def from_options(cls, options: Options, context: Context) -> Self:
@@ -284,7 +341,14 @@ class OneShot(SupernetStrategy):
         return cls(budget=context.budget, arc_learning_rate=options.arch_lr)
 
     def configure_oneshot_module(self, training_module: Any) -> OneShotModule:
-        return type(self).module_class(training_module, self.active, self.choices, budget=self.budget, **self.settings)
+        given = {"budget": self.budget, "engine": self.weights_engine, **self.settings}
+        return type(self).module_class(training_module, self.active, self.choices, **given)
+
+    def mutate_model(self, model: Any) -> Any:
+        supernet = super().mutate_model(model)
+        if self.initialise is not None:
+            self.initialise(supernet)
+        return supernet
 
     def train_dataloader(self, train: Callable[[], Any], val: Callable[[], Any]) -> Any:
         self.loaders = train, val

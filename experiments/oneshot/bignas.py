@@ -21,12 +21,11 @@ from models.loss import DetectionLoss
 from spaces import CostModel, Sizes, gradients_in_place
 from spaces.kinds import RESOLUTION
 
-from ..tasks.optimizers import parameter_groups
+from ..run.processes import average
 from .base import Context, OneShot
 from .derive import Arch
 from .distillation import AlphaDivergence, DetectionMimic, Distillation, FeatureMimic, SoftLabels, Tap
 from .options import Options
-from .processes import average
 from .regularize import Regularization, zero_last_gamma
 from .samplers import Sampler, make_sampler
 from .spos import SPOS, SinglePathModule
@@ -36,12 +35,8 @@ SUBNETS = ("max", "random", "min")
 SANDWICH = ("max", "random", "random", "min")
 DISTILL = ("auto", "none", "kl", "alpha", "mimic")
 
-# Shares of the training between which the learning rate decays. BigNAS's decays from the start, by 0.97 every 2.4 of
-# its 360 epochs; the thousands of steps that a detector is trained for on one device have no time for that.
-_DECAYS, _DECAYED = 0.5, 0.9
 # Rows whose output is several maps, or the channels of several.
 _SEVERAL = ("Concat", "Detect", "GhostConv", "SharedTowers")
-_CLIPS: dict[str, Callable[..., Any]] = {"norm": nn.utils.clip_grad_norm_, "value": nn.utils.clip_grad_value_}
 
 
 class BigNASModule(SinglePathModule):
@@ -64,10 +59,6 @@ class BigNASModule(SinglePathModule):
         teacher: nn.Module | None = None,
         dropout: float = 0.0,
         drop_path: float = 0.0,
-        weight_decay: float | None = None,
-        lr_floor: float = 0.05,
-        clip: float | None = None,
-        clip_by: Literal["norm", "value"] = "norm",
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -76,46 +67,15 @@ class BigNASModule(SinglePathModule):
         self.subnets = sorted(subnets, key=SUBNETS.index)
         self.distill, self.distill_boxes, self.distill_rows = distill, distill_boxes, tuple(distill_rows)
         self._teacher = (teacher,)  # in a tuple it is no part of this module, nor of its checkpoints
-        self.dropout, self.drop_path, self.weight_decay = dropout, drop_path, weight_decay
-        self.lr_floor, self.clip, self.clip_by = lr_floor, clip, clip_by
+        self.dropout, self.drop_path = dropout, drop_path
         decisions = self.sizes.cost.space.decisions
         self._index = {label: {v: i for i, v in enumerate(d.values)} for label, d in decisions.items()}
         self.best: Arch | None = dict(self.sizes.largest)
-
-    # Optimisation
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The evaluator's, whose weight decay is kept from batch norms and biases."""
-        optimizer = super().configure_optimizers()
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise InputError("bignas has a learning rate of its own: give it an evaluator with one optimiser alone")
-        spared = {id(p) for kind in ("bias", "norm") for p in parameter_groups(self.model)[kind]}
-        groups = []
-        for group in optimizer.param_groups:
-            for decays in (True, False):
-                own = [p for p in group["params"] if (id(p) not in spared) == decays]
-                decay = group["weight_decay"] if self.weight_decay is None else self.weight_decay
-                if own:
-                    groups.append({**group, "params": own, "weight_decay": decay if decays else 0.0})
-        for group in groups:
-            group["initial_lr"] = group["lr"]
-        optimizer.param_groups[:] = groups
-        return optimizer
-
-    def learning_rate_share(self, done: float) -> float:
-        """Share of the initial learning rate after a share of the training: constant, exponential, constant."""
-        return float(self.lr_floor ** min(max((done - _DECAYS) / (_DECAYED - _DECAYS), 0.0), 1.0))
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        super().on_before_optimizer_step(optimizer)
-        if self.clip is not None:
-            _CLIPS[self.clip_by]([p for group in optimizer.param_groups for p in group["params"]], self.clip)
 
     # A step
 
     def on_train_start(self) -> None:
         super().on_train_start()
-        self._num_steps = self.trainer.estimated_stepping_batches
         self._regularization = Regularization(self.model, self.dropout, self.drop_path)
         self._distillation = self._distillation_of(cast(Any, self.training_module))
         self._features = FeatureMimic(self.distill_rows) if self.distill_rows and self._distillation else None
@@ -146,9 +106,6 @@ class BigNASModule(SinglePathModule):
         return SoftLabels() if kind == "kl" else AlphaDivergence()
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        share = self.learning_rate_share(self.global_step / self._num_steps)
-        for group in self.weights_optimizer().param_groups:
-            group["lr"] = group["initial_lr"] * share
         return self.step_weights(self._losses(batch, batch_idx), batch_idx)
 
     def backward_alone(self, loss: Tensor, **kwargs: Any) -> None:
@@ -203,6 +160,7 @@ class BigNASModule(SinglePathModule):
 
     def _losses(self, batch: Any, batch_idx: int) -> Iterator[Tensor]:
         """Loss of each subnet, whose graph is the one in memory."""
+        batch = self.seen(batch, batch_idx)
         taught: dict[int | None, tuple[Any, list[Tensor]]] = {}
         largest: tuple[Any, list[Tensor]] | None = None
         for kind, arch in zip(self.subnets, self.archs(batch, batch_idx), strict=True):
@@ -275,13 +233,6 @@ class BigNAS(SPOS):
         A plain network in place of the largest subnet's outputs.
     dropout, drop_path
         Of the largest subnet alone. BigNAS has 0.2 for both.
-    weight_decay
-        In place of the evaluator's. Batch norms and biases have none in any case.
-    lr_floor
-        From half of the training on the learning rate decays exponentially to that share of itself, where it stays for
-        the last tenth; 1: constant.
-    clip, clip_by
-        Gradients are clipped to this ``norm`` or ``value``.
     cost
         Says what is large and what is small; made from the space unless given.
     seed
@@ -301,9 +252,7 @@ class BigNAS(SPOS):
         distill: str = "auto",
         cost: CostModel | None = None,
         seed: int = 0,
-        clip_by: Literal["norm", "value"] = "norm",
         distill_boxes: Literal["ciou", "l1"] = "ciou",
-        lr_floor: float = 0.05,
         **settings: Any,
     ) -> None:
         if not subnets or any(s not in SUBNETS for s in subnets) or max(map(subnets.count, ("max", "min"))) > 1:
@@ -313,7 +262,6 @@ class BigNAS(SPOS):
             )
         for name, value, known in (
             ("distill", distill, DISTILL),
-            ("clip-by", clip_by, tuple(_CLIPS)),
             ("distill-boxes", distill_boxes, ("ciou", "l1")),
         ):
             if value not in known:
@@ -324,17 +272,9 @@ class BigNAS(SPOS):
             )
         if "max" not in subnets and settings.get("teacher") is None and distill not in ("auto", "none"):
             raise InputError(f"--distill {distill}: right would be max among the --subnets, or a --teacher")
-        if not 0 < lr_floor <= 1:
-            raise InputError(f"--lr-floor {lr_floor:g}: right would be a share above 0, up to 1")
-        super().__init__(
-            subnets=tuple(subnets),
-            distill=distill,
-            clip_by=clip_by,
-            distill_boxes=distill_boxes,
-            lr_floor=lr_floor,
-            **settings,
-        )
+        super().__init__(subnets=tuple(subnets), distill=distill, distill_boxes=distill_boxes, **settings)
         self.sampler, self.cost, self.seed = sampler, cost, seed
+        self.initialise = self.initialise or zero_last_gamma
 
     @classmethod
     def from_options(cls, options: Options, context: Context) -> Self:
@@ -346,11 +286,7 @@ class BigNAS(SPOS):
             teacher=None if options.teacher is None else read_teacher(options.teacher, context.task),
             dropout=options.dropout,
             drop_path=options.drop_path,
-            clip=options.clip,
-            clip_by=options.clip_by,
             distill_boxes=options.distill_boxes,
-            lr_floor=options.lr_floor,
-            weight_decay=options.weight_decay,
             # Else these have no resolution among their labels.
             cost=context.costs if options.detector is None else None,
             rate=context.rate,
@@ -362,9 +298,7 @@ class BigNAS(SPOS):
         cost = self.cost or CostModel(model.space, _COST_IMGSZ)
         make = functools.partial(make_sampler, self.sampler) if isinstance(self.sampler, str) else self.sampler
         self.settings["sampler"] = make(Sizes(cost), self.seed)
-        supernet = super().mutate_model(model)
-        zero_last_gamma(supernet)
-        return supernet
+        return super().mutate_model(model)
 
     def _run(self) -> None:
         if self.budget is None:

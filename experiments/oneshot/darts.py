@@ -12,8 +12,8 @@ from torch import Tensor
 
 from spaces.fused import frozen
 
+from ..run.processes import average
 from .base import Alphas, OneShot
-from .processes import average
 
 
 class DARTSModule(Alphas):

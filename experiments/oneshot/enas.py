@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from ..run.processes import average
 from ..search.controller import Controller, Reinforce
 from .base import Bilevel, OneShot
 from .derive import Arch, most_probable
-from .processes import average
 
 
 class ENASModule(Bilevel):

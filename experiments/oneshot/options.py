@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..run import registry
-from ..run.cli import amount, natural, not_negative, positive_float, positive_int, seed, share
+from ..run.cli import amount, fraction, natural, positive_float, positive_int, seed, share
 from ..run.options import option
+from ..training.options import Devices, Learning
 
-_COSTS, _TARGETS = "costs of the detector", ("target_flops", "target_params", "target_latency")
+_COSTS, _AFTERWARDS = "costs of the detector", "training afterwards"
+_TARGETS = ("target_flops", "target_params", "target_latency")
 _LATENCY = ("max_latency", "target_latency")
 
 
@@ -23,7 +25,7 @@ def strategies(text: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Learning, Devices):
     """Options of a one-shot search; `oneshot_nas.py --help` explains them."""
 
     strategy: str = option("{names}; several by commas with --ui", "darts", kind="oneshot", type=strategies)
@@ -44,7 +46,16 @@ class Options:
     imgsz: int = option(
         "side of the images, a multiple of the stride (classify: 64, detect: 320)", None, type=positive_int
     )
-    lr: float = option("learning rate of the weights (Adam; detect: AdamW)", 0.001, type=positive_float)
+    weights: str | None = option(
+        "what the supernet begins with: detector.pt, a YOLOv5 checkpoint, or the folder of another search of the space",
+        None,
+        metavar="FILE",
+    )
+    arch_share: float | None = option(
+        "share of the training images that the architecture sees (0.5; spos, fairnas, bignas: 0.2)",
+        None,
+        type=fraction,
+    )
     arch_lr: float = option("learning rate of alphas or controller (Adam)", 0.01, type=positive_float, of="strategy")
     seed: int = option("fixes data, weights and the arch that is found", 0, type=seed)
     device: str = option("auto, cpu or cuda", "auto")
@@ -85,24 +96,8 @@ class Options:
     )
     dropout: float = option("of the largest subnet", 0.0, of="strategy", group="bignas", type=share)
     drop_path: float = option("of the largest subnet", 0.0, of="strategy", group="bignas", type=share)
-    clip: float | None = option(
-        "what gradients are clipped to", None, of="strategy", group="bignas", type=positive_float
-    )
-    clip_by: Literal["norm", "value"] = option(
-        "their norm, or every value", "norm", of="strategy", group="bignas", choices=["norm", "value"]
-    )
     distill_boxes: Literal["ciou", "l1"] = option(
         "distance of boxes from the teacher's", "ciou", of="strategy", group="bignas", choices=["ciou", "l1"]
-    )
-    lr_floor: float = option(
-        "share of --lr that it decays to; 1: constant", 0.05, of="strategy", group="bignas", type=positive_float
-    )
-    weight_decay: float | None = option(
-        "never of batch norms and biases (default: that of the task)",
-        None,
-        of="strategy",
-        group="bignas",
-        type=not_negative,
     )
 
     max_flops: float | None = option(
@@ -144,22 +139,35 @@ class Options:
         "side of the images that FLOPs and latency are meant for", 640, group=_COSTS, type=positive_int
     )
 
-    retrain: str = option(
-        "weights that the result starts from",
-        "scratch",
-        of="baseline",
-        group="training afterwards",
+    finetune: int | None = option(
+        "epochs that the result is trained, on all training images (default: as many as --epochs)",
+        None,
+        group=_AFTERWARDS,
+        type=natural,
+    )
+    baseline: bool = option("compare it with no other networks", True, group=_AFTERWARDS)
+    retrain: str | None = option(
+        "what all networks that are trained begin with: noise or --weights, or the supernet's weights "
+        "(inherited with --weights and bignas, else scratch)",
+        None,
+        group=_AFTERWARDS,
         choices=["scratch", "inherited", "both"],
     )
     random_archs: int = option(
         "random archs that are trained to compare with",
         3,
         of="baseline",
-        group="training afterwards",
+        group=_AFTERWARDS,
         type=natural,
         metavar="R",
     )
-    baseline: bool = option("train nothing after the search", True, group="training afterwards")
+    seeds: int = option(
+        "trainings of each network, from as many seeds; from 2 on differences have intervals",
+        1,
+        group=_AFTERWARDS,
+        type=positive_int,
+        metavar="K",
+    )
 
     ui: int | None = option(
         "search as trials of an NNI experiment, at 127.0.0.1:PORT",

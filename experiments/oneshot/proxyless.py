@@ -11,9 +11,9 @@ from torch.nn.functional import one_hot
 from spaces.active import Mixture
 from spaces.fused import frozen
 
+from ..run.processes import average
 from .base import Alphas, Context, OneShot
 from .options import Options
-from .processes import average
 
 
 class ProxylessModule(Alphas):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from scipy import stats
 
 from spaces import Space
 
@@ -20,49 +23,83 @@ if TYPE_CHECKING:
 _COLUMNS = 4
 
 
+_STARTS = {"inherited": "from the supernet", "scratch": "from scratch"}
+
+
 def report(options: Options, run: RunFolder, result: str, results: Mapping[str, Any]) -> None:
     """What the networks reach and cost; `result` is what the search hands over, such as ``detector``."""
-    derived, plain, others = results["derived"], results["plain"], results.get("random", [])
-    trained = [
-        ("derived", "in the supernet", derived, derived["inherited"]),
-        ("derived", "from inherited weights", derived, derived.get("from_inherited")),
-        ("derived", "from scratch", derived, derived.get("from_scratch")),
-        ("plain", "from scratch", plain, plain.get("from_scratch")),
-        *((f"random {i}", "from scratch", other, other["from_scratch"]) for i, other in enumerate(others, start=1)),
+    begins = {**_STARTS, **({"scratch": "from --weights"} if options.weights else {})}
+    derived = results["derived"]
+    named = [("derived", derived), ("plain", results["plain"])]
+    named += [(f"random {i}", other) for i, other in enumerate(results.get("random", []), start=1)]
+    trained = [("derived", "in the supernet", derived, [derived["inherited"]])]
+    trained += [
+        (name, how, network, network[f"from_{start}"])
+        for start, how in begins.items()
+        for name, network in named
+        if f"from_{start}" in network
     ]
     rows = [
-        (name, how, f"{metric:.4f}", f"{costs['params']:,}", f"{costs['flops'] / 1e6:.1f}")
-        for name, how, costs, metric in trained
-        if metric is not None
+        (name, how, _mean(metrics), f"{network['params']:,}", f"{network['flops'] / 1e6:.1f}")
+        for name, how, network, metrics in trained
     ]
     columns = ("network", "trained", results["metric"], "parameters", f"MFLOPs at {options.imgsz}")
     title = f"{options.strategy} on {options.data}, {results['steps']} steps"
+    if "retrained" in results:
+        title += f"; trained afterwards for {results['retrained']['steps']}"
     params, flops = results[result]["params"], results[result][f"flops_{options.cost_imgsz}"]
     say(
         table(columns, rows, title, left=columns[:2]),
-        verdict(results),
+        *verdicts(results, begins),
         f"{result}: {params:,} parameters, {flops / 1e9:.2f} GFLOPs at {options.cost_imgsz}",
         f"results in {run.path}",
     )
 
 
+def _mean(metrics: Sequence[float]) -> str:
+    mean = f"{statistics.fmean(metrics):.4f}"
+    return mean if len(metrics) == 1 else f"{mean} ± {statistics.stdev(metrics):.4f}"
+
+
 def metric_of(results: Mapping[str, Any]) -> float:
-    """What a search is worth beside others: its result trained from scratch, where it was, or as it is."""
+    """What a search is worth beside others: its result as it was trained, or as it is."""
     derived = results["derived"]
-    return float(derived.get("from_scratch", derived.get("from_inherited", derived["inherited"])))
+    given = derived.get("from_inherited", derived.get("from_scratch", [derived["inherited"]]))
+    return statistics.fmean(given)
 
 
-def verdict(results: Mapping[str, Any]) -> str:
-    """Whether the search beat random archs trained for the same steps; empty where there is nothing to compare."""
-    others = [r["from_scratch"] for r in results.get("random", [])]
-    if not others or "from_scratch" not in results["derived"]:
-        return ""
-    found, mean, best = results["derived"]["from_scratch"], sum(others) / len(others), max(others)
-    says = "beats" if found > best else "beats the mean of, but not the best of," if found > mean else "does not beat"
-    return (
-        f"the search {says} {len(others)} random archs trained for the same steps: "
-        f"{found:.4f} against {mean:.4f} on average and {best:.4f} at best"
-    )
+def verdicts(results: Mapping[str, Any], begins: Mapping[str, str] = _STARTS) -> list[str]:
+    """Whether the search beat the plain network and random archs of its cost, all trained alike: a line for each."""
+    lines = []
+    for start, how in begins.items():
+        found = results["derived"].get(f"from_{start}")
+        plain = results["plain"].get(f"from_{start}")
+        others = [r[f"from_{start}"] for r in results.get("random", []) if f"from_{start}" in r]
+        if found is None or plain is None:
+            continue
+        lines.append(f"{how}: {difference(found, plain)} than the plain network")
+        if others:
+            means = [statistics.fmean(by_seed) for by_seed in zip(*others, strict=True)]
+            best = max(statistics.fmean(metrics) for metrics in others)
+            lines[-1] += (
+                f", {difference(found, means)} than the mean of {len(others)} random archs of its cost "
+                f"(the best of them {best:.4f})"
+            )
+    if lines and results["retrained"]["seeds"] == 1:
+        lines.append("one training of each: by --seeds 2 and more these differences get intervals")
+    return lines
+
+
+def difference(found: Sequence[float], other: Sequence[float]) -> str:
+    """Of paired trainings, in words; from two on with its 95 % interval by Student's t."""
+    gains = [a - b for a, b in zip(found, other, strict=True)]
+    mean = statistics.fmean(gains)
+    words = f"{abs(mean):.4f} {'better' if mean >= 0 else 'worse'}"
+    if len(gains) == 1:
+        return words
+    half = stats.t.ppf(0.975, len(gains) - 1) * statistics.stdev(gains) / math.sqrt(len(gains))
+    sure = "" if abs(mean) > half else ", which may be chance,"
+    return f"{words} [{mean - half:+.4f}, {mean + half:+.4f}]{sure}"
 
 
 def plot_probabilities(

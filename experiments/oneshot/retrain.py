@@ -1,62 +1,119 @@
-"""Plain networks trained alike after a search: what it found, upstream's, and random ones."""
+"""Plain networks trained alike after a search: what it found, upstream's, and random ones of the same cost."""
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
 from torch import Tensor
 
-from models.errors import InputError
-from spaces import Space
+from models.network import Network
+from spaces import CostModel, Space
+from spaces.space import Arch
 
 from ..run.callbacks import EpochLine, History
 from ..run.folder import RunFolder
 from ..tasks.task import SearchTask
-from .derive import Arch, Budget
+from ..training.fit import train_alone
+from .derive import Budget
+from .options import Options
 
 _FILE = "retrained.json"
-# Of a narrow space so many draws are enough to say that it has no more.
-_DRAWS_AN_ARCH = 1000
+SAME_COST = 0.05  # archs whose FLOPs differ by no more are compared
+_WALKS_AN_ARCH, _STEPS_A_WALK = 50, 200
 
 
 class Retraining:
-    """Trains one network after another for the same steps from the same seed.
+    """Trains one network after another for the same steps, on the same images, from the same seeds.
 
+    All training images are trained on, those of the architecture too: it is decided.
     What is done stands in ``retrained.json``, so that a resumed run goes on behind it.
     """
 
-    def __init__(self, task: SearchTask, run: RunFolder, epochs: int, seed: int, resume: bool = False) -> None:
-        self.task, self.run, self.epochs, self.seed = task, run, epochs, seed
+    def __init__(
+        self, task: SearchTask, run: RunFolder, options: Options, epochs: int, accelerator: str, resume: bool = False
+    ) -> None:
+        self.task, self.run, self.options, self.epochs, self.accelerator = task, run, options, epochs, accelerator
         path = run.path / _FILE
         self.done: dict[str, float] = json.loads(path.read_text()) if resume and path.exists() else {}
 
-    def __call__(self, name: str, cfg: Mapping[str, Any], weights: Mapping[str, Tensor] | None = None) -> float:
-        """Train the network of a frozen YAML, from `weights` if they are given; its metric on unseen data."""
+    def __call__(
+        self,
+        name: str,
+        cfg: Mapping[str, Any],
+        weights: Mapping[str, Tensor] | None = None,
+        finetunes: bool = False,
+        then: Callable[[Network], None] = lambda network: None,
+    ) -> list[float]:
+        """Train the network of a frozen YAML from each seed; its metric on unseen data.
+
+        Parameters
+        ----------
+        weights
+            What it begins with; noise if they are None.
+        finetunes
+            Whether they are a trained supernet's; see `Engine`.
+        then
+            Is given the first seed's network, with batch norm statistics of all batches.
+        """
+        return [self._once(name, i, cfg, weights, finetunes, then) for i in range(self.options.seeds)]
+
+    def _once(
+        self,
+        name: str,
+        number: int,
+        cfg: Mapping[str, Any],
+        weights: Mapping[str, Tensor] | None,
+        finetunes: bool,
+        then: Callable[[Network], None],
+    ) -> float:
+        name = f"{name}_{number + 1}" if number else name
         if name not in self.done:
-            pl.seed_everything(self.seed, verbose=False)
+            seed = self.options.seed + number
+            pl.seed_everything(seed, verbose=False)
             network = self.task.network(cfg)
             if weights is not None:
                 network.load_state_dict(weights)
             callbacks = [History(self.run.path / f"metrics_{name}.csv"), EpochLine(f"{name:<9}")]
-            self.done[name] = self.task.train(network, self.epochs, callbacks)
+            given: Any = {"part": "all", "seed": seed, "finetunes": finetunes}
+            train_alone(self.task, network, self.options, self.epochs, self.accelerator, callbacks, **given)
+            trained = self.task.calibrated(network)
+            metric = self.task.measure(trained, calibrated=False)
+            if number == 0:
+                then(trained)
+            self.done[name] = metric
             self.run.write_json(_FILE, self.done)
         return self.done[name]
 
 
-def random_archs(space: Space, number: int, seed: int, budget: Budget | None) -> list[Arch]:
-    """So many different archs, drawn uniformly from those within the budget."""
-    rng = random.Random(seed)
+def random_archs(
+    space: Space, costs: CostModel, like: Arch, number: int, seed: int, budget: Budget | None
+) -> list[Arch]:
+    """Different random archs whose FLOPs are within 5 % of those of `like`, and that keep the limits.
+
+    Each is a uniform draw, walked towards that cost by random changes of one decision. Fewer than `number` are given
+    where no more are found.
+    """
+    rng, target = random.Random(seed), costs.of(like)["flops"]
+
+    def off(arch: Arch) -> float:
+        return abs(costs.of(arch)["flops"] / target - 1)
+
     found: list[Arch] = []
-    for _ in range(_DRAWS_AN_ARCH * number):
+    for _ in range(_WALKS_AN_ARCH * number):
         if len(found) == number:
-            return found
+            break
         arch = space.sample(rng)
-        if arch not in found and (budget is None or budget.feasible([arch])[0]):
+        for _ in range(_STEPS_A_WALK):
+            if off(arch) <= SAME_COST:
+                break
+            label = rng.choice(list(space.decisions))
+            changed = {**arch, label: rng.choice(space.decisions[label].values)}
+            arch = changed if off(changed) < off(arch) else arch
+        fits = off(arch) <= SAME_COST and (budget is None or budget.feasible([arch])[0])
+        if fits and arch not in found and arch != like:
             found.append(arch)
-    if len(found) == number:
-        return found
-    raise InputError(f"--random-archs {number}: only {len(found)} random archs within the limits were found")
+    return found

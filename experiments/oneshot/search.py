@@ -20,11 +20,14 @@ from ..costs.config import composed, read_latency
 from ..nni_experiment.experiment import RetiariiExeConfig, RetiariiExperiment
 from ..run import registry
 from ..run.callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
-from ..run.folder import RunFolder
-from ..run.lightning import interruptible
+from ..run.console import say
+from ..run.folder import RunFolder, is_first_process
+from ..run.lightning import interruptible, trainer_options
 from ..supernets.rating import Rating
 from ..supernets.subnets import SUPERNET, cut_out, save_supernet
+from ..supernets.warm import Weights, begin_with, begun, read_weights
 from ..tasks.task import SearchTask, open_task
+from ..training.engine import Engine
 from .base import Context, OneShot
 from .collapse import collapse
 from .options import Options
@@ -37,17 +40,19 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
 
     Returns
     -------
-    The content of ``results.json``: arch, and what the derived network and the plain one reach and cost.
+    The content of ``results.json``: arch, and what the derived network and others of its cost reach.
     """
+    strategy_class = registry.load("oneshot", options.strategy)
     space, task, accelerator = open_task(options)
+    trainer_options(options, accelerator)  # what cannot be had is said before anything is trained
     costs, latency = cost_model(task, options)
     budget = read_budget(options, costs, latency)
-    others = random_archs(space, options.random_archs, options.seed, budget) if options.baseline else []
+    start = None if options.weights is None else read_weights(options.weights, task)
     run.write_config(asdict(options), anew=not resume)
 
     pl.seed_everything(options.seed, verbose=False)
     history = History(run.path / "metrics.csv")
-    strategy, arch = _run_strategy(options, run, task, costs, budget, accelerator, history, resume)
+    strategy, arch = _run_strategy(options, run, task, costs, budget, accelerator, history, start, resume)
     supernet = strategy.supernet
     run.write_json("arch.json", arch)
     save_supernet(supernet, run.path / SUPERNET)
@@ -56,36 +61,58 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
         print(f"warning: the search may have collapsed: {sign}", flush=True)
 
     pl.seed_everything(options.seed, verbose=False)  # a resumed search has drawn other numbers, or none
-    derived = cut_out(supernet, task, arch)
-    raw, state = derived.config.raw, {k: v.clone() for k, v in derived.state_dict().items()}
-    calibrated = task.calibrated(derived)
-    handed_over = task.hand_over(calibrated, run.path, arch, is_slice=strategy.leaves_slices)
-    plain = space.freeze(space.upstream())
+    derived = task.calibrated(cut_out(supernet, task, arch))
+    is_slice = strategy_class.leaves_slices
+    handed_over = task.hand_over(derived, run.path, arch, is_slice=is_slice)
+    upstream = space.upstream()
     results: dict[str, Any] = {
         "strategy": options.strategy,
         "task": options.task,
         "metric": task.metric,
-        "steps": options.epochs * task.num_batches,
+        "steps": options.epochs * len(task.loader("weights")),
         "arch": arch,
-        "derived": {**_cost(derived, options.imgsz), "inherited": task.measure(calibrated, calibrated=False)},
-        "plain": _cost(task.network(plain), options.imgsz),
+        "derived": {**_cost(derived, options.imgsz), "inherited": task.measure(derived, calibrated=False)},
+        "plain": _cost(task.network(space.freeze(upstream)), options.imgsz),
         task.result: {"params": count_params(handed_over), f"flops_{options.cost_imgsz}": costs.of(arch)["flops"]},
     }
-    if options.baseline:
-        train = Retraining(task, run, options.epochs, options.seed, resume)
-        if options.retrain in ("scratch", "both"):
-            results["derived"]["from_scratch"] = train("derived", raw)
-        if options.retrain in ("inherited", "both"):
-            results["derived"]["from_inherited"] = train("inherited", raw, state)
-        results["plain"]["from_scratch"] = train("plain", plain)
-        results["random"] = []
-        for i, other in enumerate(others, start=1):
-            cfg = space.freeze(other)
-            trained = {"arch": other, "from_scratch": train(f"random{i}", cfg)}
-            results["random"].append({**trained, **_cost(task.network(cfg), options.imgsz)})
+    epochs = options.finetune if options.finetune is not None else options.epochs if options.baseline else 0
+    if epochs:
+        train = Retraining(task, run, options, epochs, accelerator, resume)
+        drawn = random_archs(space, costs, arch, options.random_archs, options.seed, budget) if options.baseline else []
+        if options.baseline and len(drawn) < options.random_archs:
+            print(f"warning: only {len(drawn)} random archs have its cost", flush=True)
+        results["random"] = [{"arch": a, **_cost(task.network(space.freeze(a)), options.imgsz)} for a in drawn]
+        results["retrained"] = {"epochs": epochs, "steps": epochs * len(task.loader("all")), "seeds": options.seeds}
+        compared = [("derived", arch, results["derived"])]
+        if options.baseline:
+            compared.append(("plain", upstream, results["plain"]))
+            compared += [(f"random{i}", r["arch"], r) for i, r in enumerate(results["random"], start=1)]
+
+        def hand_over(network: Network) -> None:
+            task.hand_over(network, run.path, arch, is_slice=is_slice)
+
+        for kind in _starts(options, is_slice):
+            whole = supernet if kind == "inherited" else None if start is None else begun(task, start, options.seed)
+            for name, other, found in compared:
+                weights = None if whole is None else cut_out(whole, task, other).state_dict()
+                of_supernet = kind == "inherited"
+                title = f"{name}_inherited" if of_supernet else name
+                then = hand_over if name == "derived" else _keep
+                found[f"from_{kind}"] = train(title, space.freeze(other), weights, of_supernet, then)
     run.write_json("results.json", results)
     report(options, run, task.result, results)
     return results
+
+
+def _starts(options: Options, is_slice: bool) -> tuple[str, ...]:
+    """What all networks that are trained begin with; the result is what begins with the last."""
+    if options.retrain == "both":
+        return ("scratch", "inherited")
+    return (options.retrain or ("inherited" if is_slice or options.weights else "scratch"),)
+
+
+def _keep(network: Network) -> None:
+    pass
 
 
 def cost_model(task: SearchTask, options: Options) -> tuple[CostModel, CostProvider | None]:
@@ -114,6 +141,7 @@ def _run_strategy(
     budget: Budget | None,
     accelerator: str,
     history: History,
+    start: Weights | None,
     resume: bool,
 ) -> tuple[OneShot, dict[str, Any]]:
     """Run the experiment; the strategy, whose supernet is on the CPU, and the arch that it exports."""
@@ -122,10 +150,9 @@ def _run_strategy(
     if resume and checkpoint.exists():
         # Our own file, in the run's own folder: it holds optimisers and loops, which weights_only refuses.
         fit_kwargs = {"ckpt_path": str(checkpoint), "weights_only": False}
+    several = options.devices * options.num_nodes > 1
     evaluator = task.evaluator(
         max_epochs=options.epochs,
-        accelerator=accelerator,
-        devices=1,
         logger=TensorBoardLogger(run.path, name="", version=""),
         callbacks=[
             history,
@@ -134,16 +161,27 @@ def _run_strategy(
             OrderlyInterrupt(),
             *([RichProgressBar()] if Console().is_terminal else []),
         ],
-        enable_checkpointing=False,
         enable_progress_bar=Console().is_terminal,
-        enable_model_summary=False,
-        log_every_n_steps=1,
         fit_kwargs=fit_kwargs,
+        strategy="ddp" if several else "auto",
+        **trainer_options(options, accelerator),
     )
     space = task.space()
     rating = Rating(lambda: strategy.supernet, task, options.population * options.generations)
     context = Context(task, costs, budget, rating, run.path)
     strategy = registry.load("oneshot", options.strategy).from_options(options, context)
+    sums_loss, first = task.module().sums_loss, is_first_process()
+    strategy.weights_engine = Engine(
+        options, options.batch, sums_loss=sums_loss, seed=options.seed, say=say if first else lambda line: None
+    )
+    if start is not None:
+
+        def initialise(supernet: Any) -> None:
+            told = begin_with(supernet, start, task.names)
+            if first:
+                say(f"weights: {told}")
+
+        strategy.initialise = initialise
     experiment = RetiariiExperiment(space, evaluator, [], strategy)
     config = RetiariiExeConfig("local")
     config.experiment_name = run.path.name

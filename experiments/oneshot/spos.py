@@ -16,11 +16,11 @@ from models.errors import InputError
 from optimizer import calibrate_bn
 from spaces.choices import Decision
 
+from ..run.processes import average
 from ..search import Domain, Genetic, Objective, Search, Searcher, evaluate, open_storage, study_of
 from .base import Context, OneShot, OneShotModule
 from .derive import Arch
 from .options import Options
-from .processes import average
 
 # Batches that batch norm statistics are taken from, for every arch that is rated.
 _STATISTICS_BATCHES = 20

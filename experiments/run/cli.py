@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from typing import Any
 
 from models.errors import InputError
@@ -39,6 +40,17 @@ def start_script(main: Callable[[argparse.Namespace], None], parse: Callable[[],
     return run_script(lambda _: main(parse()), first.parse_known_args()[0])
 
 
+class NamedValues(argparse.Action):
+    """An option's words, each ``NAME=NUMBER``, as a dictionary."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        try:
+            found = {name: float(value) for name, value in (item.split("=", 1) for item in values)}
+        except ValueError:
+            parser.error(f"{option} {' '.join(values)}: right would be NAME=NUMBER, such as mosaic=0.5")
+        setattr(namespace, self.dest, found)
+
+
 def positive_int(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -57,6 +69,13 @@ def share(text: str) -> float:
     value = float(text)
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 0 and less than 1, got {value}")
+    return value
+
+
+def fraction(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must be more than 0 and less than 1, got {value}")
     return value
 
 
@@ -138,7 +157,11 @@ def run_or_resume(
     try:
         given = options(**saved) if saved else made(options, args)
     except TypeError:
-        raise InputError(f"--resume {run.path}: the options in its config.yaml are not this script's") from None
+        unknown = ", ".join(sorted({*saved} - {f.name for f in fields(options)}))
+        raise InputError(
+            f"--resume {run.path}: its config.yaml has options that this version does not know ({unknown}); right "
+            "would be the script and the version that began it"
+        ) from None
     try:
         work(given, run, resume=bool(args.resume))
     except KeyboardInterrupt:

@@ -6,10 +6,16 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from models.errors import InputError
 
 from .device import device_of
+
+_PRECISIONS = {"32": "32-true", "16-mixed": "16-mixed", "bf16-mixed": "bf16-mixed"}
 
 
 def accelerator_of(device: str) -> str:
@@ -26,6 +32,46 @@ def quiet_lightning() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+
+
+def trainer_options(options: Any, accelerator: str) -> dict[str, Any]:
+    """Arguments of a Lightning trainer that follow from a run's options on devices, and those that all runs share.
+
+    Raises
+    ------
+    InputError
+        The options cannot be had together.
+    """
+    devices, nodes = getattr(options, "devices", 1), getattr(options, "num_nodes", 1)
+    if options.batch % (devices * nodes):
+        number = f"--devices {devices}" + (f" on --num-nodes {nodes}" if nodes > 1 else "")
+        raise InputError(f"--batch {options.batch} cannot be shared out evenly between {number}")
+    if getattr(options, "sync_bn", False) and accelerator != "gpu":
+        raise InputError("--sync-bn: PyTorch has it for CUDA only; right would be --device cuda, or to leave it out")
+    if options.precision not in ("auto", *_PRECISIONS):
+        raise InputError(f"--precision {options.precision}: right would be one of auto, {', '.join(_PRECISIONS)}")
+    automatic = "16-mixed" if accelerator == "gpu" else "32-true"
+    return {
+        "accelerator": accelerator,
+        "devices": devices,
+        "num_nodes": nodes,
+        "precision": _PRECISIONS.get(options.precision, automatic),
+        "sync_batchnorm": getattr(options, "sync_bn", False),
+        "use_distributed_sampler": False,  # the loaders' own know of processes
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 1,
+    }
+
+
+def make_trainer(options: Any, accelerator: str, **more: Any) -> pl.Trainer:
+    """A trainer of `trainer_options`; `InputError` for what Lightning refuses of them."""
+    given = trainer_options(options, accelerator) | more
+    try:
+        return pl.Trainer(**given)
+    except (ValueError, RuntimeError, MisconfigurationException) as e:
+        raise InputError(f"--device, --devices, --strategy or --precision: {str(e).splitlines()[0]}") from None
 
 
 @contextmanager

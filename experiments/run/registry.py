@@ -42,10 +42,9 @@ class Entry:
 
 _GRADIENT = ("arch_lr", "target_flops", "target_params", "target_latency", "target_weight")
 _EVOLUTION = ("population", "generations")
-_BIGNAS = (
-    *("subnets", "sampler", "distill", "distill_rows", "distill_boxes", "teacher", "dropout", "drop_path"),
-    *("clip", "clip_by", "lr_floor", "weight_decay"),
-)
+_BIGNAS = ("subnets", "sampler", "distill", "distill_rows", "distill_boxes", "teacher", "dropout", "drop_path")
+# Of the training images, for those that only rate archs by them.
+_RATES = {"arch_share": 0.2}
 KINDS: dict[str, dict[str, Entry]] = {
     # of `oneshot_nas.py --strategy`: subclasses of `experiments.oneshot.base.OneShot`
     "oneshot": {
@@ -54,9 +53,9 @@ KINDS: dict[str, dict[str, Entry]] = {
         "gumbel": Entry("experiments.oneshot.gumbel:GumbelDARTS", _GRADIENT),
         "proxyless": Entry("experiments.oneshot.proxyless:Proxyless", (*_GRADIENT, "arch_update")),
         "enas": Entry("experiments.oneshot.enas:ENAS", _GRADIENT),
-        "spos": Entry("experiments.oneshot.spos:SPOS", _EVOLUTION),
-        "fairnas": Entry("experiments.oneshot.spos:FairNAS", _EVOLUTION),
-        "bignas": Entry("experiments.oneshot.bignas:BigNAS", (*_EVOLUTION, *_BIGNAS)),
+        "spos": Entry("experiments.oneshot.spos:SPOS", _EVOLUTION, _RATES),
+        "fairnas": Entry("experiments.oneshot.spos:FairNAS", _EVOLUTION, _RATES),
+        "bignas": Entry("experiments.oneshot.bignas:BigNAS", (*_EVOLUTION, *_BIGNAS), _RATES),
     },
     # of `multi_trial_nas.py --strategy`
     "multi-trial": {
@@ -92,7 +91,9 @@ KINDS: dict[str, dict[str, Entry]] = {
     # of `--task`: (options, space, accelerator) -> `experiments.tasks.task.SearchTask`
     "task": {
         "classify": Entry(
-            "experiments.tasks.classify:ClassifyTask", ("data_root",), {"data": "digits", "imgsz": 64, "batch": 64}
+            "experiments.tasks.classify:ClassifyTask",
+            ("data_root",),
+            {"data": "digits", "imgsz": 64, "batch": 64, "optimizer": "adamw"},
         ),
         "detect": Entry(
             "experiments.tasks.detect:DetectTask", (), {"data": "digits-detect", "imgsz": 320, "batch": 16}

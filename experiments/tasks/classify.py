@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn, optim
-from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassAccuracy
 
-from data import EpochSampler, classification
+from data import classification
 from models.classifier import Classifier
 from models.detector import check_imgsz
 from models.files import save_classifier, save_model_yaml
@@ -23,7 +21,8 @@ from models.network import Network
 from optimizer import calibrate_bn, match_nas
 from spaces import CostModel, Space
 
-from .module import RATING_BATCHES, TaskModule, fit
+from .loaders import arch_share, make_loader, world_of
+from .module import RATING_BATCHES, TaskModule
 from .resize import resized, resolution_of
 from .whole import detector_space, head_of
 
@@ -60,8 +59,8 @@ class ClassificationModule(TaskModule):
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        images, labels = batch
-        logits = self(images)
+        labels = batch[1]
+        logits = self.validated_network()(self.inputs(batch))
         self.log("val_loss", self.criterion(logits, labels), prog_bar=True)
         self.log("val_acc", self.accuracy(logits, labels), prog_bar=True)
 
@@ -90,18 +89,28 @@ class ClassifyTask:
         self.is_whole = self.detector is None
         self.result = "classifier" if self.is_whole else "detector"
         check_imgsz(options.imgsz, Classifier(space.freeze(space.upstream()), 2).imgsz_multiple)
-        self.data = classification(options.data, options.imgsz, options.seed, options.data_root, space.config.ch)
-        self.num_batches = len(self._loader(self.data.train))
+        share = arch_share(options) or 0.5
+        given = options.data, options.imgsz, options.seed, options.data_root, space.config.ch
+        self.data = classification(*given, share)
+        self._parts = {"weights": self.data.train, "arch": self.data.arch, "all": self.data.both}
 
-    def _loader(self, split: Any) -> Any:
-        # The last, smaller batch is left out: batch normalisation would take statistics of a few images from it.
-        return DataLoader(
-            split,
-            batch_size=min(self.options.batch, len(split)),
-            sampler=EpochSampler(split, self.options.seed),
-            drop_last=True,
-            num_workers=0,
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.data.names
+
+    def loader(self, part: str = "weights", seed: int | None = None) -> Any:
+        options, cuda = self.options, self.accelerator == "gpu"
+        return make_loader(
+            self._parts[part],
+            options.batch,
+            seed=options.seed if seed is None else seed,
+            workers=getattr(options, "workers", 0),
+            world=world_of(options),
+            cuda=cuda,
         )
+
+    def module(self) -> ClassificationModule:
+        return ClassificationModule()
 
     def space(self) -> NASBACKBONE:
         from spaces import NASBACKBONE
@@ -131,11 +140,7 @@ class ClassifyTask:
     def evaluator(self, **trainer: Any) -> Classification:
         from .evaluator import Classification
 
-        loaders = {
-            "train_dataloaders": self._loader(self.data.train),
-            "val_dataloaders": self._loader(self.data.arch),
-        }
-        return Classification(learning_rate=self.options.lr, **loaders, **trainer)
+        return Classification(train_dataloaders=self.loader("weights"), val_dataloaders=self.loader("arch"), **trainer)
 
     def network(self, cfg: Mapping[str, Any]) -> Classifier:
         return Classifier(cfg, self.data.nc)
@@ -147,13 +152,17 @@ class ClassifyTask:
         return self._accuracy(self.calibrated(network, RATING_BATCHES), self.data.arch)
 
     def calibrated(self, network: Network, batches: int | None = None) -> Network:
-        loader = self._few() if batches == RATING_BATCHES else itertools.islice(self._loader(self.data.train), batches)
+        loader = self._few() if batches == RATING_BATCHES else itertools.islice(self._alone("weights"), batches)
         return calibrate_bn(network, (self._input(network, x) for x, _ in loader))
 
     @functools.cache  # noqa: B019  (a task lives as long as its run)
     def _few(self) -> list[Any]:
         """The batches of a rating's statistics."""
-        return list(itertools.islice(self._loader(self.data.train), RATING_BATCHES))
+        return list(itertools.islice(self._alone("weights"), RATING_BATCHES))
+
+    def _alone(self, part: str) -> Any:
+        """Batches of a part for this process alone, the same ones whenever it is asked."""
+        return make_loader(self._parts[part], self.options.batch, seed=self.options.seed)
 
     def _input(self, network: Network, images: torch.Tensor) -> torch.Tensor:
         return resized(images.to(next(network.parameters()).device), resolution_of(network, images.shape[-1]))
@@ -161,11 +170,6 @@ class ClassifyTask:
     @torch.no_grad()
     def _accuracy(self, network: Network, split: Any) -> float:
         network.eval()
-        loader: Any = DataLoader(split, batch_size=self.options.batch, num_workers=0)
+        loader = make_loader(split, self.options.batch, seed=None, drop_last=False)
         right = sum(int((network(self._input(network, x)).argmax(1).cpu() == labels).sum()) for x, labels in loader)
         return right / len(split)
-
-    def train(self, network: Network, epochs: int, callbacks: Sequence[pl.Callback]) -> float:
-        module = ClassificationModule(learning_rate=self.options.lr)
-        fit(module, network, self._loader(self.data.train), epochs, self.accelerator, callbacks)
-        return self.measure(network)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, distributed, nn, optim
-from torch.utils.data import DataLoader
 
-from data import Batch, collate, detection, detection_split
+from data import Batch, Hyp, collate, detection, detection_split
 from models.detector import Model
 from models.errors import InputError
 from models.files import save_detector, save_model_yaml
@@ -25,9 +25,9 @@ from optimizer import calibrate_bn
 from spaces import CostModel, Space
 
 from ..run.lightning import interruptible
-from .loaders import Part, halves, search_loaders
+from .loaders import Part, arch_share, make_loader, parts_of, world_of
 from .metrics import NMS_FOR_AP, DetectionMetrics, in_original_pixels
-from .module import RATING_BATCHES, TaskModule, fit
+from .module import RATING_BATCHES, TaskModule
 from .optimizers import build_optimizer
 from .resize import resized, resolution_of
 from .whole import detector_space, head_of
@@ -58,6 +58,8 @@ class DetectionModule(TaskModule):
     measured
         Everything that `DetectionMetrics.compute` found in the last validation.
     """
+
+    sums_loss = True
 
     def __init__(
         self,
@@ -118,10 +120,6 @@ class DetectionModule(TaskModule):
         detections = non_max_suppression(decoded, **NMS_FOR_AP)
         self._seen += zip(*in_original_pixels(detections, batch), strict=True)
 
-    def validated_network(self) -> nn.Module:
-        """The network that is validated."""
-        return self.model
-
     def on_validation_epoch_end(self) -> None:
         seen, self._seen = self._seen, []
         if self.trainer.sanity_checking:
@@ -162,14 +160,29 @@ class DetectTask:
         if (head := head_of(space, None)) is None:
             raise InputError(f"{space.config.file}: has no head; right would be a detector's YAML, or --task classify")
         head.check_imgsz(options.imgsz)
-        self.data = detection(options.data, options.imgsz, seed=options.seed)
+        self.data = detection(options.data, options.imgsz, hyp_of(options), options.seed)
         self.detector = Model(read_config(head.config, nc=self.data.nc))
         self.detector.names = dict(enumerate(self.data.names))
-        self._loaders = search_loaders(self.data, options.batch, options.seed)
-        self.num_batches = len(self._loaders["train_dataloaders"])
+        self._parts = parts_of(self.data, options.seed, arch_share(options))
 
-    def _module(self) -> DetectionModule:
-        return DetectionModule(self.data.names, self.options.imgsz, learning_rate=self.options.lr)
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.data.names
+
+    def loader(self, part: str = "weights", seed: int | None = None) -> Any:
+        options, cuda = self.options, self.accelerator == "gpu"
+        return make_loader(
+            self._parts[part],
+            options.batch,
+            seed=options.seed if seed is None else seed,
+            workers=getattr(options, "workers", 0),
+            world=world_of(options),
+            cuda=cuda,
+            collate=collate,
+        )
+
+    def module(self) -> DetectionModule:
+        return DetectionModule(self.data.names, self.options.imgsz)
 
     def space(self) -> NASDETECTOR:
         from spaces import NASDETECTOR
@@ -195,7 +208,8 @@ class DetectTask:
     def evaluator(self, **trainer: Any) -> Detection:
         from .evaluator import Detection
 
-        return Detection(self.data.names, self.options.imgsz, learning_rate=self.options.lr, **self._loaders, **trainer)
+        loaders = {"train_dataloaders": self.loader("weights"), "val_dataloaders": self.loader("arch")}
+        return Detection(self.data.names, self.options.imgsz, **loaders, **trainer)
 
     def network(self, cfg: Mapping[str, Any]) -> Model:
         return Model(read_config(cfg, nc=self.data.nc))
@@ -207,7 +221,7 @@ class DetectTask:
         return self._map(self.calibrated(network, RATING_BATCHES), self._seen_by_arch)
 
     def calibrated(self, network: Network, batches: int | None = None) -> Network:
-        module = self._module()
+        module = self.module()
         module.set_model(network)
         device = next(network.parameters()).device
         found = self._few() if batches == RATING_BATCHES else itertools.islice(self._train(), batches)
@@ -215,7 +229,8 @@ class DetectTask:
         return calibrate_bn(network, map(module.inputs, given))
 
     def _train(self) -> Any:
-        return search_loaders(self.data, self.options.batch, self.options.seed)["train_dataloaders"]
+        """Batches of the weights' images for this process alone, the same ones whenever it is asked."""
+        return make_loader(self._parts["weights"], self.options.batch, seed=self.options.seed, collate=collate)
 
     @functools.cache  # noqa: B019  (a task lives as long as its run)
     def _few(self) -> list[Any]:
@@ -231,11 +246,11 @@ class DetectTask:
     def _seen_by_arch(self, side: int) -> Part:
         """The architecture's half of the training images, as they are."""
         images, _ = detection_split(self.options.data, "train", side)
-        return Part(images, halves(len(images), self.options.seed)[1])
+        return Part(images, self._parts["arch"].indices)
 
     def _map(self, network: Network, images: Callable[[int], Any]) -> float:
         """mAP50-95 on what `images` gives at the network's resolution."""
-        module = self._module()
+        module = self.module()
         module.set_model(network)
         trainer = pl.Trainer(
             accelerator=self.accelerator,
@@ -246,11 +261,17 @@ class DetectTask:
             enable_model_summary=False,
         )
         split = images(resolution_of(network, self.options.imgsz))
-        loader: Any = DataLoader(split, batch_size=self.options.batch, collate_fn=collate, num_workers=0)
+        loader = make_loader(split, self.options.batch, seed=None, drop_last=False, collate=collate)
         with interruptible(trainer):
             trainer.validate(module, loader, verbose=False)
         return float(module.measured["map50_95"])
 
-    def train(self, network: Network, epochs: int, callbacks: Sequence[pl.Callback]) -> float:
-        fit(self._module(), network, self._loaders["train_dataloaders"], epochs, self.accelerator, callbacks)
-        return self.measure(network)
+
+def hyp_of(options: Any) -> Hyp | None:
+    """The augmentation that is asked for; None for none."""
+    given = getattr(options, "hyp", {})
+    names = [f.name for f in fields(Hyp)]
+    for name in given:
+        if name not in names:
+            raise InputError(f"--hyp {name}: right would be one of {', '.join(names)}")
+    return Hyp(**given) if getattr(options, "augment", True) else None

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 from torch import nn
-
-from ..run.callbacks import OrderlyInterrupt
-from ..run.lightning import interruptible
 
 # Batch norm statistics for a rating, of which a search makes a thousand; a measurement takes them from all batches.
 RATING_BATCHES = 8
 
 
 class TaskModule(pl.LightningModule):
-    """Trains and measures the network that it is given."""
+    """The losses and measurements of the network that it is given.
 
+    Attributes
+    ----------
+    sums_loss
+        Whether a batch's loss is a sum over its images, not their mean.
+    """
+
+    sums_loss: ClassVar[bool] = False
     _model: Any
+    _judged: tuple[nn.Module, ...] = ()
 
     @property
     def model(self) -> Any:
@@ -28,22 +32,13 @@ class TaskModule(pl.LightningModule):
         """Set the network to train."""
         self._model = model
 
+    def judge(self, network: nn.Module) -> None:
+        """Validate this one, in eval mode, in place of the one that is trained."""
+        self._judged = (network,)  # in a tuple it is no part of this module, nor of its checkpoints
+
+    def validated_network(self) -> Any:
+        """The network that is validated."""
+        return self._judged[0] if self._judged else self.model
+
     def forward(self, x: Any) -> Any:
         return self.model(x)
-
-
-def fit(module: Any, network: nn.Module, loader: Any, epochs: int, accelerator: str, callbacks: Sequence[Any]) -> None:
-    """Train a network by its task's module, without a folder of its own."""
-    module.set_model(network)
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator=accelerator,
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[*callbacks, OrderlyInterrupt()],
-    )
-    with interruptible(trainer):
-        trainer.fit(module, loader)

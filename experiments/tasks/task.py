@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-
-import pytorch_lightning as pl
 
 from models.detector import Model
 from models.errors import InputError
@@ -17,6 +15,7 @@ from spaces.kinds import RESOLUTION
 
 from ..run import registry
 from ..run.lightning import accelerator_of, quiet_lightning
+from .module import TaskModule
 
 if TYPE_CHECKING:
     from spaces import NASBACKBONE, NASDETECTOR
@@ -29,27 +28,41 @@ class SearchTask(Protocol):
     ----------
     metric
         Name of what `measure` gives; larger is better.
+    names
+        Of the classes.
     result
         What a search leaves: ``detector``, or ``classifier`` where nothing gives a neck and a head.
     detector
         The detector whose neck and head the result gets; None where it is a classifier.
     is_whole
         Whether the networks that are searched are the results, not their backbones alone.
-    num_batches
-        Batches of the weights' training data in an epoch.
     """
 
     metric: str
+    names: Any  # tuple[str, ...], a property
     result: str
     detector: Model | None
     is_whole: bool
-    num_batches: int
 
     def space(self) -> NASBACKBONE | NASDETECTOR:
         """The space as a network with choices."""
 
     def evaluator(self, **trainer: Any) -> Any:
         """The evaluator that an NNI strategy trains with."""
+
+    def module(self) -> TaskModule:
+        """What gives the losses of a network that it is set to."""
+
+    def loader(self, part: str = "weights", seed: int | None = None) -> Any:
+        """Batches of the training images that a part of the search sees, this process's share of them.
+
+        Parameters
+        ----------
+        part
+            ``weights``, ``arch``, or ``all``: both of them.
+        seed
+            Of the order; the search's own by default.
+        """
 
     def network(self, cfg: Mapping[str, Any]) -> Network:
         """The plain network of a frozen YAML."""
@@ -85,9 +98,6 @@ class SearchTask(Protocol):
 
     def rate(self, network: Network) -> float:
         """The metric on the data of the architecture, for searches to go by; statistics from some training batches."""
-
-    def train(self, network: Network, epochs: int, callbacks: Sequence[pl.Callback]) -> float:
-        """Train `network` with the search's optimiser, data and steps for the weights, then `measure` it."""
 
 
 def open_task(options: Any) -> tuple[Space, SearchTask, str]:

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger
-from torch.utils.data import DataLoader
+from torch import Tensor
 
-from data import EpochSampler, classification
+from data import classification
 from models.classifier import Classifier
 from models.complexity import count_flops, count_params
 from models.errors import InputError
 from models.files import load_classifier, save_classifier, save_model_yaml
 from models.strides import check_imgsz
 
-from ..run.callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
 from ..run.console import say
 from ..run.device import device_of
 from ..run.folder import RunFolder
-from ..run.lightning import accelerator_of, interruptible, quiet_lightning
 from ..tasks.classify import ClassificationModule
-
-_LR, _FINETUNE = 0.001, 0.1  # of Adam; a trained supernet's slice takes that share of it
+from ..tasks.loaders import make_loader, world_of
+from .engine import Engine
+from .fit import fit
+from .loop import Best, Training
 
 
 def validate(options: Any, run: RunFolder) -> dict[str, Any]:
@@ -40,14 +38,8 @@ def validate(options: Any, run: RunFolder) -> dict[str, Any]:
     imgsz, data = _open(options, network, content)
     if options.split != "val":
         raise InputError(f"--split {options.split}: a classifier is measured on val")
-    device = device_of(options.device)
-    network.to(device)
-    logits, labels = [], []
-    with torch.no_grad():
-        for images, given in DataLoader(data.val, options.batch, num_workers=options.workers):
-            logits.append(network(images.to(device)).cpu())
-            labels.append(given)
-    scores, right = torch.cat(logits), torch.cat(labels)
+    network.to(device_of(options.device))
+    scores, right = _scores(network, data.val, options.batch, options.workers)
     among = scores.argsort(1, descending=True) == right[:, None]
     results: dict[str, Any] = {
         "imgsz": imgsz,
@@ -67,69 +59,57 @@ def validate(options: Any, run: RunFolder) -> dict[str, Any]:
     return results
 
 
-def finetune(options: Any, run: RunFolder, resume: bool = False) -> dict[str, Any]:
-    """Train the classifier of a file further, by Adam on all training images; keeps the best epoch's.
-
-    The learning rate falls by a line, from ``lr0`` (0.001; of a supernet's slice a tenth) to ``lrf`` of it.
+def finetune(options: Any, run: RunFolder, accelerator: str, resume: bool = False) -> dict[str, Any]:
+    """Train the classifier of a file further, on all training images; keeps the best epoch's.
 
     Returns
     -------
     The content of ``results.json``: ``accuracy`` of the best epoch and ``before``, ``epoch``, parameters, FLOPs.
     """
-    quiet_lightning()
-    accelerator = accelerator_of(options.device)
     network, content = load_classifier(options.weights)
     imgsz, data = _open(options, network, content)
     pl.seed_everything(options.seed, verbose=False)
-    workers = options.workers or 0
-    batch, sampler = min(options.batch, len(data.both)), EpochSampler(data.both, options.seed)
-    train: Any = DataLoader(data.both, batch, sampler=sampler, drop_last=True, num_workers=workers)
-    val: Any = DataLoader(data.val, batch, num_workers=workers)
-    lr = options.lr0 or _LR * (_FINETUNE if content.get("is_slice") else 1)
-    module = ClassificationModule(learning_rate=lr, weight_decay=options.weight_decay)
-    module.set_model(network)
-    size = {"params": count_params(network), "flops": count_flops(network, imgsz, network.config.ch)}
-    kept = {"imgsz": imgsz, "arch": content.get("arch"), "is_slice": content.get("is_slice", False)}
-    best = _Best(run.path / "classifier.pt", data.names, kept)
-    history = History(run.path / "metrics.csv")
-    checkpoint = run.path / "last.ckpt"
-    # Our own file, in the run's own folder: it holds optimizer and loops, which weights_only refuses.
-    again: dict[str, Any] = {}
-    if resume and checkpoint.exists():
-        again = {"ckpt_path": str(checkpoint), "weights_only": False}
-    trainer = pl.Trainer(
-        max_epochs=options.epochs,
-        accelerator=accelerator,
-        devices=1,
-        logger=TensorBoardLogger(run.path, name="", version=""),
-        callbacks=[
-            _LinearDecay(options.lrf),
-            best,
-            history,
-            LastCheckpoint(checkpoint),
-            EpochLine("finetune"),
-            OrderlyInterrupt(),
-        ],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        log_every_n_steps=1,
-        num_sanity_val_steps=0,
-    )
+    learner = ClassificationModule()
+    is_slice = bool(content.get("is_slice"))
+    training = Training(learner, network, Engine(options, options.batch, finetunes=is_slice, sums_loss=False, say=say))
+    kept = {"imgsz": imgsz, "arch": content.get("arch"), "is_slice": is_slice}
+
+    def save(average: Any, best: dict[str, Any]) -> None:
+        save_classifier(average, run.path / "classifier.pt", data.names, **kept)
+
+    best = Best(lambda measured: measured["val_acc"], save, options.patience)
+    given = {"workers": options.workers, "world": world_of(options), "cuda": accelerator == "gpu"}
+    validation = make_loader(data.val, options.batch, seed=None, drop_last=False, **given)
+    loaders = make_loader(data.both, options.batch, seed=options.seed, **given), validation
     run.write_config(asdict(options), anew=not resume)
     save_model_yaml(network.config.raw, run.path / "classifier.yaml")
-    with interruptible(trainer):
-        if not again:
-            trainer.validate(module, val, verbose=False)
-            best.before = float(trainer.callback_metrics["val_acc"])
-        trainer.fit(module, train, val, **again)
-    results = {"accuracy": best.accuracy, "before": best.before, "epoch": best.epoch, **size}
+    before = _accuracy(network, data.val, options.batch)
+    size = {"params": count_params(network), "flops": count_flops(network, imgsz, network.config.ch)}
+    fit(options, run, training, loaders, best, accelerator, "finetune", resume=resume)
+    accuracy, epoch = best.best["fitness"], best.best["epoch"]
+    results = {"accuracy": accuracy, "before": before, "epoch": epoch, **size}
     run.write_json("results.json", results)
     say(
-        f"accuracy {best.accuracy:.4f} in epoch {best.epoch} of {options.epochs}, {best.before:.4f} before",
+        f"accuracy {accuracy:.4f} in epoch {epoch} of {options.epochs}, {before:.4f} before",
         f"results in {run.path}",
     )
     return results
+
+
+@torch.no_grad()
+def _scores(network: Classifier, split: Any, batch: int, workers: int) -> tuple[Tensor, Tensor]:
+    """Logits (N, classes) and labels (N,) of a split, on the CPU."""
+    device = next(network.parameters()).device
+    logits, labels = [], []
+    for images, given in make_loader(split, batch, seed=None, drop_last=False, workers=workers):
+        logits.append(network(images.to(device)).cpu())
+        labels.append(given)
+    return torch.cat(logits), torch.cat(labels)
+
+
+def _accuracy(network: Classifier, split: Any, batch: int) -> float:
+    scores, right = _scores(network.eval(), split, batch, 0)
+    return float((scores.argmax(1) == right).float().mean())
 
 
 def _open(options: Any, network: Classifier, content: dict[str, Any]) -> tuple[int, Any]:
@@ -141,37 +121,3 @@ def _open(options: Any, network: Classifier, content: dict[str, Any]) -> tuple[i
             f"--data {options.data} has {data.nc} classes, but {options.weights} was made for {network.config.nc}"
         )
     return imgsz, data
-
-
-class _LinearDecay(pl.Callback):
-    """Learning rate by a line from what the optimizer has to a share of it, step by step."""
-
-    def __init__(self, share: float) -> None:
-        self.share = share
-
-    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
-        total = (trainer.max_epochs or 1) * int(trainer.num_training_batches)
-        done = trainer.global_step / max(total - 1, 1)
-        for group in trainer.optimizers[0].param_groups:
-            group.setdefault("initial_lr", group["lr"])
-            group["lr"] = group["initial_lr"] * (1 - done * (1 - self.share))
-
-
-class _Best(pl.Callback):
-    """Writes the classifier whenever its accuracy on the validation images is the best so far."""
-
-    def __init__(self, path: Path, names: Any, kept: dict[str, Any]) -> None:
-        self.path, self.names, self.kept = path, names, kept
-        self.accuracy, self.epoch, self.before = -1.0, 0, -1.0
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"accuracy": self.accuracy, "epoch": self.epoch, "before": self.before}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.accuracy, self.epoch, self.before = state["accuracy"], state["epoch"], state["before"]
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        accuracy = float(trainer.callback_metrics["val_acc"])
-        if accuracy > self.accuracy:
-            self.accuracy, self.epoch = accuracy, trainer.current_epoch + 1
-            save_classifier(module.model, self.path, self.names, **self.kept)

@@ -4,18 +4,77 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..run.cli import natural, not_negative, positive_float, positive_int, seed, share
+from ..run.cli import NamedValues, natural, not_negative, positive_float, positive_int, seed, share
 from ..run.options import option
 
-# A classifier is finetuned by Adam, as a search trains it.
-OF_DETECTORS = (
-    *("cfg", "supernet", "recipe", "optimizer", "momentum", "cosine", "patience", "hyp", "augment", "autoanchor"),
-    *("multi_scale", "precision", "devices", "strategy", "sync_bn"),
-)
+_LEARNING, _DEVICES = "how weights are trained, alike in all scripts", "devices"
+# Of detectors alone.
+OF_DETECTORS = ("cfg", "supernet", "hyp", "augment", "autoanchor")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Learning:
+    """How weights are trained, by every script alike; their ``--help`` explains it."""
+
+    recipe: str = option(
+        "yolov5: its defaults; auto: scaled to the data", "auto", group=_LEARNING, choices=["auto", "yolov5"]
+    )
+    optimizer: str | None = option(
+        "optimizer (detectors: sgd, classifiers: adamw)", None, group=_LEARNING, choices=["sgd", "adamw"]
+    )
+    lr0: float | None = option(
+        "learning rate after warm-up (sgd: 0.01, adamw: 0.001; a supernet's slices: a tenth)",
+        None,
+        group=_LEARNING,
+        type=positive_float,
+    )
+    lrf: float = option("learning rate at the end, as a share of --lr0", 0.01, group=_LEARNING, type=positive_float)
+    momentum: float = option("momentum of sgd, first beta of adamw", 0.937, group=_LEARNING, type=share)
+    weight_decay: float = option("weight decay at a nominal batch of 64", 0.0005, group=_LEARNING, type=not_negative)
+    cosine: bool = option("learning rate by a cosine instead of a line", False, group=_LEARNING)
+    hyp: dict[str, float] = option(
+        "augmentation of detection, such as mosaic=0.5 mixup=0.1",
+        {},
+        of="augment",
+        group=_LEARNING,
+        nargs="+",
+        action=NamedValues,
+        metavar="NAME=VALUE",
+    )
+    augment: bool = option("no augmentation at all", True, group=_LEARNING)
+    multi_scale: bool = option("vary the side of the images by half, from batch to batch", False, group=_LEARNING)
+    precision: str = option(
+        "auto: 16-mixed on CUDA",
+        "auto",
+        group=_DEVICES,
+        choices=["auto", "32", "16-mixed", "bf16-mixed"],
+    )
+    workers: int | None = option(
+        "processes that load data (default: 0 on the CPU, up to 8 on CUDA)", None, group=_DEVICES, type=natural
+    )
+
+    @property
+    def solver(self) -> str:
+        """Name of the optimizer."""
+        return self.optimizer or "sgd"
+
+    @property
+    def rate(self) -> float:
+        """The learning rate after warm-up."""
+        return self.lr0 or (0.01 if self.solver == "sgd" else 0.001)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Devices:
+    """How many devices share a training, alike in all scripts that can."""
+
+    devices: int = option("number of devices, or of processes on the CPU", 1, group=_DEVICES, type=positive_int)
+    num_nodes: int = option("number of machines, each with --devices", 1, group=_DEVICES, type=positive_int)
+    sync_bn: bool = option("batch norm statistics over all CUDA devices", False, group=_DEVICES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Learning, Devices):
     """Options of a training; `train.py --help` explains them."""
 
     cfg: str | None = option("YAML of the detector; that of --weights where it is left out", None)
@@ -34,31 +93,9 @@ class Options:
     )
     epochs: int = option("epochs", 100, type=positive_int)
     batch: int = option("images to a batch, over all devices", 16, type=positive_int)
-    recipe: str = option("yolov5: its defaults; auto: scaled to the data", "auto", choices=["auto", "yolov5"])
-    optimizer: str = option("optimizer", "sgd", choices=["sgd", "adamw"])
-    lr0: float | None = option(
-        "learning rate after warm-up (sgd: 0.01, adamw and classifiers: 0.001; slices: a tenth)",
-        None,
-        type=positive_float,
-    )
-    lrf: float = option("learning rate at the end, as a share of --lr0", 0.01, type=positive_float)
-    momentum: float = option("momentum of sgd, first beta of adamw", 0.937, type=share)
-    weight_decay: float = option("weight decay at a nominal batch of 64", 0.0005, type=not_negative)
-    cosine: bool = option("learning rate by a cosine instead of a line", False)
-    patience: int = option("stop after as many epochs without a better mAP; 0: never", 100, type=natural)
-    hyp: dict[str, float] = option(
-        "augmentation, such as mosaic=0.5 mixup=0.1", {}, of="augment", nargs="+", metavar="NAME=VALUE"
-    )
-    augment: bool = option("no augmentation at all", True)
+    patience: int = option("stop after as many epochs without a better result; 0: never", 100, type=natural)
     autoanchor: bool = option("keep the YAML's anchors whatever the data", True)
-    multi_scale: bool = option("vary the side of the images by half, from batch to batch", False)
-    precision: str = option("auto: 16-mixed on CUDA", "auto", choices=["auto", "32", "16-mixed", "bf16-mixed"])
     seed: int = option("fixes weights, order and augmentation", 0, type=seed)
     device: str = option("auto, cpu or cuda", "auto")
-    devices: int = option("number of devices, or of processes on the CPU", 1, type=positive_int)
-    strategy: str = option("Lightning's, such as ddp", "auto")
-    sync_bn: bool = option("batch norm statistics over all CUDA devices", False)
-    workers: int | None = option(
-        "processes that load data (default: 0 on the CPU, up to 8 on CUDA)", None, type=natural
-    )
+    strategy: str = option("Lightning's, such as ddp", "auto", group=_DEVICES)
     plugin: list[str] = field(default_factory=list)

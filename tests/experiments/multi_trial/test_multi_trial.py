@@ -286,7 +286,7 @@ BAD = {
     "no run to resume": (["--resume", "nowhere"], "nowhere: neither the folder of a run nor the id of an experiment"),
     "no run to view": (["--view", "nowhere"], "nowhere: neither the folder of a run nor the id of an experiment"),
     "no machines": (["--config", "nowhere.yaml"], "--config nowhere.yaml: no such file"),
-    "a run of another script": (["--resume", "other"], "the options in its config.yaml are not this script's"),
+    "a run of another script": (["--resume", "other"], "its config.yaml has options that this version does not know"),
     "a population where there is none": (["--population", "5"], "--population: is of --strategy evolution, nsga3"),
     "a host that is none": (["--host", "here"], "--host here: right would be an IP address"),
 }

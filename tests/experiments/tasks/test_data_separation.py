@@ -16,9 +16,12 @@ import search_subnets
 import val
 from experiments import RetiariiExperiment, strategies
 from experiments.multi_trial.candidate import Training, run_trial
+from experiments.oneshot.options import Options
 from experiments.run import registry
 from experiments.run.cli import run_script
+from experiments.run.options import made
 from experiments.search import Genetic
+from experiments.training.fit import train_alone
 from spaces import Space
 from tests.experiments.sentinels import NUM_TRAIN, SIDE, TRAIN, VAL, classify_set, detect_set, watched
 
@@ -45,12 +48,11 @@ def given(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(name)
     data, cfg = DATA[name](folder / "data"), folder / "space.yaml"
     cfg.write_text(yaml.safe_dump(SPACE))
-    sizes = ["--imgsz", SIDE, "--batch", BATCH, "--epochs", 1, "--cost-imgsz", SIDE]
+    sizes = ["--imgsz", SIDE, "--batch", BATCH, "--epochs", 1, "--cost-imgsz", SIDE, "--arch-share", 0.5]
     args = [*map(str, ["--task", name, "--cfg", cfg, "--data", data, "--device", "cpu", *sizes])]
     given = SimpleNamespace(name=name, cls=registry.load("task", name), args=args)
     with watched(given.cls) as seen:
-        task = open_task(given)
-        task.train(network_of(task), 1, [])
+        train(given, "weights")
     given.weights = frozenset(seen.weights)
     given.arch = TRAIN - given.weights
     return given
@@ -65,6 +67,14 @@ def network_of(task):
     return task.network(Space(SPACE).freeze(Space(SPACE).upstream()))
 
 
+def train(given, part):
+    """Train a network as searches do, and measure it."""
+    task, options = open_task(given), oneshot_nas.parse(given.args)
+    network = network_of(task)
+    train_alone(task, network, made(Options, options), 1, "cpu", part=part)
+    task.measure(network)
+
+
 def call(module, *args):
     """Run a script that must succeed."""
     assert run_script(module.main, module.parse([*map(str, args)])) == 0
@@ -75,10 +85,24 @@ class TestTask:
         assert given.weights < TRAIN
         assert len(given.weights) == len(TRAIN) / 2
 
-    def test_train_measures_on_validation_images(self, given):
-        task = open_task(given)
+    def test_shares_of_the_architecture(self, given):
+        """By strategy, if it is not asked for."""
+        rest = [a for a in given.args if a not in ("--arch-share", "0.5")]
+        for strategy, number in (("darts", 6), ("spos", 2)):
+            task = given.cls(oneshot_nas.parse([*rest, "--strategy", strategy]), Space(SPACE), "cpu")
+            with watched(given.cls) as seen:
+                task.rate(network_of(task))
+            assert len(seen.rated) == number
+            assert {k % 2 for k in seen.rated} == {0, 1}, "of each class"
+
+    def test_all_training_images_can_be_trained_on(self, given):
         with watched(given.cls) as seen:
-            task.train(network_of(task), 1, [])
+            train(given, "all")
+        assert (seen.weights, seen.statistics, seen.measured) == (TRAIN, given.weights, VAL)
+
+    def test_train_measures_on_validation_images(self, given):
+        with watched(given.cls) as seen:
+            train(given, "weights")
         assert (seen.weights, seen.statistics) == (given.weights, given.weights)
         assert (seen.measured, seen.rated, seen.architecture) == (VAL, set(), set())
 
@@ -125,7 +149,7 @@ class TestOneShot:
     @pytest.mark.parametrize("strategy", registry.names("oneshot"))
     def test_search(self, given, strategy, tmp_path):
         few = FEW if strategy in registry.names("oneshot", "population") else []
-        baseline = ["--no-baseline"] if strategy != "darts" else ["--random-archs", "1", "--retrain", "both"]
+        baseline = ["--no-baseline"]
         limit = ["--max-params", "1G"] if strategy == "bignas" else []  # without any, its pick is the largest
         with watched(given.cls) as seen:
             call(oneshot_nas, *given.args, "--strategy", strategy, *few, *baseline, *limit, "--project", tmp_path)
@@ -136,6 +160,14 @@ class TestOneShot:
         own = seen.architecture | seen.rated
         assert own >= given.arch
         assert own <= (TRAIN if strategy == "darts-2nd" else given.arch), "its unrolled step is one of the weights"
+
+    def test_trainings_afterwards(self, given, tmp_path):
+        compared = ["--random-archs", "1", "--retrain", "both"]
+        with watched(given.cls) as seen:
+            call(oneshot_nas, *given.args, *compared, "--project", tmp_path)
+        assert (seen.weights, seen.measured) == (TRAIN, VAL)
+        assert seen.architecture == given.arch
+        assert seen.statistics <= given.weights
 
     def test_losses_that_a_pick_goes_by(self, given):
         """Where a strategy is told of no rating of the task's."""

@@ -3,6 +3,7 @@
 import math
 
 import nni
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -12,7 +13,7 @@ from data import collate, detection
 from experiments import RetiariiExperiment
 from experiments.tasks.detect import in_original_pixels
 from experiments.tasks.evaluator import Detection, DetectionModule
-from experiments.tasks.loaders import search_loaders
+from experiments.tasks.loaders import parts_of, search_loaders, shared_out
 from models import Model
 from models.loss import DetectionLoss, scaled_gains
 from spaces import NASDETECTOR, nni_compat
@@ -99,11 +100,27 @@ def test_weights_and_architecture_learn_from_different_images(data):
     weights, arch = (sorted(loader.dataset.indices) for loader in loaders.values())
     assert len(weights) == len(arch) == len(data.train) // 2
     assert not set(weights) & set(arch)
+    assert [sorted(p.indices) for p in (parts_of(data, 3, None)[k] for k in ("weights", "arch"))] != [weights, arch]
     orders = [[*loader.sampler] for loader in loaders.values()]
     assert all(sorted(o) == list(range(6)) for o in orders)
     loaders["train_dataloaders"].sampler.set_epoch(4)
     next(iter(loaders["train_dataloaders"]))
     assert data.train.epoch == 4
+
+
+def test_each_class_is_shared_out():
+    """A common class, a rarer one that stands beside it, one of two images, one of one, and images without any."""
+    classes = [[0]] * 40 + [[0, 1]] * 10 + [[2]] * 2 + [[3]] + [[]] * 7
+    labels = [np.array([[c, 0.5, 0.5, 0.1, 0.1] for c in of]).reshape(-1, 5) for of in classes]
+    for seed in range(5):
+        weights, arch = shared_out(labels, 0.2, seed)
+        assert sorted(weights + arch) == list(range(60))
+        assert len(arch) == pytest.approx(12, abs=2)
+        of_arch = [sum(c in classes[i] for i in arch) for c in range(4)]
+        assert of_arch[0] == pytest.approx(10, abs=1)
+        assert of_arch[1:] == [2, 1, 0]
+    assert shared_out(labels, 0.2, 0) != shared_out(labels, 0.2, 1)
+    assert len(shared_out(labels[:2], 0.01, 0)[1]) == 1
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -5,14 +5,19 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.precision import MixedPrecision
 
-from data import detection
-from experiments.training.loop import DetectorTraining
-from experiments.training.schedule import Schedule
+from data import collate, detection
+from experiments.tasks.detect import DetectionModule
+from experiments.tasks.loaders import make_loader
+from experiments.training import engine as engines
+from experiments.training.engine import Engine
+from experiments.training.loop import Training
+from experiments.training.options import Learning
+from experiments.training.recipes import Recipe
 from models import Model, read_config
 from models.errors import InputError
 
 
-class Watched(DetectorTraining):
+class Watched(Training):
     """Notes the norm of the gradients before they are clipped, and after."""
 
     def on_before_optimizer_step(self, optimizer):
@@ -25,31 +30,20 @@ class Watched(DetectorTraining):
 
 
 @pytest.fixture
-def fit(digits, tiny_cfg, tmp_path):
+def fit(digits, tiny_cfg, monkeypatch):
     data = detection(digits(), 64, None)
 
     def run(epochs=2, loss_scale=1.0, accumulate=1.0, lr0=0.01, **trainer):
+        recipe = Recipe(accumulate=accumulate, warmup=0, loss_scale=loss_scale, decay_scale=0.0, bn_momentum=0.03)
+        monkeypatch.setattr(engines, "recipe_of", lambda *_: recipe)
         torch.manual_seed(0)
-        model = Model(read_config(tiny_cfg, nc=10))
-        module = Watched(
-            model,
-            data,
-            Schedule(epochs, batches=3, warmup=0, accumulate=accumulate, lr0=lr0),
-            imgsz=64,
-            batch=4,
-            optimizer="sgd",
-            weight_decay=0.0,
-            loss_scale=loss_scale,
-            multi_scale=False,
-            patience=0,
-            seed=0,
-            workers=0,
-            result=tmp_path / "detector.pt",
-        )
+        module = DetectionModule(data.names, 64)
+        training = Watched(module, Model(read_config(tiny_cfg, nc=10)), Engine(Learning(lr0=lr0), 4))
         options = {"accelerator": "cpu", "devices": 1, "logger": False, "num_sanity_val_steps": 0, **trainer}
         quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-        pl.Trainer(max_epochs=epochs, use_distributed_sampler=False, **options, **quiet).fit(module)
-        return module
+        loader = make_loader(data.train, 4, drop_last=False, collate=collate)
+        pl.Trainer(max_epochs=epochs, use_distributed_sampler=False, **options, **quiet).fit(training, loader)
+        return training
 
     return run
 
@@ -71,7 +65,7 @@ def test_steps_are_made_of_as_many_batches_as_the_schedule_says(fit):
     assert fit(epochs=3).trainer.global_step == 9
     # Steps at iterations 1, 3, 5, 7: -1 is taken as the last before the first, as upstream does.
     assert fit(epochs=3, accumulate=2.0).trainer.global_step == 4
-    assert fit(epochs=3, accumulate=2.0).ema.updates == 4
+    assert fit(epochs=3, accumulate=2.0).engine.average.updates == 4
 
 
 @pytest.mark.filterwarnings("ignore")

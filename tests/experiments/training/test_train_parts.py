@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from data import detection
+from data import EpochSampler, InOrder, detection
 from experiments.tasks.optimizers import build_optimizer, parameter_groups
+from experiments.tasks.resize import resized
 from experiments.training.anchors import best_possible_recall, box_sizes, fit_anchors, kmeans_anchors
 from experiments.training.ema import EMA, decay_at
-from experiments.training.loop import ShardSampler, multi_scale_side, resized
+from experiments.training.engine import multi_scale_side
 from experiments.training.recipes import recipe_of
 from experiments.training.schedule import Schedule, yolov5_accumulate, yolov5_warmup
 from experiments.training.weights import read_weights, transfer
@@ -223,7 +224,7 @@ def test_multi_scale_sides():
 
 
 @pytest.mark.parametrize(("num_images", "world"), [(12, 1), (12, 2), (13, 2)])
-def test_shares_make_up_the_batch_of_a_single_process(num_images, world):
+def test_shares_make_up_the_batch_of_a_single_process(num_images, world, monkeypatch):
     class Set:
         def __len__(self):
             return num_images
@@ -231,8 +232,17 @@ def test_shares_make_up_the_batch_of_a_single_process(num_images, world):
         def set_epoch(self, epoch):
             pass
 
-    whole = list(ShardSampler(Set(), 0, 5, 0, 1))
-    shares = [list(ShardSampler(Set(), 0, 5, rank, world)) for rank in range(world)]
+    def share(rank, world, sampler):
+        monkeypatch.setattr("data.seeded._process", lambda: (rank, world))
+        items = list(sampler)
+        assert len(items) == len(sampler)
+        return items
+
+    whole = share(0, 1, EpochSampler(Set(), 0, 5))
+    shares = [share(rank, world, EpochSampler(Set(), 0, 5)) for rank in range(world)]
+    in_order = [share(rank, world, InOrder(Set())) for rank in range(world)]
+    assert sorted(i for share in in_order for i in share) == list(range(num_images))
+    assert in_order[-1][0] == world - 1
     assert {len(s) for s in shares} == {num_images // world}
     for k in range(num_images // 4):
         batch = [i for share in shares for i in share[k * 4 // world : (k + 1) * 4 // world]]

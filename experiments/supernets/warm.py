@@ -1,0 +1,91 @@
+"""What a supernet begins with: a detector's weights, or another supernet's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from models.detector import Model
+from models.errors import InputError
+from models.files import check_format, is_classifier, load_classifier
+from models.network import Network
+from models.upstream import load_weights
+from spaces import make_supernet
+
+from ..tasks.task import SearchTask
+from .subnets import SUPERNET
+
+
+class Weights(NamedTuple):
+    """A plain network's, or a supernet's, as found in a file; `names` of its classes where it knows them."""
+
+    cfg: dict[str, Any]
+    state: dict[str, Tensor]
+    file: str
+    names: tuple[str, ...] | None
+    is_supernet: bool
+
+
+def read_weights(path: str | Path, task: SearchTask) -> Weights:
+    """Read ``detector.pt``, an upstream checkpoint, ``classifier.pt``, or the supernet in the folder of a run.
+
+    Raises
+    ------
+    InputError
+        The file is missing or none of them, or does another task than this.
+    """
+    path = Path(path)
+    if path.is_dir() or path.name == SUPERNET:
+        file = path / SUPERNET if path.is_dir() else path
+        if not file.is_file():
+            raise InputError(f"--weights {path}: has no {SUPERNET}; right would be the folder of a search that ended")
+        content = torch.load(file, map_location="cpu", weights_only=True)
+        check_format(content, file)
+        return Weights(content["yaml"], content["state_dict"], str(file), None, True)
+    classifies = is_classifier(path)
+    if classifies:
+        network, content = load_classifier(path)
+        names = content.get("names")
+    else:
+        try:
+            network, content = load_weights(path)
+        except InputError as e:
+            raise InputError(f"--weights {e}") from None
+        names = list(network.names.values())
+    _check(path, network, task)
+    known = None if names is None else tuple(names)
+    return Weights(dict(network.config.raw), network.state_dict(), str(path), known, False)
+
+
+def _check(path: Path, network: Network, task: SearchTask) -> None:
+    detects = task.detector is not None and task.is_whole
+    if detects and not isinstance(network, Model):
+        raise InputError(f"--weights {path}: a classifier; right would be a detector.pt or a YOLOv5 checkpoint")
+
+
+def begin_with(supernet: Any, weights: Weights, names: tuple[str, ...] | None = None) -> str:
+    """Put the weights into a supernet, in place; what was done, in a line.
+
+    Parameters
+    ----------
+    names
+        Of the classes that the supernet is to know.
+    """
+    from spaces.warm_start import warm_start
+
+    try:
+        return str(warm_start(supernet, weights.cfg, weights.state, weights.names, names))
+    except InputError as e:
+        raise InputError(f"--weights {weights.file}: {e}") from None
+
+
+def begun(task: SearchTask, weights: Weights, seed: int) -> Any:
+    """A new supernet that begins with the weights; what they leave open is drawn by `seed`."""
+    pl.seed_everything(seed, verbose=False)
+    supernet = make_supernet(task.space())
+    begin_with(supernet, weights, task.names)
+    return supernet

@@ -1,0 +1,99 @@
+"""Runs a training: of one network in a run's folder, or of one that a search compares with others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import TensorBoardLogger
+from rich.console import Console
+from torch import nn
+
+from ..run.callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
+from ..run.folder import RunFolder
+from ..run.lightning import interruptible, make_trainer
+from ..tasks.task import SearchTask
+from .engine import Engine
+from .loop import Best, Training
+
+
+def fit(
+    options: Any,
+    run: RunFolder,
+    training: Training,
+    loaders: tuple[Any, Any],
+    best: Best,
+    accelerator: str,
+    title: str,
+    shown: Sequence[str] | None = None,
+    resume: bool = False,
+) -> tuple[pl.Trainer, History]:
+    """Train a network in a run's folder, and keep its best epoch.
+
+    Parameters
+    ----------
+    loaders
+        Of training and of validation.
+    title, shown
+        See `EpochLine`.
+    resume
+        Go on from ``last.ckpt``.
+    """
+    history, checkpoint = History(run.path / "metrics.csv"), run.path / "last.ckpt"
+    # Our own file, in the run's own folder: it holds optimizer and loops, which weights_only refuses.
+    again: dict[str, Any] = {"ckpt_path": str(checkpoint), "weights_only": False} if resume else {}
+    trainer = make_trainer(
+        options,
+        accelerator,
+        max_epochs=options.epochs,
+        strategy=options.strategy,
+        logger=TensorBoardLogger(run.path, name="", version=""),
+        callbacks=[OrderlyInterrupt(), best, history, LastCheckpoint(checkpoint), EpochLine(title, shown)],
+        enable_progress_bar=Console().is_terminal,
+    )
+    with interruptible(trainer):
+        trainer.fit(training, *loaders, **again)
+    return trainer, history
+
+
+def train_alone(
+    task: SearchTask,
+    network: nn.Module,
+    options: Any,
+    epochs: int,
+    accelerator: str,
+    callbacks: Sequence[pl.Callback] = (),
+    *,
+    part: str = "weights",
+    seed: int | None = None,
+    finetunes: bool = False,
+) -> None:
+    """Train a plain network of a search as all networks are trained; it becomes the average of its weights.
+
+    Parameters
+    ----------
+    options
+        `Learning`, the batch and the seed.
+    part
+        Of the training images, see `SearchTask.loader`.
+    seed
+        Of the order of the images; the search's own by default.
+    finetunes
+        See `Engine`.
+    """
+    learner = task.module()
+    drawn = options.seed if seed is None else seed
+    engine = Engine(options, options.batch, finetunes=finetunes, sums_loss=learner.sums_loss, seed=drawn)
+    alone = {"devices": 1, "num_nodes": 1, "sync_batchnorm": False}
+    trainer = make_trainer(
+        options,
+        accelerator,
+        max_epochs=epochs,
+        logger=False,
+        callbacks=[*callbacks, OrderlyInterrupt()],
+        enable_progress_bar=False,
+        **alone,
+    )
+    with interruptible(trainer):
+        trainer.fit(Training(learner, network, engine), task.loader(part, drawn))
