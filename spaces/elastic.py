@@ -170,9 +170,9 @@ class Builder:
             self.plain(row, c_out)
             return module, c_out
 
-        build, repeated = partial(_build, config), partial(_repeated, config)
+        build, repeated_of = partial(build_with, config), partial(repeated, config)
         maps = 0 if isinstance(row.source, tuple) else self.wiring.maps.get(row.sources[0], 0)
-        return self.elastic(space_row, build, repeated, maps=maps)
+        return self.elastic(space_row, build, repeated_of, maps=maps)
 
     def plain(self, row: Row, c_out: int) -> None:
         """Take note of a row that is not elastic."""
@@ -203,7 +203,8 @@ class Builder:
         return self.elastic(ChoiceRow(self.space.config, row), build, flat=True)[0]
 
 
-def _build(config: Config, row: Row, c_in: Sequence[int]) -> tuple[nn.Module, int]:
+def build_with(config: Config, row: Row, c_in: Sequence[int]) -> tuple[nn.Module, int]:
+    """`build_row`, with the activation of the YAML."""
     with default_activation(config.activation):
         return build_row(config, row, c_in)
 
@@ -212,5 +213,6 @@ def _build_linear(c_out: int, row: Row, c_in: Sequence[int]) -> tuple[nn.Module,
     return nn.Linear(c_in[0], c_out), c_out
 
 
-def _repeated(config: Config, row: Row) -> int:
+def repeated(config: Config, row: Row) -> int:
+    """How many blocks in sequence a row is."""
     return 1 if lookup(row).repeats else config.depth(row)

@@ -241,8 +241,7 @@ class ElasticSpec:
 
     def _names(self, block: nn.Module, row: Row, whole: Row) -> dict[str, str]:
         """Modules of a row's block to what the whole block calls them: the first of several has a "0."."""
-        prefix = "0." if self._repeated(whole) > 1 == self._repeated(row) else ""
-        return {name: f"{prefix}{name}".rstrip(".") for name, _ in block.named_modules()}
+        return names_in(block, self._repeated(row), self._repeated(whole))
 
     def dry_run(self, plan: Plan, inputs: Layouts) -> Any:
         """Run the block of a plan that was not in use yet, where nothing is computed. Returns its output, if it can."""
@@ -308,17 +307,29 @@ class ElasticSpec:
 
     def _skeleton(self, row: Row, inputs: Layouts) -> tuple[nn.Module, int]:
         """A block without weights, and channels of its output."""
-        c_in = channels(inputs)
-        try:
-            with torch.device("meta"):
-                block, c_out = self._build(row, c_in)
-            if not any(isinstance(v, Tensor) for m in block.modules() for v in vars(m).values()):
-                return block, c_out
-        except InputError:
-            pass
-        # A constructor that computes with tensors, or an error, which is the same again.
-        with torch.random.fork_rng(devices=()):
-            return self._build(row, c_in)
+        return skeleton(self._build, row, channels(inputs))
+
+
+def skeleton(
+    build: Callable[[Row, Sequence[int]], tuple[nn.Module, int]], row: Row, c_in: Sequence[int]
+) -> tuple[nn.Module, int]:
+    """What `build` makes of a row, without weights, and channels of its output."""
+    try:
+        with torch.device("meta"):
+            block, c_out = build(row, c_in)
+        if not any(isinstance(v, Tensor) for m in block.modules() for v in vars(m).values()):
+            return block, c_out
+    except InputError:
+        pass
+    # A constructor that computes with tensors, or an error, which is the same again.
+    with torch.random.fork_rng(devices=()):
+        return build(row, c_in)
+
+
+def names_in(block: nn.Module, repeated: int, repeated_in_whole: int) -> dict[str, str]:
+    """Modules of a block that is `repeated` times in sequence to what the whole block calls them."""
+    prefix = "0." if repeated_in_whole > 1 == repeated else ""
+    return {name: f"{prefix}{name}".rstrip(".") for name, _ in block.named_modules()}
 
 
 def _graft(block: nn.Module, other: nn.Module) -> None:

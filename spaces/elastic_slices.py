@@ -120,28 +120,37 @@ def cuts(
         If a tensor of `part` is not contained in `whole`.
     """
     found: dict[tuple[str, str], Cut | None] = {}
-    theirs = layers(whole)
-    for name, layer in layers(part).items():
-        other = theirs.get(names[name])
-        if other is None or type(other) is not type(layer):
-            raise MismatchError(f"it has the layer '{name}' ({type(layer).__name__}), which the whole block has not")
-        runs = _Runs(
-            _along(part_trace.inputs.get(name, ()), whole_trace.inputs.get(names[name], ())),
-            _along(part_trace.outputs.get(name, ()), whole_trace.outputs.get(names[name], ())),
-        )
-        parent = part.get_submodule(name.rpartition(".")[0])
-        if isinstance(parent, nn.MultiheadAttention) and isinstance(layer, nn.Linear):
-            runs.inputs = _equal_runs(parent.num_heads, layer.in_features, cast(nn.Linear, other).in_features)
-        for kind in (layer._parameters, layer._buffers):
-            for key, tensor in kind.items():
-                if tensor is None:
-                    continue
-                mine, all_of = tuple(tensor.shape), tuple(getattr(other, key).shape)
-                if len(mine) != len(all_of) or any(a > b for a, b in zip(mine, all_of, strict=True)):
-                    tensor_name = f"{name}.{key}".lstrip(".")
-                    raise MismatchError(f"'{tensor_name}' is {_text(mine)}, and of the whole block {_text(all_of)}")
-                blocks = list(_blocks(layer, other, key, mine, all_of, runs))
-                found[name, key] = None if _is_all(blocks, mine, all_of) else Cut(mine, blocks, all_of)
+    for name in layers(part):
+        of_layer = cuts_of_layer(part, whole, part_trace, whole_trace, name, names[name])
+        found.update({(name, key): cut for key, cut in of_layer.items()})
+    return found
+
+
+def cuts_of_layer(
+    part: nn.Module, whole: nn.Module, part_trace: Trace, whole_trace: Trace, name: str, name_in_whole: str
+) -> dict[str, Cut | None]:
+    """As `cuts`, of one layer: tensor to what it is of the same tensor in `whole`."""
+    layer, other = part.get_submodule(name), layers(whole).get(name_in_whole)
+    if other is None or type(other) is not type(layer):
+        raise MismatchError(f"it has the layer '{name}' ({type(layer).__name__}), which the whole block has not")
+    runs = _Runs(
+        _along(part_trace.inputs.get(name, ()), whole_trace.inputs.get(name_in_whole, ())),
+        _along(part_trace.outputs.get(name, ()), whole_trace.outputs.get(name_in_whole, ())),
+    )
+    parent = part.get_submodule(name.rpartition(".")[0])
+    if isinstance(parent, nn.MultiheadAttention) and isinstance(layer, nn.Linear):
+        runs.inputs = _equal_runs(parent.num_heads, layer.in_features, cast(nn.Linear, other).in_features)
+    found: dict[str, Cut | None] = {}
+    for kind in (layer._parameters, layer._buffers):
+        for key, tensor in kind.items():
+            if tensor is None:
+                continue
+            mine, all_of = tuple(tensor.shape), tuple(getattr(other, key).shape)
+            if len(mine) != len(all_of) or any(a > b for a, b in zip(mine, all_of, strict=True)):
+                tensor_name = f"{name}.{key}".lstrip(".")
+                raise MismatchError(f"'{tensor_name}' is {_text(mine)}, and of the whole block {_text(all_of)}")
+            blocks = list(_blocks(layer, other, key, mine, all_of, runs))
+            found[key] = None if _is_all(blocks, mine, all_of) else Cut(mine, blocks, all_of)
     return found
 
 

@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
+from models.heads import Detect
+from models.network import Network
+
 # Lengths of the runs that a tensor's channels come in.
 Layout = tuple[int, ...]
 
@@ -99,9 +102,19 @@ def _by_itself(layer: nn.Module) -> bool:
 
 
 class _Moves(TorchFunctionMode):
-    """Functions that move channels do so; all others give back the argument that has the result's shape."""
+    """Functions that move channels do so; all others give back the argument that has the result's shape.
+
+    Attributes
+    ----------
+    joined
+        Pairs of maps that a function took together, channel by channel: a sum's terms, a gate and what it weighs.
+    """
 
     paused = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.joined: list[tuple[Tensor, Tensor]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -113,10 +126,20 @@ class _Moves(TorchFunctionMode):
             return func(*args, **kwargs)
         out = func(*tree_map_only(Tensor, Tensor.clone, args), **tree_map_only(Tensor, Tensor.clone, kwargs))
         if isinstance(out, Tensor) and out.is_floating_point():
-            for arg in (*args, *kwargs.values()):
-                if isinstance(arg, Tensor) and arg.shape == out.shape and arg.is_floating_point():
+            given = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor) and a.is_floating_point()]
+            for arg in given:
+                if arg.shape == out.shape:
+                    self.joined += [_numbers_of_both(arg, a) for a in given if a is not arg and a.ndim == arg.ndim]
                     return arg
         return out
+
+
+def _numbers_of_both(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """What two maps carry at the same place, once for each channel."""
+    if a.ndim == 4:
+        a, b = (x[:1, :, x.shape[2] // 2, x.shape[3] // 2] for x in (a, b))
+    pairs = torch.stack([x.flatten() for x in torch.broadcast_tensors(a, b)]).unique(dim=1).round().long()
+    return pairs[0], pairs[1]
 
 
 def _real(tensor: Tensor) -> Tensor:
@@ -217,23 +240,12 @@ def flow(block: nn.Module, inputs: Sequence[Layout], listed: bool, flat: bool, m
 
     Where a block does what cannot be followed, its channels count as one run.
     """
-    tracer = _Tracer(block)
     tail = () if flat else (_SIZE, _SIZE)
-    given = [
-        torch.cat([tracer.fresh((1, n, *tail), 1, (i, j)) for j, n in enumerate(runs)], 1)
-        for i, runs in enumerate(inputs)
-    ]
-    was_training = block.training
-    block.eval()
-    output: Any = None
-    try:
-        with tracer.watching():
-            output = block(as_taken(given, listed, maps))
-        output = output[0] if isinstance(output, list) else output
-    except (RuntimeError, TypeError, ValueError, IndexError, StopIteration):
-        pass
-    finally:
-        block.train(was_training)
+    return _found(*_followed(block, inputs, tail, lambda given: block(as_taken(given, listed, maps))))
+
+
+def _found(tracer: _Tracer, output: Any) -> tuple[Trace, Flow | None]:
+    output = output[0] if isinstance(output, list) else output
     out = [_channels_of(output, 1)] if isinstance(output, Tensor) and output.ndim > 1 else []
     cuts = torch.cat([_boundaries(ids) for ids in [*tracer.taken.values(), *out]] or [torch.zeros(0)]).unique()
     inputs_of = {name: _runs(ids, cuts) for name, ids in tracer.taken.items()}
@@ -259,6 +271,66 @@ def flow(block: nn.Module, inputs: Sequence[Layout], listed: bool, flat: bool, m
         {name: origins(runs) for name, runs in outputs_of.items()},
         origins(output_of),
     )
+
+
+class Channels(NamedTuple):
+    """Channels of a network, by numbers that tell which they are.
+
+    Attributes
+    ----------
+    taken, given
+        Layer to the numbers of what it takes and gives; a layer that treats every channel by itself gives what it takes.
+    joined
+        (2, n): what is added, or weighed, channel by channel.
+    num_inputs
+        The numbers from 1 to this one are the network's input.
+    """
+
+    taken: dict[str, Tensor]
+    given: dict[str, Tensor]
+    joined: Tensor
+    num_inputs: int
+
+
+def trace_network(network: Network, size: int) -> tuple[Trace, Channels]:
+    """The runs, and the numbers, of the channels of a whole network. Its head, if it has one, does not decode.
+
+    Parameters
+    ----------
+    size
+        Pixels a side of the images.
+    """
+    c_in = network.config.ch
+
+    def run(given: list[Tensor]) -> Any:
+        for module in network.modules():
+            module.training = isinstance(module, Detect)
+        return network(given[0])
+
+    tracer, output = _followed(network, [(c_in,)], (size, size), run)
+    pairs = torch.cat([torch.zeros(2, 0).long(), *(torch.stack(pair) for pair in tracer.mode.joined)], 1)
+    return _found(tracer, output)[0], Channels(tracer.taken, tracer.given, pairs, c_in)
+
+
+def _followed(
+    block: nn.Module, inputs: Sequence[Layout], tail: tuple[int, ...], run: Callable[[list[Tensor]], Any]
+) -> tuple[_Tracer, Any]:
+    """(what was seen, what `run` made of the inputs; None if the block cannot be followed to its end)."""
+    tracer = _Tracer(block)
+    given = [
+        torch.cat([tracer.fresh((1, n, *tail), 1, (i, j)) for j, n in enumerate(runs)], 1)
+        for i, runs in enumerate(inputs)
+    ]
+    modes = {module: module.training for module in block.modules()}
+    block.eval()
+    try:
+        with tracer.watching():
+            return tracer, run(given)
+    except (RuntimeError, TypeError, ValueError, IndexError, StopIteration):
+        return tracer, None
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def as_taken(inputs: list[Tensor], listed: bool, maps: int) -> Any:
