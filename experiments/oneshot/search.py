@@ -177,7 +177,7 @@ def _run_strategy(
     if start is not None:
 
         def initialise(supernet: Any) -> None:
-            told = begin_with(supernet, start, task.names)
+            told = begin_with(supernet, start)
             if first:
                 say(f"weights: {told}")
 

@@ -15,6 +15,7 @@ from models.files import check_format, is_classifier, load_classifier
 from models.network import Network
 from models.upstream import load_weights
 from spaces import make_supernet
+from spaces.warm_start import warm_start
 
 from ..tasks.task import SearchTask
 from .subnets import SUPERNET
@@ -67,18 +68,10 @@ def _check(path: Path, network: Network, task: SearchTask) -> None:
         raise InputError(f"--weights {path}: a classifier; right would be a detector.pt or a YOLOv5 checkpoint")
 
 
-def begin_with(supernet: Any, weights: Weights, names: tuple[str, ...] | None = None) -> str:
-    """Put the weights into a supernet, in place; what was done, in a line.
-
-    Parameters
-    ----------
-    names
-        Of the classes that the supernet is to know.
-    """
-    from spaces.warm_start import warm_start
-
+def begin_with(supernet: Any, weights: Weights) -> str:
+    """Put the weights into a supernet, in place; what was done, in a line."""
     try:
-        return str(warm_start(supernet, weights.cfg, weights.state, weights.names, names))
+        return str(warm_start(supernet, weights.cfg, weights.state, weights.names))
     except InputError as e:
         raise InputError(f"--weights {weights.file}: {e}") from None
 
@@ -87,5 +80,5 @@ def begun(task: SearchTask, weights: Weights, seed: int) -> Any:
     """A new supernet that begins with the weights; what they leave open is drawn by `seed`."""
     pl.seed_everything(seed, verbose=False)
     supernet = make_supernet(task.space())
-    begin_with(supernet, weights, task.names)
+    begin_with(supernet, weights)
     return supernet

@@ -115,7 +115,9 @@ class ClassifyTask:
     def space(self) -> NASBACKBONE:
         from spaces import NASBACKBONE
 
-        return NASBACKBONE(self._config, self.data.nc)
+        space = NASBACKBONE(self._config, self.data.nc)
+        space.names = dict(enumerate(self.data.names))  # weights of classes are carried over by name
+        return space
 
     def whole(self) -> Space:
         if self.detector is None:

@@ -187,7 +187,9 @@ class DetectTask:
     def space(self) -> NASDETECTOR:
         from spaces import NASDETECTOR
 
-        return NASDETECTOR(self._config, self.data.nc)
+        space = NASDETECTOR(self._config, self.data.nc)
+        space.names = dict(enumerate(self.data.names))  # weights of classes are carried over by name
+        return space
 
     def whole(self) -> Space:
         return detector_space(Space(self._config), self.detector, own_head=True)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from models.detector import Model
 from models.errors import InputError
+from models.grammar import Config, read_config
 from models.network import Network
 from models.plugins import load_plugins_of_run
+from models.upstream import load_weights
 from spaces import CostModel, Space, apply_policy
 from spaces.kinds import RESOLUTION
 
@@ -100,6 +102,19 @@ class SearchTask(Protocol):
         """The metric on the data of the architecture, for searches to go by; statistics from some training batches."""
 
 
+def _with_anchors(config: Config, weights: str | None) -> Config:
+    """A space whose anchors are those that the detector in a file has learnt with, if they are as many."""
+    if weights is None or not Path(weights).is_file() or not config.has_head:
+        return config
+    try:
+        anchors = load_weights(weights)[0].config.anchors
+    except InputError:  # who takes the weights says why
+        return config
+    same = isinstance(anchors, list) and isinstance(config.anchors, list)
+    same = same and [*map(len, anchors)] == [*map(len, config.anchors)]
+    return read_config(config, anchors=anchors) if same else config
+
+
 def open_task(options: Any) -> tuple[Space, SearchTask, str]:
     """The space, the task and Lightning's accelerator of a search's options.
 
@@ -112,7 +127,8 @@ def open_task(options: Any) -> tuple[Space, SearchTask, str]:
     accelerator = accelerator_of(options.device)
     load_plugins_of_run(options.plugin)
     policy = getattr(options, "space", None)
-    space = Space(options.cfg if policy is None else apply_policy(options.cfg, policy))
+    cfg = read_config(options.cfg if policy is None else apply_policy(options.cfg, policy))
+    space = Space(_with_anchors(cfg, getattr(options, "weights", None)))
     task: SearchTask = registry.load("task", options.task)(options, space, accelerator)
     if not space.decisions:
         raise InputError(f"{options.cfg}: there is nothing to search, the YAML has no choices (try yolov5n_nas.yaml)")
