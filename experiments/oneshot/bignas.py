@@ -21,7 +21,7 @@ from models.loss import DetectionLoss
 from spaces import CostModel, Sizes, gradients_in_place
 from spaces.kinds import RESOLUTION
 
-from ..tasks.optimizers import parameter_groups
+from ..tasks.param_groups import parameter_groups
 from .base import Context, OneShot
 from .derive import Arch
 from .distillation import AlphaDivergence, DetectionMimic, Distillation, FeatureMimic, SoftLabels, Tap
