@@ -22,9 +22,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     refuse_unfit(args, Export)
     check_weights(args, of_levels=False)
-    from experiments.inference.export import export
+    from experiments.inference.convert import convert
 
-    export(made(Export, args))
+    convert(made(Export, args))
 
 
 if __name__ == "__main__":

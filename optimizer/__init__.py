@@ -3,10 +3,10 @@
 from models.lazy import lazy_exports
 
 _EXPORTS = {
-    "NMS": "export",
+    "NMS": "exporters",
     "calibrate_bn": "calibrate",
-    "export_onnx": "export",
-    "export_openvino": "export",
+    "export_onnx": "exporters",
+    "export_openvino": "exporters",
     "match_nas": "match",
 }
 __all__ = sorted(_EXPORTS)

@@ -27,6 +27,7 @@ from spaces import Space
 
 State = Mapping[str, Tensor]
 SILU = Call("nn.SiLU")
+MULTIPLES = ("depth_multiple", "width_multiple", "channel_multiple")
 
 
 def match_nas(
@@ -132,7 +133,6 @@ def _without_head(config: Config) -> Config:
 
 def join(target: Config, source: Config) -> dict[str, Any]:
     """The YAML of the detector `target` with the rows of `source` for a backbone; rows only, no weights."""
-    multiples = ("depth_multiple", "width_multiple", "channel_multiple")
     if str(target.activation or SILU) != str(source.activation or SILU):
         raise InputError(
             f"{target.file} and the searched {source.file} differ in 'activation' ({target.activation} and "
@@ -142,13 +142,13 @@ def join(target: Config, source: Config) -> dict[str, Any]:
         raise InputError(f"the search took images of {source.ch} channels, {target.file} takes {target.ch}")
     raw = {k: v for k, v in target.raw.items() if k not in ("backbone", "head")}
     scaled_rows = [r for r in source.rows if lookup(r).channels is scaled]
-    if all(getattr(target, m) == getattr(source, m) for m in multiples) and all(
+    if all(getattr(target, m) == getattr(source, m) for m in MULTIPLES) and all(
         target.width(r.args[0], r) == source.width(r.args[0], r) for r in scaled_rows
     ):
         written, rows = ([r.written for r in config.rows] for config in (target, source))
     else:
         # What a nominal width means depends on the multiples (and on the head's output count): write both out.
-        raw.update(dict.fromkeys(multiples, 1))
+        raw.update(dict.fromkeys(MULTIPLES, 1))
         written, rows = _written_out(target), _written_out(source)
     if not _in_step(target, source):
         return {**raw, **_splice(target, source, written, rows)}

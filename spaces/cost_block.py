@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +21,8 @@ from models.network import build_row
 
 # Shape of a tensor, or a list of such.
 Shapes = Any
+# An operation and what it is given, to shape and dtype of what it gives, FLOPs and activations.
+Remembered = dict[Any, tuple[torch.Size, torch.dtype, int, int]]
 
 _aten = torch.ops.aten
 _LAYERS = {_aten.convolution, _aten._convolution, _aten.mm, _aten.addmm}
@@ -50,6 +51,8 @@ class Block:
         Shape of each input; batch 1.
     imgsz
         Side of the image that they come from.
+    remembered
+        What operations gave, for the blocks of a space to share.
     """
 
     config: Config
@@ -57,6 +60,7 @@ class Block:
     c_in: tuple[int, ...]
     inputs: tuple[Shapes, ...]
     imgsz: int
+    remembered: Remembered = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def channels(self) -> int:
@@ -107,7 +111,7 @@ class Block:
     @torch.no_grad()
     def cost(self, module: nn.Module) -> Cost:
         """Its cost, counted on `module`, which `build_meta` gave."""
-        with _Counter() as counter:
+        with _Counter(self.remembered) as counter:
             output = shapes_of(self.run(_lean(module)))
         return Cost(
             sum(p.numel() for p in module.parameters()),
@@ -120,7 +124,7 @@ class Block:
     def parts(self) -> dict[str, Any]:
         """What each submodule costs by itself, by name; and the shape of the output, under ``output``."""
         module = _lean(self.build_meta())
-        with _Counter() as counter, _named(module, counter):
+        with _Counter(self.remembered) as counter, _named(module, counter):
             output = shapes_of(self.run(module))
         found: dict[str, Any] = {
             name: (*counter.costs.get(name, (0, 0)), sum(p.numel() for p in m.parameters(recurse=False)))
@@ -132,7 +136,7 @@ class Block:
     def operations(self) -> dict[str, Any]:
         """What each submodule computes by itself: operations, shapes and numbers."""
         module = self.build_meta()
-        with _Counter(record=True) as counter, _named(module, counter):
+        with _Counter(self.remembered, record=True) as counter, _named(module, counter):
             self.run(module)
         return {name: tuple(operations) for name, operations in counter.operations.items()}
 
@@ -143,7 +147,7 @@ class Block:
         Batch norms and activations count as fused into the layer before them; views and constants move nothing.
         """
         module = _lean(self.build_meta())
-        with _Counter(record=True) as counter, _named(module, counter):
+        with _Counter(self.remembered, record=True) as counter, _named(module, counter):
             self.run(module)
         return counter.work
 
@@ -155,11 +159,9 @@ class _Counter(TorchDispatchMode):
     convolution.
     """
 
-    remembered: ClassVar[dict[Any, tuple[torch.Size, torch.dtype, int, int]]] = {}
-
-    def __init__(self, record: bool = False) -> None:
+    def __init__(self, remembered: Remembered, record: bool = False) -> None:
         super().__init__()
-        self.record = record
+        self.remembered, self.record = remembered, record
         self.running = [""]
         self.costs: dict[str, tuple[int, int]] = {}
         self.operations: dict[str, list[Any]] = {}
@@ -190,13 +192,11 @@ class _Counter(TorchDispatchMode):
         return out
 
 
-@functools.cache
 def _is_pure(func: Any) -> bool:
     """Whether an operation changes nothing, and gives nothing that shares memory with what it was given."""
     return not func._schema.is_mutable and all(r.alias_info is None for r in func._schema.returns)
 
 
-@functools.cache
 def _is_view(func: Any) -> bool:
     return not func._schema.is_mutable and any(r.alias_info is not None for r in func._schema.returns)
 

@@ -24,7 +24,7 @@ from models.errors import InputError
 from models.grammar import Row
 from models.heads import Detect
 
-from .cost_block import Block, Cost, Shapes
+from .cost_block import Block, Cost, Remembered, Shapes
 from .space import Arch, Space
 
 Labels = tuple[str, ...]
@@ -81,6 +81,7 @@ class Rows:
         self.upstream = space.upstream()
         self.fed: list[Fed] = []
         self.costs: dict[str, Cost] = {}
+        self.remembered: Remembered = {}
         self._ids: dict[Fed, int] = {}
         self.outputs = {-1: self._image(imgsz)}
 
@@ -141,7 +142,7 @@ class RowTables:
             raise self.row.error(
                 f"images of {imgsz} pixels are no multiple of the stride: a level has {odd[0][-1]} cells"
             )
-        return Block(space.config, self._frozen[own], channels, shapes, imgsz)
+        return Block(space.config, self._frozen[own], channels, shapes, imgsz, self.rows.remembered)
 
     def at(self, point: Point) -> Block:
         """The block at `point`, which has the labels of `own` and `given`."""

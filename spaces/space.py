@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import difflib
-import functools
 import json
 import math
 import random
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import InputError
-from models.grammar import SECTIONS, Config, Row, find_file, is_choice, read_config
+from models.grammar import SECTIONS, Config, Row, is_choice, read_config
 
 from . import legacy
 from .choices import Decision, Follow, read_choice
@@ -149,19 +148,9 @@ class Space:
         return self.config.raw.get("resolution") if self.resolution is None else self.resolution.value(arch)
 
 
-@functools.lru_cache(maxsize=32)
-def _space_of_file(path: str, mtime: float) -> Space:
-    return Space(path)
-
-
 def space_of(cfg: str | Path | Mapping[str, Any] | Config | Space) -> Space:
-    """The space of a path, a mapping, a `Config`, or itself; files are read once."""
-    if isinstance(cfg, Space):
-        return cfg
-    if isinstance(cfg, (str, Path)):
-        path = find_file(cfg)
-        return _space_of_file(str(path), path.stat().st_mtime)
-    return Space(cfg)
+    """The space of a path, a mapping, a `Config`, or itself."""
+    return cfg if isinstance(cfg, Space) else Space(cfg)
 
 
 def freeze(cfg: str | Path | Mapping[str, Any] | Config | Space, arch: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,3 +51,10 @@ def test_script_api_page_runs(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("match_nas:") == 2
     assert (tmp_path / "searched.pt").is_file()
+
+
+def test_files_of_the_architecture_are_there():
+    named = set(re.findall(r"`([\w/]+\.py)`", (ROOT / "docs/architecture.md").read_text(encoding="utf-8")))
+    assert [
+        name for name in sorted(named) if not any((top / name).is_file() for top in (ROOT, ROOT / "experiments"))
+    ] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from spaces.space import Arch
 
 from ..run import registry
 from .base import CostProvider
-from .limits import Limits, Target, cheapest
+from .limits import Limits, Target, cheapest, neighbours
 
 
 class Budget:
@@ -43,16 +44,29 @@ class Budget:
         self._latency = latency if limits.max_latency is not None else None
         self._composed = limits if self._latency is None else replace(limits, max_latency=None)
         self._cheapest = cheapest(model, self._composed)
-        if self._latency is not None:  # the fastest of those that are the least in something
-            least = [model.least({name: 1.0}) for name in model.names]
-            within = [self._cheapest, *(arch for arch in least if self._composed.fits(model.of(arch)))]
-            told = self._latency(within)
-            self._cheapest = within[told.index(min(told))]
-            costs = {**model.of(self._cheapest), "latency": min(told)}
-        else:
-            costs = model.of(self._cheapest)
-        if limits.any and not limits.fits(costs):
-            raise InputError(f"no arch was found that keeps all limits; the nearest has {limits.violated(costs)}")
+        costs, known = model.of(self._cheapest), self._composed
+        if self._latency is not None and known.fits(costs):
+            self._cheapest, told = self._fast_enough(self._latency)
+            costs, known = {**model.of(self._cheapest), "latency": told}, limits
+        if not known.fits(costs):
+            raise InputError(f"no arch was found that keeps all limits; the nearest has {known.violated(costs)}")
+
+    def _fast_enough(self, latency: CostProvider) -> tuple[Arch, float]:
+        """The fastest of the archs that are the least in something, or what changes of one decision make of it.
+
+        They are made until it is within the limit, or none is faster: what computes least need not be fastest.
+        """
+        arch, fastest = self._cheapest, math.inf
+        tried = [arch, *(self.model.least({name: 1.0}) for name in self.model.names)]
+        while fastest > (self.limits.max_latency or 0):
+            within = [a for a in tried if self._composed.fits(self.model.of(a))]
+            told = latency(within)
+            if min(told, default=math.inf) >= fastest:
+                break
+            fastest = min(told)
+            arch = within[told.index(fastest)]
+            tried = neighbours(self.model, arch)
+        return arch, fastest
 
     def feasible(self, archs: Sequence[Arch]) -> list[bool]:
         """Whether each arch is within the hard limits."""

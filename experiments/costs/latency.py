@@ -16,7 +16,7 @@ from models.detector import Model
 from models.errors import InputError
 from models.grammar import read_config
 from models.network import Network
-from optimizer.export import export_onnx, export_openvino
+from optimizer.exporters import export_onnx, export_openvino
 from spaces.space import Arch, Space
 
 from ..run.device import device_of
@@ -36,7 +36,7 @@ class Latency:
         Side of the images; where the YAML has a `resolution`, that is meant.
     backend
         ``torch`` (eval mode, nothing fused), ``compile`` (`torch.compile`), ``onnxruntime`` or ``openvino``. The last
-        two export networks as `optimizer.export` does, batch norms fused, and know the CPU only.
+        two export networks as `optimizer.exporters` does, batch norms fused, and know the CPU only.
     device
         ``cpu`` or ``cuda``.
     threads

@@ -100,12 +100,17 @@ def cheapest(model: CostModel, limits: Limits) -> dict[str, Any]:
     weights = [{n: k / given[n] for n, k in zip(given, split, strict=True) if k} for split in splits]
     arch = min((model.least(w) for w in weights), key=lambda arch: float(share(model.of(arch))))
     while len(given) > 1:
-        changed = [{**arch, k: v} for k, values in model.values.items() for v in values if v != arch[k]]
+        changed = neighbours(model, arch)
         shares = share(model.batch(model.indices(changed))).tolist()
         if min(shares, default=math.inf) >= share(model.of(arch)):
             break
         arch = changed[shares.index(min(shares))]
     return arch
+
+
+def neighbours(model: CostModel, arch: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The archs that differ from `arch` in one decision."""
+    return [{**arch, k: v} for k, values in model.values.items() for v in values if v != arch[k]]
 
 
 def _larger(a: Any, b: Any) -> Any:

@@ -17,7 +17,7 @@ from models.errors import InputError
 from models.postprocess import non_max_suppression
 from models.strides import check_imgsz
 from models.upstream import load_weights
-from optimizer.export import NMS
+from optimizer.exporters import NMS
 
 from ..run.device import device_of
 

@@ -31,9 +31,6 @@ from .report import counted, plot_trials, report
 from .runs import experiment_id, run_of
 from .trial_log import TrialLog, status_of
 
-# Those that have a population, and their own number, which suits 200 trials; few trials are never to be all at random.
-POPULATIONS = {"evolution": 50, "nsga3": 10}
-
 
 def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, Any]:
     """Search, and write the result into the run's folder.
@@ -51,8 +48,9 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
         open_supernet(options.inherit, task=task, option="--inherit")  # its errors before the first trial, not in each
     if options.weights is not None:
         begun(task, read_weights(options.weights, task), options.seed)
-    if options.strategy in POPULATIONS and options.population is None and not resume:
-        most = POPULATIONS[options.strategy]
+    most = registry.KINDS["multi-trial"][options.strategy].defaults.get("population")
+    if most is not None and options.population is None and not resume:
+        # The most suits 200 trials; few trials are never to be all at random.
         options = replace(options, population=min(max(options.max_trials // 4, 2), most))  # saved, for --resume
     training = training_of(options)
     strategy = _strategy(options, _budget(options, task))
@@ -94,8 +92,6 @@ def _strategy(options: Options, budget: Budget | None) -> Any:
         settings["feasible"] = lambda arch: budget.feasible([arch])[0]
     if options.population is not None:
         settings["population_size"] = options.population
-        if options.strategy == "evolution":
-            settings["sample_size"] = max(round(0.3 * options.population), 1)  # the share of its own 15 of 50
     strategy = registry.load("multi-trial", options.strategy)(**settings)
     if budget is not None:
         strategy.start_from = budget.cheapest()

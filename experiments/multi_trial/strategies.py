@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 from models.errors import InputError
@@ -42,10 +43,11 @@ class RegularizedEvolution(MultiTrialStrategy):
     population_size
         So many random archs begin, and so many are kept. The paper's 100 suits thousands of trials.
     sample_size
-        Archs in a tournament.
+        Archs in a tournament; by default three tenths of the population.
     """
 
-    def __init__(self, *, population_size: int = 50, sample_size: int = 15, **settings: Any) -> None:
+    def __init__(self, *, population_size: int = 50, sample_size: int | None = None, **settings: Any) -> None:
+        sample_size = max(round(0.3 * population_size), 1) if sample_size is None else sample_size
         if not 1 <= sample_size <= population_size:
             raise InputError(f"sample_size {sample_size} must lie between 1 and population_size {population_size}")
         super().__init__(search.Evolution(population_size, sample_size), **settings)
@@ -59,25 +61,11 @@ class TPE(MultiTrialStrategy):
 
 
 class PolicyBasedRL(MultiTrialStrategy):
-    """A controller draws the archs and learns from their metrics.
+    """A controller draws the archs and learns from their metrics; takes what `experiments.search.rl.RL` takes, too."""
 
-    Parameters
-    ----------
-    samples_per_update, epochs_per_update, lr, entropy_weight, clip
-        See `experiments.search.rl.RL`.
-    """
-
-    def __init__(
-        self,
-        *,
-        samples_per_update: int = 10,
-        epochs_per_update: int = 5,
-        lr: float = 5e-3,
-        entropy_weight: float = 1e-3,
-        clip: float = 0.2,
-        **settings: Any,
-    ) -> None:
-        super().__init__(search.RL(samples_per_update, epochs_per_update, lr, entropy_weight, clip), **settings)
+    def __init__(self, **settings: Any) -> None:
+        of_rl = {name: settings.pop(name) for name in signature(search.RL).parameters if name in settings}
+        super().__init__(search.RL(**of_rl), **settings)
 
 
 class NSGA3(MultiTrialStrategy):

@@ -51,53 +51,26 @@ class NamedValues(argparse.Action):
         setattr(namespace, self.dest, found)
 
 
-def positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+def _number(kind: Callable[[str], Any], says: str, fits: Callable[[Any], bool]) -> Callable[[str], Any]:
+    """Type of an option: a number that `fits`; `says` is what it must be."""
+
+    def read(text: str) -> Any:
+        value = kind(text)
+        if not fits(value):
+            raise argparse.ArgumentTypeError(f"must be {says}, got {value}")
+        return value
+
+    read.__name__ = kind.__name__  # argparse says of other text: invalid int value
+    return read
 
 
-def not_negative(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
-    return value
-
-
-def share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 0 and less than 1, got {value}")
-    return value
-
-
-def fraction(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"must be more than 0 and less than 1, got {value}")
-    return value
-
-
-def seed(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**32:  # NumPy takes no others
-        raise argparse.ArgumentTypeError(f"must be 0 to 4294967295, got {value}")
-    return value
-
-
-def natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
-    return value
-
-
-def positive_float(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"must be greater than 0, got {value}")
-    return value
+positive_int = _number(int, "at least 1", lambda n: n >= 1)
+natural = _number(int, "at least 0", lambda n: n >= 0)
+seed = _number(int, "0 to 4294967295", lambda n: 0 <= n < 2**32)  # NumPy takes no others
+positive_float = _number(float, "greater than 0", lambda x: x > 0)
+not_negative = _number(float, "at least 0", lambda x: 0 <= x < float("inf"))
+share = _number(float, "at least 0 and less than 1", lambda x: 0 <= x < 1)
+fraction = _number(float, "more than 0 and less than 1", lambda x: 0 < x < 1)
 
 
 def amount(name: str) -> Callable[[str], float]:

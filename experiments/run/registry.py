@@ -61,10 +61,12 @@ KINDS: dict[str, dict[str, Entry]] = {
     "multi-trial": {
         "random": Entry("experiments.multi_trial.strategies:Random"),
         "grid": Entry("experiments.multi_trial.strategies:GridSearch"),
-        "evolution": Entry("experiments.multi_trial.strategies:RegularizedEvolution", ("population",)),
+        "evolution": Entry(
+            "experiments.multi_trial.strategies:RegularizedEvolution", ("population",), {"population": 50}
+        ),
         "tpe": Entry("experiments.multi_trial.strategies:TPE"),
         "rl": Entry("experiments.multi_trial.strategies:PolicyBasedRL"),
-        "nsga3": Entry("experiments.multi_trial.strategies:NSGA3", ("population",)),
+        "nsga3": Entry("experiments.multi_trial.strategies:NSGA3", ("population",), {"population": 10}),
     },
     # of `search_subnets.py --searcher`: subclasses of `experiments.search.Searcher`
     "searcher": {

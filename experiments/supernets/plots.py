@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,17 +15,10 @@ from ..run.amounts import written
 from ..run.pictures import picture
 
 
-def plot_front(
-    path: Path,
-    metric: str,
-    cost: str,
-    searches: Mapping[str, Sequence[Mapping[str, Any]]],
-    hypervolumes: Mapping[str, np.ndarray],
-    picked: int | None = None,
-) -> None:
-    """Write `path` (.html, self-contained, the arch of a point under the pointer) and a .png beside it.
+class Shown(NamedTuple):
+    """What both pictures show.
 
-    Parameters
+    Attributes
     ----------
     metric, cost
         What the axes are.
@@ -36,32 +29,36 @@ def plot_front(
     picked
         The trial of the first search that was picked.
     """
-    _html(path, metric, cost, searches, hypervolumes, picked)
-    _png(path.with_suffix(".png"), metric, cost, searches, hypervolumes, picked)
+
+    metric: str
+    cost: str
+    searches: Mapping[str, Sequence[Mapping[str, Any]]]
+    hypervolumes: Mapping[str, np.ndarray]
+    picked: int | None = None
 
 
-def _html(
-    path: Path,
-    metric: str,
-    cost: str,
-    searches: Mapping[str, Sequence[Mapping[str, Any]]],
-    hypervolumes: Mapping[str, np.ndarray],
-    picked: int | None,
-) -> None:
+def plot_front(path: Path, shown: Shown) -> None:
+    """Write `path` (.html, self-contained, the arch of a point under the pointer) and a .png beside it."""
+    _html(path, shown)
+    _png(path.with_suffix(".png"), shown)
+
+
+def _html(path: Path, shown: Shown) -> None:
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
+    metric, cost, searches, hypervolumes, picked = shown
     figure = make_subplots(1, 2, column_widths=[0.65, 0.35], subplot_titles=[f"{metric} against {cost}", "hypervolume"])
     for number, (name, rows) in enumerate(searches.items()):
         front = sorted((r for r in rows if r["front"]), key=lambda r: r[cost])
-        for label, shown, mode in ((name, rows, "markers"), (f"front of {name}", front, "lines+markers")):
+        for label, points, mode in ((name, rows, "markers"), (f"front of {name}", front, "lines+markers")):
             on_front = mode != "markers"
             figure.add_scatter(
-                x=[r[cost] for r in shown],
-                y=[r[metric] for r in shown],
+                x=[r[cost] for r in points],
+                y=[r[metric] for r in points],
                 mode=mode,
                 name=label,
-                text=[_hover(r) for r in shown],
+                text=[_hover(r) for r in points],
                 hovertemplate="%{text}<extra></extra>",
                 marker={"size": 9 if on_front else 6, "color": _COLOURS[number % len(_COLOURS)]},
                 opacity=1.0 if on_front else 0.4,
@@ -115,16 +112,10 @@ def _numbers(row: Mapping[str, Any]) -> list[tuple[str, float]]:
     return [(k, v) for k, v in row.items() if type(v) in (int, float) and k not in left]
 
 
-def _png(
-    path: Path,
-    metric: str,
-    cost: str,
-    searches: Mapping[str, Sequence[Mapping[str, Any]]],
-    hypervolumes: Mapping[str, np.ndarray],
-    picked: int | None,
-) -> None:
+def _png(path: Path, shown: Shown) -> None:
     from matplotlib.ticker import EngFormatter
 
+    metric, cost, searches, hypervolumes, picked = shown
     with picture(path, figsize=(11, 4.6), layout="tight") as figure:
         left, right = figure.subplots(1, 2, width_ratios=[1.7, 1])
         for number, (name, rows) in enumerate(searches.items()):

@@ -20,7 +20,7 @@ from ..run.tables import table, write_csv
 from ..search import Result, Search
 from ..search.pareto import front, hypervolume_history, knee, reference_point
 from ..tasks.resize import resolution_of
-from .plots import plot_front
+from .plots import Shown, plot_front
 from .studies import SubnetSearch
 from .subnets import cut_out
 
@@ -121,7 +121,8 @@ def report(job: SubnetSearch, pick: Pick | None = None, say: bool = False) -> di
     chosen = None if pick is None else pick.choose(good, losses[next(iter(losses))], metric)
     costs = [o.name for o in search.objectives[1:]]
     shown = costs[0] if costs else "flops"
-    plot_front(path / "pareto_front.html", metric, shown, tables, shares, None if chosen is None else chosen["trial"])
+    picked = None if chosen is None else chosen["trial"]
+    plot_front(path / "pareto_front.html", Shown(metric, shown, tables, shares, picked))
     results: dict[str, Any] = {
         "metric": metric,
         "costs": costs,

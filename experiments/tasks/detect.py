@@ -28,7 +28,7 @@ from ..run.lightning import interruptible
 from .loaders import Part, arch_share, make_loader, parts_of, world_of
 from .metrics import NMS_FOR_AP, DetectionMetrics, in_original_pixels
 from .module import RATING_BATCHES, TaskModule
-from .optimizers import build_optimizer
+from .param_groups import build_optimizer
 from .resize import resized, resolution_of
 from .whole import detector_space, head_of
 
@@ -51,7 +51,7 @@ class DetectionModule(TaskModule):
     imgsz
         Side of the images in pixels; the loss's gains depend on it.
     optimizer, learning_rate, momentum, weight_decay
-        See `experiments.tasks.optimizers.build_optimizer`.
+        See `experiments.tasks.param_groups.build_optimizer`.
 
     Attributes
     ----------

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from models.errors import InputError
 
 from ..run.processes import average
-from ..tasks.optimizers import build_optimizer
+from ..tasks.param_groups import build_optimizer
 from ..tasks.resize import resolution_of
 from .ema import EMA
 from .options import Learning

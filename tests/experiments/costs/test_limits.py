@@ -168,6 +168,26 @@ def test_a_latency_that_is_told_bounds_archs_that_keep_the_other_limits(model):
         Budget(model, Limits(max_latency=0.5), latency=told)
 
 
+def test_the_fast_archs_need_not_be_the_least_in_any_count(model):
+    fastest = model.least({"flops": -1.0})
+
+    class Slow(Told):
+        def __call__(self, archs):
+            self.asked += archs
+            return [1.0 + sum(arch[k] != v for k, v in fastest.items()) for arch in archs]
+
+    told = Slow()
+    assert Budget(model, Limits(max_latency=1), latency=told).cheapest() == fastest
+    assert Budget(model, Limits(max_latency=3), latency=told).feasible([fastest]) == [True]
+    with refused("no arch was found that keeps all limits; the nearest has latency 1 ms > 0.5 ms"):
+        Budget(model, Limits(max_latency=0.5), latency=told)
+    params = Limits(max_params=model.of(fastest)["params"] - 1, max_latency=2)
+    assert told([Budget(model, params, latency=told).cheapest()]) == [2.0]
+    told.asked.clear()
+    Budget(model, Limits(max_latency=99), latency=told)
+    assert len(told.asked) <= 1 + len(model.names), "where one of the least will do, no other is measured"
+
+
 ONESHOT = {"strategy": "darts", "cost_imgsz": 64, "data": "", "batch": 1, "imgsz": 64}
 
 
@@ -207,7 +227,7 @@ def test_a_latency_table_is_short_for_a_provider(tmp_path, monkeypatch):
     options = Options(**{**ONESHOT, "cost_imgsz": 32}, device="cpu", latency_table=str(file), max_latency=8.0)
     composed, told = cost_model(SimpleNamespace(costs=lambda imgsz: small), options)
     assert told is None
-    assert composed.of(Space(CFG).upstream())["latency"] > 0
+    assert composed.of(Space(CFG).upstream())["latency"] == pytest.approx(0.5 * len(Space(CFG).rows))
     assert file.is_file()
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from data import EpochSampler, InOrder, detection
-from experiments.tasks.optimizers import build_optimizer, parameter_groups
+from experiments.tasks.param_groups import build_optimizer, parameter_groups
 from experiments.tasks.resize import resized
 from experiments.training.anchors import best_possible_recall, box_sizes, fit_anchors, kmeans_anchors
 from experiments.training.ema import EMA, decay_at

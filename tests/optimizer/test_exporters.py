@@ -13,7 +13,7 @@ import torch
 from data import detection_split
 from models import Model, read_config
 from models.postprocess import non_max_suppression
-from optimizer import NMS, export, export_onnx, export_openvino
+from optimizer import NMS, export_onnx, export_openvino, exporters
 from tests.lively import TINY, lively
 from tests.refusal import refused
 
@@ -129,28 +129,28 @@ def test_leaves_the_model_as_it_is(model, images, tmp_path):
 
 def _off_by_a_hair(monkeypatch):
     """What is exported differs from the detector: a bias of its head has moved."""
-    real = export._onnx_of
+    real = exporters._onnx_of
 
     def wrong(onnx, model, *args):
         model = copy.deepcopy(model)
         model.head.m[0].bias.data[5] += 1e-3
         return real(onnx, model, *args)
 
-    monkeypatch.setattr(export, "_onnx_of", wrong)
+    monkeypatch.setattr(exporters, "_onnx_of", wrong)
 
 
 def _other_opset(monkeypatch):
-    real = export._onnx_of
-    monkeypatch.setattr(export, "_onnx_of", lambda o, m, imgsz, opset, batch: real(o, m, imgsz, opset - 1, batch))
+    real = exporters._onnx_of
+    monkeypatch.setattr(exporters, "_onnx_of", lambda o, m, imgsz, opset, batch: real(o, m, imgsz, opset - 1, batch))
 
 
 def _not_of_the_class(monkeypatch):
-    text = export._NMS_TEXT.replace("Where (nms_is_best, nms_scores, nms_zero)", "Identity (nms_scores)")
-    monkeypatch.setattr(export, "_NMS_TEXT", text)
+    text = exporters._NMS_TEXT.replace("Where (nms_is_best, nms_scores, nms_zero)", "Identity (nms_scores)")
+    monkeypatch.setattr(exporters, "_NMS_TEXT", text)
 
 
 def _one_too_many(monkeypatch):
-    monkeypatch.setattr(export, "_NMS_TEXT", export._NMS_TEXT.replace("{max_det}.5", "{max_det}1.5"))
+    monkeypatch.setattr(exporters, "_NMS_TEXT", exporters._NMS_TEXT.replace("{max_det}.5", "{max_det}1.5"))
 
 
 @pytest.mark.parametrize(
@@ -175,12 +175,12 @@ def test_a_wrong_file_is_never_there(model, tmp_path, monkeypatch, spoil, messag
 
 def test_a_difference_is_relative_and_absolute():
     expected = torch.tensor([0.0, 1000.0])
-    assert export._difference(expected, torch.tensor([9e-5, 1000.09]), "x") == pytest.approx(0.09, abs=1e-4)
+    assert exporters._difference(expected, torch.tensor([9e-5, 1000.09]), "x") == pytest.approx(0.09, abs=1e-4)
     for wrong in ([1.1e-4, 1000.0], [0.0, 1000.11], [torch.nan, 1000.0], [torch.inf, 1000.0]):
         with refused("x: differs"):
-            export._difference(expected, torch.tensor(wrong), "x")
+            exporters._difference(expected, torch.tensor(wrong), "x")
     with refused("gives [1]"):
-        export._difference(expected, torch.zeros(1), "x")
+        exporters._difference(expected, torch.zeros(1), "x")
 
 
 def test_options_that_do_not_fit(model, tmp_path):

@@ -12,7 +12,7 @@ from models.errors import InputError
 from models.files import is_classifier, load_classifier
 from models.strides import check_imgsz
 from models.upstream import load_weights
-from optimizer.export import NMS, TOLERANCE, Exported, export_onnx, export_openvino
+from optimizer.exporters import NMS, TOLERANCE, Exported, export_onnx, export_openvino
 
 from .detectors import DEFAULT_IMGSZ
 from .options import Export
@@ -21,7 +21,7 @@ from .predict import find_sources
 _MAX_IMAGES = 16  # to compare with
 
 
-def export(options: Export) -> Exported:
+def convert(options: Export) -> Exported:
     """Write the file and say what was compared."""
     model, content = (load_classifier if is_classifier(options.weights) else load_weights)(options.weights)
     imgsz = check_imgsz(options.imgsz or content.get("imgsz", DEFAULT_IMGSZ), model.imgsz_multiple)

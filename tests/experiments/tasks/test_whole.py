@@ -1,0 +1,50 @@
+"""The space of whole detectors is of the detectors that `match_nas` makes, also where widths mean other channels."""
+
+import copy
+import random
+
+import pytest
+
+from experiments.tasks.whole import detector_space
+from models import Classifier, InputError, Model, read_config
+from optimizer import match_nas
+from spaces import Space
+
+NC = 10  # three anchors a level: each level of the head has 45 outputs
+NANO = read_config("models/yolov5n.yaml").raw
+MULTIPLES = {"depth_multiple": NANO["depth_multiple"], "width_multiple": NANO["width_multiple"]}
+
+
+def space_of(width, row=("NASConv", [128, 3, 2]), **multiples):
+    """The nano's backbone without head or classes, whose first row has `width` and whose second is searched."""
+    backbone = copy.deepcopy(NANO["backbone"])
+    backbone[0][3][0] = width
+    backbone[1][2:] = row
+    backbone[4][2] = "NASC3"
+    return Space({**MULTIPLES, **multiples, "backbone": backbone})
+
+
+@pytest.mark.parametrize(
+    ("width", "multiples"),
+    [(64, {}), (45, {}), (64, {"width_multiple": 0.5}), (64, {"depth_multiple": 1.0}), (45, {"width_multiple": 0.5})],
+)
+def test_its_detectors_are_those_that_a_search_leaves(width, multiples):
+    space, detector = space_of(width, **multiples), Model("models/yolov5n.yaml", nc=NC)
+    whole = detector_space(space, detector, own_head=False)
+    assert whole.decisions.keys() == space.decisions.keys()
+    for seed in range(3):
+        arch = space.sample(random.Random(seed))
+        left = match_nas(detector, Classifier(space.freeze(arch), 2))
+        found = Model(whole.freeze(arch))
+        assert found.channels == left.channels
+        assert {k: v.shape for k, v in found.state_dict().items()} == {k: v.shape for k, v in left.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("width", "multiples"),
+    [({"choice": [64, 45]}, {}), ({"choice": [45, 64]}, {}), ({"choice": [64, 32]}, {"width_multiple": 0.5})],
+)
+def test_refuses_choices_of_widths_that_mean_other_channels(width, multiples):
+    space = space_of(width, **multiples)
+    with pytest.raises(InputError, match=r"row 0 \(Conv\).* has choices, and widths mean other channels in .*yolov5n"):
+        detector_space(space, Model("models/yolov5n.yaml", nc=NC), own_head=False)
