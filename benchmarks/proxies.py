@@ -82,7 +82,9 @@ def main() -> None:
     best, few = max(accuracy for accuracy, _ in table.values()), slice(args.archs)
     ties = np.random.default_rng(args.seed).random(len(keys))  # equal scores are picked by chance
     print(f"{args.archs} of {args.scored} archs, {args.batch} images, torch {version('torch')}\n")
-    print(f"| proxy | tau | tau in {NUM_BANDS} bands of FLOPs | regret of {args.picks} picks, points | seconds an arch |")
+    print(
+        f"| proxy | tau | tau in {NUM_BANDS} bands of FLOPs | regret of {args.picks} picks, points | seconds an arch |"
+    )
     print("|---|---|---|---|---|")
     for name in args.proxies:
         scores = np.array([s[name] for s, _ in found])

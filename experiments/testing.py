@@ -1,4 +1,4 @@
-"""What searchers, strategies, samplers, proxies and cost providers have to keep, as test classes for people who write one.
+"""What searchers, strategies, samplers, proxies and cost providers keep, as test classes for people who write one.
 
 Subclass one with `make`, and let pytest find it::
 

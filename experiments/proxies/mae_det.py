@@ -20,7 +20,7 @@ _IMAGES = 4  # a standard deviation is over channels and cells as well
 
 @torch.no_grad()
 def mae_det(network: Network, images: Tensor, loss: Loss) -> float:
-    """Weighted sum over stages of the entropy of their last map: ``log c + log std``, for noise and weights from N(0, 1).
+    """Weighted sum over stages of the entropy of their last map, ``log c + log std``, for noise and weights of N(0, 1).
 
     A stage is the rows of the backbone with maps of one size, the channels' logarithm is the authors' code's. Without
     batch norms and shortcuts, as there; rectifiers are ReLU, so that the scale does not matter. What the paper rescales

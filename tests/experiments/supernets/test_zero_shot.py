@@ -3,7 +3,6 @@
 import csv
 import itertools
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,7 +92,15 @@ class TestZeroShot:
     )
     def test_what_is_wrong_is_said(self, tmp_path, capsys, options, right):
         save_model_yaml(CFG, tmp_path / "space.yaml")
-        command = ["--cfg", str(tmp_path / "space.yaml"), "--project", str(tmp_path / "runs"), "--imgsz", "32", *options]
+        command = [
+            "--cfg",
+            str(tmp_path / "space.yaml"),
+            "--project",
+            str(tmp_path / "runs"),
+            "--imgsz",
+            "32",
+            *options,
+        ]
         assert run_script(search_subnets.main, search_subnets.parse(command)) == 2
         error = capsys.readouterr().err
         assert right in error
