@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Search a trained supernet for the front between accuracy and cost, or look at a space before it is trained."""
+"""Search a trained supernet, or by a zero-cost proxy a space, for the front beside costs; or look at a space."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     if len(modes) > 1:
         parser.error("--sample-cost, --sample-accuracy and --edf exclude each other")
     args.mode = modes[0] if modes else "search"
-    if args.mode in ("search", "sample_accuracy") and not (args.supernet or args.resume):
+    if args.mode == "sample_accuracy" and not (args.supernet or args.resume):
         parser.error("--supernet is missing: a run of oneshot_nas.py")
+    if args.mode == "search" and bool(args.supernet) + bool(args.cfg) + bool(args.resume) != 1:
+        parser.error("right would be one of --supernet, a run of oneshot_nas.py, --cfg, a space, and --resume")
     if args.mode == "sample_cost" and not (args.cfg or args.supernet):
         parser.error("--sample-cost needs --cfg or --supernet")
     return args

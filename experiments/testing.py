@@ -1,4 +1,4 @@
-"""What searchers, strategies, samplers and cost providers have to keep, as test classes for people who write one.
+"""What searchers, strategies, samplers, proxies and cost providers keep, as test classes for people who write one.
 
 Subclass one with `make`, and let pytest find it::
 
@@ -306,3 +306,39 @@ class StrategyContract:
         limit = model.of(Sizes(model).smallest)["params"]
         strategy, arch = self.searched(tmp_path, max_params=limit)
         assert strategy.budget.model.of(arch)["params"] <= limit
+
+
+class ProxyContract:
+    """`make` is the proxy: a function as ``staticmethod(mine)``, or an instance."""
+
+    make: Any
+
+    @pytest.mark.parametrize("kind", ["classifier", "detector"])
+    def test_same_seed_same_score_and_the_network_stays_as_it_was(self, kind: str) -> None:
+        import torch
+
+        from models import Classifier, Model
+
+        space = Space(CFG)
+        cfg = space.freeze(space.upstream())
+        torch.manual_seed(0)
+        network = Classifier(cfg) if kind == "classifier" else Model(cfg)
+        images, modules = torch.rand(4, 3, 64, 64), [str(m) for m in network.modules()]
+
+        def loss(of: Any) -> Any:
+            outputs = of(images)
+            return sum(y.square().mean() for y in ([outputs] if kind == "classifier" else outputs))
+
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        scores = []
+        for _ in range(2):
+            torch.manual_seed(1)
+            scores.append(self.make(network, images, loss))
+        assert isinstance(scores[0], (int, float))
+        assert abs(scores[0]) < float("inf")
+        assert scores[0] == scores[1]
+        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+        assert [str(m) for m in network.modules()] == modules
+        assert all(m.training for m in network.modules())
+        assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in network.modules())
+        assert all(p.grad is None and p.requires_grad for p in network.parameters())

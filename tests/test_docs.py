@@ -34,6 +34,7 @@ def test_options_that_are_shown_are_the_scripts(page, script, line):
         *((kind, "README.md") for kind in ("oneshot", "multi-trial", "searcher")),
         ("provider", "docs/cost-providers.md"),
         ("sampler", "docs/supernets.md"),
+        ("proxy", "docs/supernets.md"),
     ],
 )
 def test_names_of_the_registry_are_shown(kind, page):

@@ -20,8 +20,8 @@ MAY_IMPORT = {
 # with its weights, and by the strategies that search it themselves: so supernets/ stands before multi_trial/ and
 # oneshot/.
 ROOMS = (
-    *("run", "tasks", "costs", "training", "inference", "search", "nni_experiment", "supernets", "multi_trial"),
-    "oneshot",
+    *("run", "tasks", "costs", "proxies", "training", "inference", "search", "nni_experiment", "supernets"),
+    *("multi_trial", "oneshot"),
 )
 FILES = [(room, path) for room in MAY_IMPORT for path in sorted((ROOT / room).rglob("*.py"))]
 IN_ROOMS = sorted((ROOT / "experiments").glob("*/**/*.py"))

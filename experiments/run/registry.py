@@ -1,4 +1,4 @@
-"""What there is by name: strategies, searchers, samplers, tasks and cost providers.
+"""What there is by name: strategies, searchers, samplers, tasks, proxies and cost providers.
 
 Nothing of it is imported before it is used, so that the scripts know the names without torch. A plug-in file
 (``--plugin``) adds to them by `register`; `experiments.testing` has the contract that each kind keeps.
@@ -100,6 +100,15 @@ KINDS: dict[str, dict[str, Entry]] = {
         "detect": Entry(
             "experiments.tasks.detect:DetectTask", (), {"data": "digits-detect", "imgsz": 320, "batch": 16}
         ),
+    },
+    # of `search_subnets.py --objectives` and `--screen`: `experiments.proxies.base.Proxy`
+    "proxy": {
+        "naswot": Entry("experiments.proxies.naswot:naswot"),
+        "grad-norm": Entry("experiments.proxies.grad_norm:grad_norm"),
+        "synflow": Entry("experiments.proxies.synflow:synflow"),
+        "zen": Entry("experiments.proxies.zen:zen"),
+        "mae-det": Entry("experiments.proxies.mae_det:mae_det"),
+        **{name: Entry(f"experiments.proxies.counted:{name}") for name in ("blocks", "params", "flops")},
     },
     # of `provider` in the YAML of --costs: (space, imgsz, **hw_config) -> `experiments.costs.CostProvider`
     "provider": {

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass, field
 
+from ..run import registry
 from ..run.cli import amount, natural, positive_int, seed
 from ..run.options import option
 
-_LOOK = "looking at a space"
+_LOOK, _UNTRAINED = "looking at a space", "without a supernet"
 _RUN = ("plugin", "project", "name", "exist_ok")
 # What each mode of `search_subnets.py` takes.
 MODES = {
     "search": (
         *("supernet", "objectives", "searcher", "trials", "range", "costs", "population", "stride", "predictor"),
+        *("screen", "cfg", "task", "data", "data_root", "imgsz", "batch"),
         *("baseline", "pick", "storage", "study", "workers", "seed", "device", "cost_imgsz", *_RUN),
     ),
     "sample_accuracy": (
@@ -30,13 +33,21 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def _screen(text: str) -> tuple[str, int]:
+    name, _, number = text.partition(":")
+    if name not in registry.names("proxy") or not number.isdecimal() or int(number) < 2:
+        known = ", ".join(registry.names("proxy"))
+        raise argparse.ArgumentTypeError(f"{text!r}: right would be such as naswot:4, of {known}")
+    return name, int(number)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Options of a search; `search_subnets.py --help` explains them."""
 
     supernet: str = option("run of oneshot_nas.py, its folder or a file in it", None, metavar="RUN")
     objectives: list[str] = option(
-        "metric (or its name), then costs that are to be small, separated by commas",
+        "metric (or its name), or with --cfg a proxy; then costs that are to be small, separated by commas",
         ["metric", "flops"],
         type=_names,
         text="metric,flops",
@@ -59,6 +70,13 @@ class Options:
         "of grid; by default such that --trials cover the space", None, of="searcher", type=positive_int
     )
     predictor: str = option("model that chooses among proposed archs", "none", choices=["none", "mlp", "gp"])
+    screen: tuple[str, int] | None = option(
+        "of N proposed archs the best by a zero-cost proxy is evaluated, such as naswot:4",
+        None,
+        of="supernet",
+        type=_screen,
+        metavar="PROXY:N",
+    )
     baseline: bool = option("no random search beside the search", True)
     pick: str | None = option(
         "write the detector of knee, flops<=4G or latency<=8ms", None, metavar="WHICH", resumes=True
@@ -75,12 +93,30 @@ class Options:
     )
     plugin: list[str] = field(default_factory=list)
 
+    cfg: str | None = option("YAML of the space, where there is no supernet", None, group=_UNTRAINED)
+    task: str | None = option(
+        "what its networks are for (default: detect where it has a head)",
+        None,
+        of="cfg",
+        kind="task",
+        group=_UNTRAINED,
+    )
+    data: str | None = option("training images, as of oneshot_nas.py", None, of="cfg", group=_UNTRAINED)
+    data_root: str | None = option(
+        "where data sets lie or are downloaded to (default: datasets/)", None, of="task", group=_UNTRAINED
+    )
+    imgsz: int | None = option(
+        "side of the images (classify: 64, detect: 320)", None, of="cfg", group=_UNTRAINED, type=positive_int
+    )
+    batch: int | None = option(
+        "images that a proxy sees (classify: 64, detect: 16)", None, of="cfg", group=_UNTRAINED, type=positive_int
+    )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
     """Options of a look at a space beside those of a search."""
 
-    cfg: str | None = option("YAML of the space, where there is no supernet yet", None, group=_LOOK)
     sample_cost: int | None = option("costs of N random archs", None, group=_LOOK, type=positive_int, metavar="N")
     sample_accuracy: int | None = option(
         "evaluate N random archs, and report on them as --edf", None, group=_LOOK, type=positive_int, metavar="N"

@@ -27,23 +27,27 @@ class Rating:
     """
 
     def __init__(self, supernet: Callable[[], Any], task: SearchTask, total: int) -> None:
-        self.supernet, self.task, self.total = supernet, task, total
+        self.supernet, self.task, self.total, self.metric = supernet, task, total, task.metric
         self.best, self.count = float("-inf"), 0
         columns = ("search", BarColumn(), MofNCompleteColumn(), TextColumn("best {task.fields[best]:.4f}"))
         self._bar = Progress(*columns, TimeRemainingColumn(), disable=not Console().is_terminal)
         self._row: Any = None
 
     def __call__(self, arch: Mapping[str, Any]) -> float:
-        supernet = self.supernet()
-        metric = self.task.rate(cut_out(supernet, self.task, arch).to(next(supernet.parameters()).device))
+        metric = self.rate(arch)
         self.best, self.count = max(self.best, metric), self.count + 1
         if self._row is None:
             self._row = self._bar.add_task("search", total=self.total, best=self.best)
             self._bar.start()
         self._bar.update(self._row, advance=1, best=self.best)
         if not Console().is_terminal and self.count % _EVERY == 0:
-            print(f"search  {self.count} archs rated  best {self.task.metric} {self.best:.4f}", flush=True)
+            print(f"search  {self.count} archs rated  best {self.metric} {self.best:.4f}", flush=True)
         return metric
+
+    def rate(self, arch: Mapping[str, Any]) -> float:
+        """The rating itself."""
+        supernet = self.supernet()
+        return self.task.rate(cut_out(supernet, self.task, arch).to(next(supernet.parameters()).device))
 
     def __enter__(self) -> Rating:
         return self

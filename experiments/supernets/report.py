@@ -108,7 +108,7 @@ def report(job: SubnetSearch, pick: Pick | None = None, say: bool = False) -> di
     -------
     The content of ``results.json``.
     """
-    metric, path = job.task.metric, job.run.path
+    metric, path = job.metric, job.run.path
     tables = {name: rows_of(name, search, metric) for name, search in job.searches.items()}
     write_rows([row for rows in tables.values() for row in rows], path / "subnets.csv")
     own, search = next(iter(tables.values())), next(iter(job.searches.values()))

@@ -1,4 +1,4 @@
-"""Search a trained supernet for the front between its metric and costs: what `search_subnets.py` calls."""
+"""Search a supernet, or untrained a space, for the front between a metric and costs: what `search_subnets.py` calls."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ..run.folder import RunFolder
 from .options import Options
 from .report import Pick, report, write_pick
 from .studies import SubnetSearch
+from .zero_shot import ProxySearch
 
 
 def search_subnets(options: Options, run: RunFolder) -> dict[str, Any]:
@@ -26,7 +27,9 @@ def search_subnets(options: Options, run: RunFolder) -> dict[str, Any]:
     The content of ``results.json``.
     """
     pick = None if options.pick is None else Pick.read(options.pick)
-    job = SubnetSearch(options, run)
+    if options.cfg is not None and pick is None:
+        pick = Pick({})  # the best of all that are within the ranges
+    job = _open(options, run)
     if pick is not None:
         pick.check(list(job.domain.providers))
     run.write_config(asdict(options))
@@ -41,8 +44,12 @@ def search_subnets(options: Options, run: RunFolder) -> dict[str, Any]:
     if not results:
         raise InputError(f"none of the evaluations succeeded; why not stands in {run.path / 'subnets.csv'}")
     if pick is not None:
-        write_pick(job, results)
+        job.write_pick(results) if isinstance(job, ProxySearch) else write_pick(job, results)
     return results
+
+
+def _open(options: Options, run: RunFolder) -> SubnetSearch:
+    return SubnetSearch(options, run) if options.cfg is None else ProxySearch(options, run)
 
 
 def _by_workers(options: Options, run: RunFolder) -> None:
@@ -67,7 +74,7 @@ def _by_workers(options: Options, run: RunFolder) -> None:
 def _worker(options: Options, path: Path) -> None:
     try:
         load_plugins_of_run(options.plugin)
-        job = SubnetSearch(options, RunFolder(path.parent, path.name, exist_ok=True))
+        job = _open(options, RunFolder(path.parent, path.name, exist_ok=True))
         torch.set_num_threads(max(torch.get_num_threads() // options.workers, 1))
         job.work()
     except KeyboardInterrupt:

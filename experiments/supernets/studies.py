@@ -21,6 +21,7 @@ from ..search.predictor import CANDIDATES, TRUSTED, Predictor
 from .folder import supernet_folder
 from .options import Options
 from .rating import Rating
+from .screen import ProxyScreen
 from .subnets import SUPERNET, open_supernet
 
 
@@ -38,9 +39,7 @@ class SubnetSearch:
     def __init__(self, options: Options, run: RunFolder) -> None:
         quiet_lightning()
         self.options, self.run = options, run
-        self.folder = supernet_folder(options.supernet)
-        self.supernet, self.task, self.trained = open_supernet(self.folder, options.device)
-        self.imgsz = options.cost_imgsz or self.trained.cost_imgsz
+        rated_by = self.open()
         model = self.task.costs(self.imgsz)
         self.space = model.space
         self.domain = domain_of(model, self._costs(), options.range, options.costs)
@@ -48,7 +47,7 @@ class SubnetSearch:
         self._check(options, own_searcher)
         storage = open_storage(options.storage or study_of(run.path))
         settings: dict[str, Any] = {
-            "supernet": hashlib.sha256((self.folder / SUPERNET).read_bytes()).hexdigest()[:16],
+            **rated_by,
             "cost_imgsz": self.imgsz,
             "costs": {
                 name: {k: v for k, v in p.settings.items() if k != "space"} for name, p in self.domain.providers.items()
@@ -61,6 +60,11 @@ class SubnetSearch:
             predictor = Predictor(self.domain, costs, options.predictor, self._trust)  # type: ignore[arg-type]
             screen = {"screen": predictor, "screened": CANDIDATES}
             settings["predictor"] = options.predictor
+        elif options.screen is not None:
+            by, number = options.screen
+            about = (self.supernet.space, self.task, by, options.seed, options.device)
+            screen = {"screen": ProxyScreen(self.domain, *about, len(self.objectives) > 1), "screened": number}
+            settings["screen"] = by
         self.searches = {
             options.searcher: Search(
                 self.domain, self.objectives, own_searcher, name=options.study, settings=settings, **shared, **screen
@@ -72,6 +76,19 @@ class SubnetSearch:
                 self.domain, self.objectives, Random(), name=name, settings=settings, **shared
             )
 
+    def open(self) -> dict[str, Any]:
+        """Make task and supernet; what a study's ratings depend on."""
+        assert self.options.supernet is not None
+        self.folder = supernet_folder(self.options.supernet)
+        self.supernet, self.task, self.trained = open_supernet(self.folder, self.options.device)
+        self.imgsz, self.metric = self.options.cost_imgsz or self.trained.cost_imgsz, self.task.metric
+        return {"supernet": hashlib.sha256((self.folder / SUPERNET).read_bytes()).hexdigest()[:16]}
+
+    def rating(self, total: int) -> Rating:
+        """What rates `total` archs at most."""
+        self.supernet.to("cuda" if accelerator_of(self.options.device) == "gpu" else "cpu")
+        return Rating(lambda: self.supernet, self.task, total)
+
     def _check(self, options: Options, searcher: Searcher) -> None:
         """`InputError` for options that do not go together."""
         here = [name for name, p in self.domain.providers.items() if isinstance(getattr(p, "provider", p), Latency)]
@@ -82,40 +99,46 @@ class SubnetSearch:
             )
         if options.predictor != "none" and searcher.attempts < 2:
             raise InputError(f"--predictor {options.predictor}: {options.searcher} proposes one arch at a time")
+        if options.screen is not None and (options.predictor != "none" or searcher.attempts < 2):
+            other = f"--predictor {options.predictor}" if options.predictor != "none" else options.searcher
+            right = "one of both" if options.predictor != "none" else "another --searcher: it proposes one at a time"
+            raise InputError(f"--screen {options.screen[0]} beside {other}: right would be {right}")
 
     @property
     def objectives(self) -> list[Objective]:
         """The metric first, then costs in the order in which they are named."""
-        return [Objective(self.task.metric, True), *(Objective(name) for name in self._costs())]
+        return [Objective(self.metric, True), *(Objective(name) for name in self._costs())]
 
     def _costs(self) -> list[str]:
-        aliases = {"metric", self.task.metric.lower(), self.task.metric.lower().partition("50")[0]}
+        aliases = self.aliases()
         names = [name for name in self.options.objectives if name.lower() not in aliases]
         if len({*names}) < len(names) or len(self.options.objectives) > len(names) + 1:
             raise InputError(f"--objectives {','.join(self.options.objectives)}: names one twice")
         if len(names) == len(self.options.objectives):
             raise InputError(
-                f"--objectives {','.join(names)}: the metric is missing; right would be {self.task.metric},flops"
+                f"--objectives {','.join(names)}: the metric is missing; right would be {self.metric},flops"
             )
         return names
+
+    def aliases(self) -> set[str]:
+        """What the metric may be called, in small letters."""
+        return {"metric", self.metric.lower(), self.metric.lower().partition("50")[0]}
 
     def work(self) -> None:
         """Evaluate archs as long as there are any to ask for."""
         total = sum(search.budget - len(search.results()) for search in self.searches.values())
-        device = "cuda" if accelerator_of(self.options.device) == "gpu" else "cpu"
-        self.supernet.to(device)
-        rating = Rating(lambda: self.supernet, self.task, total)
+        rating = self.rating(total)
         known: dict[tuple[Any, ...], float] = {}
         with rating:
             for search in self.searches.values():
                 # What was rated in the one need not be rated in the other.
                 known.update(
-                    (tuple(r.arch.items()), r.values[self.task.metric])
+                    (tuple(r.arch.items()), r.values[self.metric])
                     for other in self.searches.values()
                     for r in other.results()
                     if r.values
                 )
-                evaluate(search, self.task.metric, self._remembering(rating, known), self._record)
+                evaluate(search, self.metric, self._remembering(rating, known), self.record)
                 if search.is_empty and self.options.range:
                     ranges = " ".join(f"--range {text}" for text in self.options.range)
                     raise InputError(f"{ranges}: no arch was found within; search_subnets.py --sample-cost shows costs")
@@ -133,7 +156,8 @@ class SubnetSearch:
         return remembered
 
     @property
-    def _record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
+        """What is kept of every rating."""
         return {"seed": self.options.seed, "bn": "calibrated"}
 
     @staticmethod

@@ -5,6 +5,7 @@ import csv
 import itertools
 import json
 import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -311,6 +312,15 @@ class TestRun:
         subnet_search.search_subnets(replace(options, baseline=False), RunFolder(tmp_path, "run"))
         assert "predictor  after 50 archs: rank correlation" in capsys.readouterr().out
         with pytest.raises(InputError, match="--predictor mlp: grid proposes one arch at a time"):
+            subnet_search.search_subnets(replace(options, searcher="grid"), RunFolder(tmp_path, "other"))
+
+    def test_a_proxy_screens_and_says_whether_it_is_used(self, supernet, tmp_path, rated, capsys):
+        options = replace(OPTIONS, supernet=supernet("classify"), searcher="random", screen=("naswot", 2), trials=53)
+        subnet_search.search_subnets(replace(options, baseline=False), RunFolder(tmp_path, "run"))
+        said = re.search(r"screen  after 50 archs: naswot \S+, flops \S+, blocks .*used", capsys.readouterr().out)
+        assert said
+        assert len(rated) == 53
+        with pytest.raises(InputError, match="--screen naswot beside grid"):
             subnet_search.search_subnets(replace(options, searcher="grid"), RunFolder(tmp_path, "other"))
 
     def test_where_nothing_succeeds_it_says_so(self, supernet, tmp_path, monkeypatch):
