@@ -282,14 +282,17 @@ class Channels(NamedTuple):
         Layer to the numbers of what it takes and gives; a layer that treats every channel by itself gives what it takes.
     joined
         (2, n): what is added, or weighed, channel by channel.
-    num_inputs
-        The numbers from 1 to this one are the network's input.
+    rows
+        Numbers of what each row of the network gives; empty where that is no map.
+    inputs
+        Numbers of the network's input.
     """
 
     taken: dict[str, Tensor]
     given: dict[str, Tensor]
     joined: Tensor
-    num_inputs: int
+    rows: list[Tensor]
+    inputs: Tensor
 
 
 def trace_network(network: Network, size: int) -> tuple[Trace, Channels]:
@@ -300,16 +303,26 @@ def trace_network(network: Network, size: int) -> tuple[Trace, Channels]:
     size
         Pixels a side of the images.
     """
-    c_in = network.config.ch
+    c_in, rows = network.config.ch, [torch.zeros(0).long()] * len(network.model)
+
+    def take_note(index: int, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4:
+            rows[index] = _channels_of(output, 1)
 
     def run(given: list[Tensor]) -> Any:
         for module in network.modules():
             module.training = isinstance(module, Detect)
         return network(given[0])
 
+    handles = [
+        row.register_forward_hook(lambda _, __, output, index=index: take_note(index, output))
+        for index, row in enumerate(network.model)
+    ]
     tracer, output = _followed(network, [(c_in,)], (size, size), run)
+    for handle in handles:
+        handle.remove()
     pairs = torch.cat([torch.zeros(2, 0).long(), *(torch.stack(pair) for pair in tracer.mode.joined)], 1)
-    return _found(tracer, output)[0], Channels(tracer.taken, tracer.given, pairs, c_in)
+    return _found(tracer, output)[0], Channels(tracer.taken, tracer.given, pairs, rows, torch.arange(1, c_in + 1))
 
 
 def _followed(

@@ -15,8 +15,6 @@ equal gradients: zero weights behind them keep the function as well, and let eve
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,7 +65,8 @@ class WarmStart:
     num_classes
         Of the supernet.
     inexact
-        Rows in which the largest subnet does not compute what the network does: blocks more that are no identity.
+        Rows in which the largest subnet does not compute what the network does: blocks more are no identity there, or
+        a grouped convolution, an attention or a norm takes more channels together.
     known
         (elements of the supernet,), as `Elements` numbers them: whether they are the network's own.
     """
@@ -94,7 +93,7 @@ class WarmStart:
             f"{len(self.classes)} of {self.num_classes} classes by name",
         ]
         if self.inexact:
-            said.append(f"blocks more are no identity in {', '.join(self.inexact)}")
+            said.append(f"the largest subnet begins otherwise in {', '.join(self.inexact)}")
         return "; ".join(said)
 
 
@@ -152,8 +151,11 @@ def _continue(supernet: Supernet, config: Config, state: State) -> WarmStart:
 
 
 def plain_network(supernet: Supernet, raw: Mapping[str, Any] | Config) -> Network:
-    """A plain network as the supernet's subnets are."""
-    return (Model if isinstance(supernet, NASDETECTOR) else Classifier)(raw)
+    """A plain network as the supernet's subnets are; class names are none of its business."""
+    written = dict(raw.raw if isinstance(raw, Config) else raw)
+    written.pop("names", None)
+    file = raw.file if isinstance(raw, Config) else supernet.space.config.file
+    return (Model if isinstance(supernet, NASDETECTOR) else Classifier)(read_config(written, file=file))
 
 
 def subnet_at(elements: Elements, arch: Arch, where: Mapping[str, Tensor]) -> Network:
@@ -248,7 +250,7 @@ class _Loading:
         self.state = self._checked(state)
         self.size = image_size(self.network)
         self.trace, _ = trace_network(self.network, self.size)
-        self.grown_deeper: dict[int, float] = {}  # row to how far from the identity its additional blocks are
+        self.inexact: dict[int, float] = {}  # row to how far from the identity its additional blocks are
         self._prepared: set[int] = set()
 
     def _checked(self, state: State) -> dict[str, tuple[Tensor, Tensor | None]]:
@@ -271,7 +273,7 @@ class _Loading:
                 what = "is not there" if value is None else f"is {list(value.shape)}"
                 raise InputError(
                     f"{self.config.file}: the state dict is of another network than the YAML: '{key}' {what}, and "
-                    f"by the YAML {list(tensor.shape)}"
+                    f"by the YAML {list(tensor.shape)}; right would be both of one network"
                 )
         return found
 
@@ -279,7 +281,7 @@ class _Loading:
         self._load(self.holding.smallest, self.elements.of(self.holding.smallest))
         for arch, where in covering(self.elements, self.holding.largest):
             self._load(arch, where)
-        rows = [row for row, error in sorted(self.grown_deeper.items()) if error]
+        rows = [row for row, error in sorted(self.inexact.items()) if error]
         counts = {"loaded": 0, "grown": 0, "fresh": 0}
         parameters = dict(self.supernet.named_parameters())
         for name, (a, b) in self.elements.spans.items():
@@ -308,6 +310,8 @@ class _Loading:
             other = theirs.get(names[name])
             if other is None or type(other) is not type(layer):
                 continue
+            if name.startswith("model.") and _mixes_otherwise(layer, other):
+                self.inexact[int(name.split(".")[1])] = 1.0
             for key, known in self._copied(subnet, trace, name, names[name], where).items():
                 self.known[where[key].reshape(-1).cpu()] |= known.reshape(-1).cpu()
         for key, tensor in subnet.state_dict(keep_vars=True).items():
@@ -372,7 +376,7 @@ class _Loading:
             self._prepared.add(number)
             error = make_identity(subnet.get_submodule(block).cpu(), sum(trace.inputs.get(first, ())))
             row = int(block.split(".")[1])
-            self.grown_deeper[row] = max(error, self.grown_deeper.get(row, 0.0))
+            self.inexact[row] = max(error, self.inexact.get(row, 0.0))
 
 
 def _put(tensor: Tensor, value: Tensor, known: Tensor, cut: Cut | None) -> Tensor:
@@ -402,6 +406,15 @@ def _outermost(network: Network, named: set[str]) -> list[str]:
         if outer not in found:
             found.append(outer)
     return found
+
+
+def _mixes_otherwise(layer: nn.Module, larger: nn.Module) -> bool:
+    """Whether a layer takes channels together, and the larger one takes other ones together."""
+    names = {nn.GroupNorm: ("num_channels",), nn.LayerNorm: ("normalized_shape",), nn.MultiheadAttention: ("embed_dim",)}
+    looked_at = next((v for kind, v in names.items() if isinstance(layer, kind)), ())
+    if isinstance(layer, nn.modules.conv._ConvNd) and not layer.groups == layer.in_channels == layer.out_channels:
+        looked_at = ("groups", "in_channels") if max(layer.groups, int(getattr(larger, "groups", 1))) > 1 else ()
+    return any(getattr(layer, name) != getattr(larger, name) for name in looked_at)
 
 
 def _by_class(
