@@ -51,11 +51,14 @@ class Trace:
         Layer to the runs of what it takes and gives.
     output
         Of the block; empty if that is no map of features.
+    rows
+        Of a whole network, what each row gives; empty where that is no map.
     """
 
     inputs: dict[str, Layout] = field(default_factory=dict)
     outputs: dict[str, Layout] = field(default_factory=dict)
     output: Layout = ()
+    rows: list[Layout] = field(default_factory=list)
 
 
 class Flow(NamedTuple):
@@ -244,10 +247,12 @@ def flow(block: nn.Module, inputs: Sequence[Layout], listed: bool, flat: bool, m
     return _found(*_followed(block, inputs, tail, lambda given: block(as_taken(given, listed, maps))))
 
 
-def _found(tracer: _Tracer, output: Any) -> tuple[Trace, Flow | None]:
+def _found(tracer: _Tracer, output: Any, rows: Sequence[Tensor] = ()) -> tuple[Trace, Flow | None]:
     output = output[0] if isinstance(output, list) else output
     out = [_channels_of(output, 1)] if isinstance(output, Tensor) and output.ndim > 1 else []
-    cuts = torch.cat([_boundaries(ids) for ids in [*tracer.taken.values(), *out]] or [torch.zeros(0)]).unique()
+    cuts = torch.cat(
+        [_boundaries(ids) for ids in [*tracer.taken.values(), *out, *rows] if len(ids)] or [torch.zeros(0)]
+    ).unique()
     inputs_of = {name: _runs(ids, cuts) for name, ids in tracer.taken.items()}
     outputs_of = {name: _runs(ids, cuts) for name, ids in tracer.given.items()}
     output_of = _runs(out[0], cuts) if out else []
@@ -255,6 +260,7 @@ def _found(tracer: _Tracer, output: Any) -> tuple[Trace, Flow | None]:
         {name: _lengths(runs) for name, runs in inputs_of.items()},
         {name: _lengths(runs) for name, runs in outputs_of.items()},
         _lengths(output_of),
+        [_lengths(_runs(ids, cuts)) if len(ids) else () for ids in rows],
     )
     every = [*inputs_of.values(), *outputs_of.values(), output_of]
     made = {o for o, _ in tracer.origins.values() if isinstance(o, str)}
@@ -322,7 +328,7 @@ def trace_network(network: Network, size: int) -> tuple[Trace, Channels]:
     for handle in handles:
         handle.remove()
     pairs = torch.cat([torch.zeros(2, 0).long(), *(torch.stack(pair) for pair in tracer.mode.joined)], 1)
-    return _found(tracer, output)[0], Channels(tracer.taken, tracer.given, pairs, rows, torch.arange(1, c_in + 1))
+    return _found(tracer, output, rows)[0], Channels(tracer.taken, tracer.given, pairs, rows, torch.arange(1, c_in + 1))
 
 
 def _followed(

@@ -133,9 +133,7 @@ def _built(config: Config, row: Row, c_in: Sequence[int]) -> tuple[nn.Module, in
 class _Comparison:
     """A plain row held against a row of a space, at archs."""
 
-    def __init__(
-        self, space: Space, row: SpaceRow, plain: tuple[Config, Row, nn.Module], c_in: Sequence[int]
-    ) -> None:
+    def __init__(self, space: Space, row: SpaceRow, plain: tuple[Config, Row, nn.Module], c_in: Sequence[int]) -> None:
         self.space, self.row, self.c_in = space, row, c_in
         self.plain, self.own, self.block = plain
         self.size = count_params(self.block)
@@ -238,9 +236,7 @@ def _traits(module: nn.Module) -> dict[str, Any]:
     return {k: v for k, v in plain.items() if isinstance(v, kinds) or k == "eps"}
 
 
-def _why(
-    plain: Config, own: Row, c_out: int, difference: _Difference | None, of: _Comparison, nearest: Arch
-) -> str:
+def _why(plain: Config, own: Row, c_out: int, difference: _Difference | None, of: _Comparison, nearest: Arch) -> str:
     """What is in the way of the subnet that comes nearest."""
     right = "right would be weights of a smaller network, or a space that holds these"
     if difference is None:

@@ -78,6 +78,7 @@ SORTS = {
     "backbone": [
         [-1, 1, "Conv", [choice(16, 24, label="a", plain=16), 3, 2]],
         [-1, 1, "GhostConv", [choice(16, 24, label="b", plain=16), 1]],
+        [-1, 1, "Conv", [choice(16, 24, label="b", plain=16), 1]],
         [-1, choice(1, 2, plain=1), "MBConv", [choice(16, 24, label="b", plain=16), 3, 1, choice(2, 3, plain=2), 0.25]],
         [-1, 1, "Conv", [32, 1]],
         [-1, 1, "DWConv", [32, 3, 2]],
@@ -193,6 +194,15 @@ def test_rows_without_a_shortcut_are_named():
     net, start = warm(elastic(act="nn.ReLU()"), network := trained(relu))
     assert start.inexact == ()  # ReLU twice is ReLU
     assert differ(output(subnet(net, start.largest)), output(network)) < 1e-5
+
+
+def test_rows_that_take_channels_together_otherwise_are_named():
+    groups = [[-1, 1, "Conv", [choice(16, 24, plain=16), 3, 2]], [-1, 1, "Conv", [32, 3, 1, "None", 4]]]
+    cfg = {"nc": 3, "backbone": [*groups, [-1, 1, "Conv", [32, 1]]]}
+    net, start = warm(cfg, network := trained(Space(cfg).freeze(Space(cfg).upstream())))
+    assert start.is_exact
+    assert start.inexact == ("row 1 (Conv)",)
+    assert differ(output(subnet(net, start.largest)), output(network)) > 1e-3
 
 
 def test_new_channels_are_no_copies_and_get_gradients():
