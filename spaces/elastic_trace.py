@@ -285,7 +285,7 @@ class Channels(NamedTuple):
     Attributes
     ----------
     taken, given
-        Layer to the numbers of what it takes and gives; a layer that treats every channel by itself gives what it takes.
+        Layer to the numbers of what it takes and gives; one that treats every channel by itself gives what it takes.
     joined
         (2, n): what is added, or weighed, channel by channel.
     rows

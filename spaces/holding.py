@@ -196,7 +196,8 @@ def _descend(
 
 
 def _difference(part: nn.Module, whole: nn.Module, names: Mapping[str, str], size: int) -> _Difference:
-    lacking, other = [], []
+    lacking: list[str] = []
+    other: list[str] = []
     unequal = len({names[name] for name in layers(part)} ^ layers(whole).keys())
     theirs = dict(whole.named_modules())
     for name, module in part.named_modules():

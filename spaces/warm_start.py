@@ -342,7 +342,8 @@ class _Loading:
             given = [outputs[j] for j in row.sources]
             listed = isinstance(row.source, tuple)
             outputs[row.index] = y = own(given if listed else given[0])
-            if not all(isinstance(x, Tensor) and len(runs[j]) == len(larger[j]) for j, x in zip(row.sources, given)):
+            alike = all(len(runs[j]) == len(larger[j]) for j in row.sources)
+            if not alike or not all(isinstance(x, Tensor) for x in given):
                 continue  # several maps at a time: nothing of them can be told
             embedded = [_embedded(x, runs[j], larger[j]) for j, x in zip(row.sources, given, strict=True)]
             z = other(embedded if listed else embedded[0])

@@ -276,7 +276,7 @@ def test_a_network_narrower_than_the_space():
 
 def test_candidates_have_the_trained_kernel_or_its_centre():
     network = trained(Space(SMALL).freeze(Space(SMALL).upstream()))
-    net, start = warm(SMALL, network)
+    net, _ = warm(SMALL, network)
     kernels = {conv.kernel_size[0]: conv.weight for conv in net.model[4].conv}
     own = network.model[4].conv.weight
     assert sorted(kernels) == [1, 3, 5]
@@ -425,7 +425,7 @@ def read_by(block, key, runs, width):
 
 @pytest.mark.parametrize("name", ["small", "sorts", "nas", pytest.param("n_bignas", marks=pytest.mark.slow)])
 def test_order_changes_no_function(name):
-    cfg, own, keys = NETWORKS[name]()
+    cfg, _, keys = NETWORKS[name]()
     net = supernet(cfg, **keys)
     arch = {label: decision.values[-1] for label, decision in net.space.decisions.items()}
     before, state = output(subnet(net, arch)), {k: v.clone() for k, v in net.state_dict().items()}
