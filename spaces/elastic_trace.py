@@ -51,11 +51,14 @@ class Trace:
         Layer to the runs of what it takes and gives.
     output
         Of the block; empty if that is no map of features.
+    rows
+        Of a whole network, what each row gives; empty where that is no map.
     """
 
     inputs: dict[str, Layout] = field(default_factory=dict)
     outputs: dict[str, Layout] = field(default_factory=dict)
     output: Layout = ()
+    rows: list[Layout] = field(default_factory=list)
 
 
 class Flow(NamedTuple):
@@ -244,10 +247,12 @@ def flow(block: nn.Module, inputs: Sequence[Layout], listed: bool, flat: bool, m
     return _found(*_followed(block, inputs, tail, lambda given: block(as_taken(given, listed, maps))))
 
 
-def _found(tracer: _Tracer, output: Any) -> tuple[Trace, Flow | None]:
+def _found(tracer: _Tracer, output: Any, rows: Sequence[Tensor] = ()) -> tuple[Trace, Flow | None]:
     output = output[0] if isinstance(output, list) else output
     out = [_channels_of(output, 1)] if isinstance(output, Tensor) and output.ndim > 1 else []
-    cuts = torch.cat([_boundaries(ids) for ids in [*tracer.taken.values(), *out]] or [torch.zeros(0)]).unique()
+    cuts = torch.cat(
+        [_boundaries(ids) for ids in [*tracer.taken.values(), *out, *rows] if len(ids)] or [torch.zeros(0)]
+    ).unique()
     inputs_of = {name: _runs(ids, cuts) for name, ids in tracer.taken.items()}
     outputs_of = {name: _runs(ids, cuts) for name, ids in tracer.given.items()}
     output_of = _runs(out[0], cuts) if out else []
@@ -255,6 +260,7 @@ def _found(tracer: _Tracer, output: Any) -> tuple[Trace, Flow | None]:
         {name: _lengths(runs) for name, runs in inputs_of.items()},
         {name: _lengths(runs) for name, runs in outputs_of.items()},
         _lengths(output_of),
+        [_lengths(_runs(ids, cuts)) if len(ids) else () for ids in rows],
     )
     every = [*inputs_of.values(), *outputs_of.values(), output_of]
     made = {o for o, _ in tracer.origins.values() if isinstance(o, str)}
@@ -279,17 +285,20 @@ class Channels(NamedTuple):
     Attributes
     ----------
     taken, given
-        Layer to the numbers of what it takes and gives; a layer that treats every channel by itself gives what it takes.
+        Layer to the numbers of what it takes and gives; one that treats every channel by itself gives what it takes.
     joined
         (2, n): what is added, or weighed, channel by channel.
-    num_inputs
-        The numbers from 1 to this one are the network's input.
+    rows
+        Numbers of what each row of the network gives; empty where that is no map.
+    inputs
+        Numbers of the network's input.
     """
 
     taken: dict[str, Tensor]
     given: dict[str, Tensor]
     joined: Tensor
-    num_inputs: int
+    rows: list[Tensor]
+    inputs: Tensor
 
 
 def trace_network(network: Network, size: int) -> tuple[Trace, Channels]:
@@ -300,16 +309,26 @@ def trace_network(network: Network, size: int) -> tuple[Trace, Channels]:
     size
         Pixels a side of the images.
     """
-    c_in = network.config.ch
+    c_in, rows = network.config.ch, [torch.zeros(0).long()] * len(network.model)
+
+    def take_note(index: int, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4:
+            rows[index] = _channels_of(output, 1)
 
     def run(given: list[Tensor]) -> Any:
         for module in network.modules():
             module.training = isinstance(module, Detect)
         return network(given[0])
 
+    handles = [
+        row.register_forward_hook(lambda _, __, output, index=index: take_note(index, output))
+        for index, row in enumerate(network.model)
+    ]
     tracer, output = _followed(network, [(c_in,)], (size, size), run)
+    for handle in handles:
+        handle.remove()
     pairs = torch.cat([torch.zeros(2, 0).long(), *(torch.stack(pair) for pair in tracer.mode.joined)], 1)
-    return _found(tracer, output)[0], Channels(tracer.taken, tracer.given, pairs, c_in)
+    return _found(tracer, output, rows)[0], Channels(tracer.taken, tracer.given, pairs, rows, torch.arange(1, c_in + 1))
 
 
 def _followed(

@@ -26,6 +26,7 @@ from .space import Arch, Space
 
 # What a layer's size is, and what does not touch what it computes in eval mode.
 _NO_TRAITS = ("training", "inplace", "transposed", "affine", "track_running_stats")
+_RIGHT = "right would be weights of the network that the space was made of, or of one like it"
 
 
 class Holding(NamedTuple):
@@ -49,6 +50,7 @@ class _Difference(NamedTuple):
 
     lacking: list[str]  # layers and tensors that the subnet's has not, or not large enough
     other: list[str]  # what is done differently
+    unequal: int  # layers and tensors that only one of them has, or that are not of one size
     excess: int  # parameters that the subnet's has more
 
 
@@ -74,6 +76,8 @@ def find_holding(space: Space, plain: Config) -> Holding:
         block, c_out = _built(plain, own, [c for c, _, _ in before])
         of_small = _Comparison(space, row, (plain, own, block), [c for _, c, _ in before])
         labels = [label for label in row.labels if label not in fixed]
+        # First as if it was in the space: what holds it may be small in one decision because it is large in another.
+        smallest = _descend(row, labels, smallest, of_small.nearest_first, space, good=(0,))
         smallest = _descend(row, labels, smallest, of_small.smallest_first, space, good=(0, 0, 0))
         difference = of_small.at(smallest)
         if difference is None or difference.lacking or difference.other:
@@ -93,22 +97,28 @@ def _check_rows(space: Space, plain: Config) -> None:
     """The rows of both are of the same modules and feed one another alike."""
     theirs = [space.row_at(row.row, space.upstream()) for row in space.rows]
     if plain.ch != space.config.ch:
-        raise InputError(f"{plain.file}: takes images of {plain.ch} channels, and the space of {space.config.ch}")
+        raise InputError(
+            f"{plain.file}: takes images of {plain.ch} channels, and the space of {space.config.ch}; right would be "
+            "weights for the same images"
+        )
     fits = [_kind(a) == _kind(b) for a, b in zip(plain.rows, theirs, strict=False)]
     if not any(fits):
         raise InputError(
-            f"{plain.file}: no row of it is one of {space.config.file}: weights of another family; right would be "
-            "those of the network that the space was made of, or of one that its largest subnet holds"
+            f"{plain.file}: no row of it is one of {space.config.file}: weights of another family; {_RIGHT}"
         )
     if not all(fits):
         own = plain.rows[fits.index(False)]
         other = theirs[own.index]
-        raise own.error(f"is fed by {list(own.sources)}; in the space it is {other.module}, by {list(other.sources)}")
+        raise own.error(
+            f"is fed by {list(own.sources)}, and in the space this row is {other.module}, fed by "
+            f"{list(other.sources)}; {_RIGHT}"
+        )
     if len(plain.rows) != len(theirs):
-        raise InputError(f"{plain.file}: has {len(plain.rows)} rows, and the space {len(theirs)}")
+        raise InputError(f"{plain.file}: has {len(plain.rows)} rows, and the space {len(theirs)}; {_RIGHT}")
     if plain.num_anchors != space.config.num_anchors and plain.rows[-1].module == "Detect":
         raise plain.rows[-1].error(
-            f"has {plain.num_anchors} anchors a level, and the space's {space.config.num_anchors}"
+            f"has {plain.num_anchors} anchors a level, and the space's {space.config.num_anchors}; right would be "
+            "weights with as many, or a space with these anchors"
         )
 
 
@@ -123,9 +133,7 @@ def _built(config: Config, row: Row, c_in: Sequence[int]) -> tuple[nn.Module, in
 class _Comparison:
     """A plain row held against a row of a space, at archs."""
 
-    def __init__(
-        self, space: Space, row: SpaceRow, plain: tuple[Config, Row, nn.Module], c_in: Sequence[int]
-    ) -> None:
+    def __init__(self, space: Space, row: SpaceRow, plain: tuple[Config, Row, nn.Module], c_in: Sequence[int]) -> None:
         self.space, self.row, self.c_in = space, row, c_in
         self.plain, self.own, self.block = plain
         self.size = count_params(self.block)
@@ -150,6 +158,10 @@ class _Comparison:
             except InputError:
                 self._seen[key] = None, 0
         return self._seen[key]
+
+    def nearest_first(self, arch: Arch) -> tuple[float, ...]:
+        found = self.at(arch)
+        return (float("inf") if found is None else float(found.unequal + len(found.other)),)
 
     def smallest_first(self, arch: Arch) -> tuple[float, ...]:
         found = self.at(arch)
@@ -184,7 +196,9 @@ def _descend(
 
 
 def _difference(part: nn.Module, whole: nn.Module, names: Mapping[str, str], size: int) -> _Difference:
-    lacking, other = [], []
+    lacking: list[str] = []
+    other: list[str] = []
+    unequal = len({names[name] for name in layers(part)} ^ layers(whole).keys())
     theirs = dict(whole.named_modules())
     for name, module in part.named_modules():
         match = theirs.get(names[name])
@@ -198,11 +212,12 @@ def _difference(part: nn.Module, whole: nn.Module, names: Mapping[str, str], siz
                 if tensor is None:
                     continue
                 large = getattr(match, key)
+                unequal += large is None or tensor.shape != large.shape
                 if large is None or any(a > b for a, b in zip(tensor.shape, large.shape, strict=True)):
                     lacking.append(f"'{name}.{key}' is {list(tensor.shape)}".replace("'.", "'"))
         mine, yours = _traits(module), _traits(match)
         other += [f"'{name}' has {k} {v}, there {yours[k]}" for k, v in mine.items() if yours.get(k, v) != v]
-    return _Difference(lacking, other, count_params(whole) - size)
+    return _Difference(lacking, other, unequal, count_params(whole) - size)
 
 
 def _traits(module: nn.Module) -> dict[str, Any]:
@@ -222,9 +237,7 @@ def _traits(module: nn.Module) -> dict[str, Any]:
     return {k: v for k, v in plain.items() if isinstance(v, kinds) or k == "eps"}
 
 
-def _why(
-    plain: Config, own: Row, c_out: int, difference: _Difference | None, of: _Comparison, nearest: Arch
-) -> str:
+def _why(plain: Config, own: Row, c_out: int, difference: _Difference | None, of: _Comparison, nearest: Arch) -> str:
     """What is in the way of the subnet that comes nearest."""
     right = "right would be weights of a smaller network, or a space that holds these"
     if difference is None:

@@ -78,5 +78,6 @@ def _dirac(block: nn.Module) -> None:
         for i in range(same):
             weight[i, i, weight.shape[2] // 2, weight.shape[3] // 2] = 1
         if isinstance(norm, nn.BatchNorm2d):
-            norm.weight[:same] = gain * (1 + norm.eps) ** 0.5  # of a variance of 1, as it is before there is data
+            norm.reset_running_stats()
+            norm.weight[:same] = gain * (1 + norm.eps) ** 0.5
             norm.bias[:same] = shift

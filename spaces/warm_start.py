@@ -15,8 +15,6 @@ equal gradients: zero weights behind them keep the function as well, and let eve
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,14 +26,15 @@ from torch import Tensor, nn
 from models.classifier import Classifier
 from models.detector import Model
 from models.errors import InputError
-from models.grammar import Config, choices_in, read_config
+from models.grammar import Config, Row, choices_in, read_config
 from models.heads import Detect
 from models.network import Network
 
 from .elastic import repeated
 from .elastic_plan import names_in
 from .elastic_slices import Cut, MismatchError, cuts_of_layer
-from .elastic_trace import Trace, layers, trace_network
+from .elastic_trace import Layout, Trace, layers, trace_network
+from .elastic_wiring import fit
 from .elements import Elements
 from .holding import Holding, find_holding
 from .identity import make_identity
@@ -43,6 +42,9 @@ from .model_space import NASBACKBONE, NASDETECTOR
 from .nas_rows import NAS_ROWS
 from .nni_compat import LayerChoice
 from .space import Arch, Space
+
+# Of the largest value of a row's output: sums in another order.
+_ROUNDING = 1e-4
 
 Supernet = NASBACKBONE | NASDETECTOR
 State = Mapping[str, Tensor]
@@ -67,7 +69,8 @@ class WarmStart:
     num_classes
         Of the supernet.
     inexact
-        Rows in which the largest subnet does not compute what the network does: blocks more that are no identity.
+        Rows in which the largest subnet does not compute what the network does: blocks more are no identity there, or
+        channels are taken together otherwise than in the network (groups, attention).
     known
         (elements of the supernet,), as `Elements` numbers them: whether they are the network's own.
     """
@@ -94,7 +97,7 @@ class WarmStart:
             f"{len(self.classes)} of {self.num_classes} classes by name",
         ]
         if self.inexact:
-            said.append(f"blocks more are no identity in {', '.join(self.inexact)}")
+            said.append(f"the largest subnet begins otherwise in {', '.join(self.inexact)}")
         return "; ".join(said)
 
 
@@ -152,8 +155,11 @@ def _continue(supernet: Supernet, config: Config, state: State) -> WarmStart:
 
 
 def plain_network(supernet: Supernet, raw: Mapping[str, Any] | Config) -> Network:
-    """A plain network as the supernet's subnets are."""
-    return (Model if isinstance(supernet, NASDETECTOR) else Classifier)(raw)
+    """A plain network as the supernet's subnets are; class names are none of its business."""
+    written = dict(raw.raw if isinstance(raw, Config) else raw)
+    written.pop("names", None)
+    file = raw.file if isinstance(raw, Config) else supernet.space.config.file
+    return (Model if isinstance(supernet, NASDETECTOR) else Classifier)(read_config(written, file=file))
 
 
 def subnet_at(elements: Elements, arch: Arch, where: Mapping[str, Tensor]) -> Network:
@@ -248,7 +254,6 @@ class _Loading:
         self.state = self._checked(state)
         self.size = image_size(self.network)
         self.trace, _ = trace_network(self.network, self.size)
-        self.grown_deeper: dict[int, float] = {}  # row to how far from the identity its additional blocks are
         self._prepared: set[int] = set()
 
     def _checked(self, state: State) -> dict[str, tuple[Tensor, Tensor | None]]:
@@ -271,7 +276,7 @@ class _Loading:
                 what = "is not there" if value is None else f"is {list(value.shape)}"
                 raise InputError(
                     f"{self.config.file}: the state dict is of another network than the YAML: '{key}' {what}, and "
-                    f"by the YAML {list(tensor.shape)}"
+                    f"by the YAML {list(tensor.shape)}; right would be both of one network"
                 )
         return found
 
@@ -279,7 +284,6 @@ class _Loading:
         self._load(self.holding.smallest, self.elements.of(self.holding.smallest))
         for arch, where in covering(self.elements, self.holding.largest):
             self._load(arch, where)
-        rows = [row for row, error in sorted(self.grown_deeper.items()) if error]
         counts = {"loaded": 0, "grown": 0, "fresh": 0}
         parameters = dict(self.supernet.named_parameters())
         for name, (a, b) in self.elements.spans.items():
@@ -294,7 +298,7 @@ class _Loading:
             **counts,
             classes=self.named,
             num_classes=self.num_classes,
-            inexact=tuple(f"row {row} ({self.config.rows[row].module})" for row in rows),
+            inexact=tuple(f"row {row.index} ({row.module})" for row in self._inexact()),
             known=self.known,
         )
 
@@ -321,6 +325,38 @@ class _Loading:
                 tensor.data[reads.view(shape) & ~known] = 0
         self._deepen(subnet, trace, set(names.values()), where)
         self.elements.write(where, subnet.state_dict())
+
+    def _inexact(self) -> list[Row]:
+        """Rows of the largest subnet that, given what the network's own are given, give something else."""
+        where = self.elements.of(self.holding.largest)
+        largest, network = subnet_at(self.elements, self.holding.largest, where).cpu().eval(), self.network.eval()
+        for key, (value, known) in self.state.items():
+            tensor = network.get_parameter(key) if key in dict(network.named_parameters()) else network.get_buffer(key)
+            tensor.copy_(value if known is None else torch.where(known, value, tensor))
+        image = torch.rand(1, network.config.ch, self.size, self.size, generator=torch.Generator().manual_seed(0))
+        outputs: dict[int, Any] = {-1: image}
+        # Of every row, and last, as the network's input is called -1, of the image.
+        runs, larger = ([*t.rows, (image.shape[1],)] for t in (self.trace, trace_network(largest, self.size)[0]))
+        found = []
+        for row, own, other in zip(network.config.rows, network.model, largest.model, strict=True):
+            given = [outputs[j] for j in row.sources]
+            listed = isinstance(row.source, tuple)
+            outputs[row.index] = y = own(given if listed else given[0])
+            alike = all(len(runs[j]) == len(larger[j]) for j in row.sources)
+            if not alike or not all(isinstance(x, Tensor) for x in given):
+                continue  # several maps at a time: nothing of them can be told
+            embedded = [_embedded(x, runs[j], larger[j]) for j, x in zip(row.sources, given, strict=True)]
+            z = other(embedded if listed else embedded[0])
+            if isinstance(own, Detect):
+                columns = [*range(5), *(5 + i for _, i in self.classes)]
+                y, z = (torch.cat([level[..., columns].flatten() for level in logits]) for _, logits in (y, z))
+            elif isinstance(y, Tensor) and len(runs[row.index]) == len(larger[row.index]):
+                z = fit(z, larger[row.index], runs[row.index])
+            else:
+                continue
+            if float((y - z).abs().max()) > _ROUNDING * float(y.abs().max()):
+                found.append(row)
+        return found
 
     def _names(self, subnet: Network) -> dict[str, str]:
         """Modules of the network to what they are called in a subnet."""
@@ -370,9 +406,7 @@ class _Loading:
             if (number := int(where[key].reshape(-1)[0])) in self._prepared:
                 continue
             self._prepared.add(number)
-            error = make_identity(subnet.get_submodule(block).cpu(), sum(trace.inputs.get(first, ())))
-            row = int(block.split(".")[1])
-            self.grown_deeper[row] = max(error, self.grown_deeper.get(row, 0.0))
+            make_identity(subnet.get_submodule(block), sum(trace.inputs.get(first, ())))
 
 
 def _put(tensor: Tensor, value: Tensor, known: Tensor, cut: Cut | None) -> Tensor:
@@ -402,6 +436,12 @@ def _outermost(network: Network, named: set[str]) -> list[str]:
         if outer not in found:
             found.append(outer)
     return found
+
+
+def _embedded(x: Tensor, runs: Layout, larger: Layout) -> Tensor:
+    """Channels `x` among those of a larger network, of which the others are anything."""
+    noise = torch.randn(x.shape[0], sum(larger), *x.shape[2:])
+    return torch.where(fit(torch.ones_like(x), runs, larger) > 0, fit(x, runs, larger), noise)
 
 
 def _by_class(
