@@ -111,6 +111,18 @@ class SearcherContract:
         archs = run(found)
         assert sorted(map(str, archs)) == sorted(map(str, inside))
 
+    def test_asks_for_every_network_once(self) -> None:
+        def canonical(arch: Arch) -> Arch:
+            return {**arch, "k": 3} if arch["act"] == "none" else arch
+
+        inside = {str(canonical(a)) for a in ALL if flops(canonical(a)) <= 36}
+        made = self.make()
+        twins = Domain(DECISIONS, [Flops()], [parse_range("flops=:36")], canonical=canonical)
+        found = Search(twins, BOTH[: made.most_objectives], made, budget=60)
+        archs = run(found)
+        assert len(inside) < sum(flops(a) <= 36 for a in ALL)
+        assert sorted(map(str, archs)) == sorted(inside)
+
     def test_evaluates_nothing_outside_of_the_ranges(self) -> None:
         low, high = 38.0, 42.0
         assert {low, high} <= {flops(a) for a in ALL}, "both ends are costs of archs"

@@ -126,6 +126,15 @@ class Space:
                 raise InputError(f"arch label '{label}' is missing; valid are {', '.join(map(str, decision.values))}")
         return result
 
+    def canonical(self, arch: Mapping[str, Any]) -> Arch:
+        """The arch that stands for all those that are the same network as `arch`; see `spaces.twins`.
+
+        An identity and the block behind it may have changed places, or a decision may be on a block that is left out.
+        """
+        from .twins import twins_of
+
+        return twins_of(self)(self.complete(arch))
+
     def freeze(self, arch: Mapping[str, Any]) -> dict[str, Any]:
         """The plain YAML that `arch` means; see `spaces.freeze`."""
         full = self.complete(arch)

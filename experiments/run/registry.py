@@ -79,6 +79,7 @@ KINDS: dict[str, dict[str, Entry]] = {
         "evolution": Entry("experiments.search.evolution:Evolution", ("population",)),
         "attentive": Entry("experiments.search.attentive:Attentive", ("population",)),
         "coarse-to-fine": Entry("experiments.search.coarse_to_fine:CoarseToFine"),
+        "predictor": Entry("experiments.search.model_based:ModelBased", ("population",)),
         "genetic": Entry("experiments.search.genetic:Genetic", ("population",)),
         "rl": Entry("experiments.search.rl:RL"),
     },

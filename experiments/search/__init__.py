@@ -8,6 +8,7 @@ from models.lazy import lazy_exports
 
 _EXPORTS = {
     "GP": "optuna_searchers",
+    "ModelBased": "model_based",
     "NSGA2": "optuna_searchers",
     "NSGA3": "optuna_searchers",
     "TPE": "optuna_searchers",

@@ -41,7 +41,7 @@ class CoarseToFine(Searcher):
         history, domain, rng = question.history, question.domain, question.rng
         wanted = max(round(self.coarse * history.budget), 1)
         if history.number < wanted:
-            for skeleton in skeletons(domain, wanted):
+            for skeleton in map(domain.canonical, skeletons(domain, wanted)):
                 if skeleton not in history.seen and domain.feasible(skeleton):
                     return skeleton
         if not history.good:

@@ -45,6 +45,8 @@ class Domain:
         Whether each of several archs may be evaluated at all; it is asked once for every arch, after the ranges.
     known
         Archs that may be evaluated. Where draws find none, others near them are looked for.
+    canonical
+        Arch to the one that stands for all that are the same network (`Space.canonical`); by default each is its own.
 
     Attributes
     ----------
@@ -68,6 +70,7 @@ class Domain:
         ranked: Mapping[str, Sequence[Any]] | None = None,
         allows: Callable[[Sequence[Indices]], Sequence[bool]] | None = None,
         known: Sequence[Indices] = (),
+        canonical: Callable[[Arch], Arch] | None = None,
     ) -> None:
         self.decisions = dict(decisions)
         self.providers = {p.name: p for p in providers}
@@ -77,7 +80,7 @@ class Domain:
         self.values = tuple(tuple((ranked or {}).get(label, d.values)) for label, d in decisions.items())
         self.sizes = tuple(map(len, self.values))
         self._index = [{v: i for i, v in enumerate(values)} for values in self.values]
-        self.allows, self.known = allows, tuple(known)
+        self.allows, self.known, self._canonical = allows, tuple(known), canonical
         self.allowed: dict[Indices, bool] = {}
         self._rare = False  # archs that may be evaluated are so rare that draws do not find them
         self._known: dict[str, dict[Indices, float]] = {name: {} for name in self.providers}
@@ -92,6 +95,10 @@ class Domain:
     def indices(self, arch: Mapping[str, Any]) -> Indices:
         """Of an arch that has every label."""
         return tuple(index[arch[label]] for label, index in zip(self.labels, self._index, strict=True))
+
+    def canonical(self, indices: Indices) -> Indices:
+        """The arch that is asked for in place of all that are the same network."""
+        return indices if self._canonical is None else self.indices(self._canonical(self.arch(indices)))
 
     def cost(self, name: str, archs: Sequence[Indices]) -> list[float]:
         """One cost of each arch; asked of its provider once."""
@@ -160,7 +167,7 @@ class Domain:
         if math.prod(self.sizes) > _SMALL:
             return None
         everything: Iterable[Indices] = itertools.product(*map(range, self.sizes))
-        left = [a for a in everything if a not in seen]
+        left = [a for a in everything if a not in seen and a == self.canonical(a)]
         return next((a for a, outside in zip(left, self.outside(left), strict=True) if not outside), None)
 
     def _any(self, rng: random.Random) -> Indices:
@@ -182,11 +189,11 @@ class Domain:
 
     def _step_aside(self, arch: Indices, seen: Collection[Indices], rng: random.Random) -> Indices | None:
         """A feasible arch that is not among `seen`, in as few changes as they take."""
-        if arch not in seen:
+        if (arch := self.canonical(arch)) not in seen:
             return arch
         for changes in range(1, len(arch) + 1):
             near = [self.mutate(arch, rng, None if changes == 1 else changes / len(arch)) for _ in range(_NEIGHBOURS)]
-            near = [a for a in near if a not in seen]
+            near = [a for a in map(self.canonical, near) if a not in seen]
             for a, outside in zip(near, self.outside(near), strict=True):
                 if not outside:
                     return a

@@ -72,7 +72,8 @@ def _generations(of: Genetic, domain: Domain, rng: random.Random) -> _Asking:
         for _ in range(_DRAWS_AN_ARCH):
             if len(found) == count or len(seen) == math.prod(sizes):
                 break
-            drawn = list(dict.fromkeys(a for _ in range(count - len(found)) if (a := draw()) not in seen))
+            drawn = [domain.canonical(draw()) for _ in range(count - len(found))]
+            drawn = list(dict.fromkeys(a for a in drawn if a not in seen))
             seen.update(drawn)
             found += [a for a, outside in zip(drawn, domain.outside(drawn), strict=True) if not outside]
         return found
@@ -88,7 +89,7 @@ def _generations(of: Genetic, domain: Domain, rng: random.Random) -> _Asking:
     def crossed() -> Indices:
         return tuple(map(rng.choice, zip(rng.choice(best), rng.choice(best), strict=True)))
 
-    population = new(drawn, of.population) or list(domain.known[:1])
+    population = new(drawn, of.population) or [domain.canonical(a) for a in domain.known[:1]]
     seen.update(population)
     while population:
         for arch in population:

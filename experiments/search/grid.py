@@ -70,7 +70,7 @@ class _Way:
             for arch, outside in zip(batch, domain.outside(batch), strict=True):
                 outside_since = outside_since + 1 if outside else 0
                 if not outside:
-                    yield arch
+                    yield domain.canonical(arch)
                 elif outside_since >= _PATIENCE:
                     return
 

@@ -90,8 +90,8 @@ class Result:
 class Search:
     """Asks for archs and hears of their values, with a searcher that decides what to ask.
 
-    No arch is asked twice, none outside of the ranges, and in all no more than `budget`; also by several workers on one
-    study. What a killed worker was at is asked anew, by number; a failed evaluation counts and is not repeated.
+    No network is asked for twice, none outside of the ranges, and in all no more than `budget`; also by several workers
+    on one study. What a killed worker was at is asked anew, by number; a failed evaluation counts and is not repeated.
 
     Parameters
     ----------
@@ -324,7 +324,7 @@ class Search:
             if trial.number == number or len(trial.params) < len(self.distributions):
                 continue
             if trial.number not in self._read:
-                one = Evaluated(self.domain.indices(trial.params), None)
+                one = Evaluated(self.domain.canonical(self.domain.indices(trial.params)), None)
                 if trial.values is not None:
                     signs = [-1 if o.maximize else 1 for o in self.objectives]
                     one = one._replace(losses=tuple(s * v for s, v in zip(signs, trial.values, strict=True)))
@@ -347,6 +347,7 @@ class Search:
             arch = self.searcher.propose(question)
             if arch is None:
                 break
+            arch = self.domain.canonical(arch)
             new = not self.dedup or arch not in history.seen
             if new and arch not in found and self.domain.feasible(arch):
                 found.append(arch)

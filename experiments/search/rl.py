@@ -88,7 +88,10 @@ class _Policy:
         for _ in range(_REDRAWN):
             with torch.no_grad():
                 drawn, log_prob, _ = self._controller.sample(generator=self._generator)
-            arch: Indices = tuple(drawn[0].tolist())
+            arch: Indices = domain.canonical(tuple(drawn[0].tolist()))
+            if arch != tuple(drawn[0].tolist()):
+                with torch.no_grad():
+                    log_prob, _ = self._controller.evaluate(torch.tensor([arch]))
             if arch not in seen and domain.feasible(arch):
                 self._drawn_with[arch] = log_prob.item()
                 break

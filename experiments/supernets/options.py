@@ -52,7 +52,7 @@ class Options:
         type=_names,
         text="metric,flops",
     )
-    searcher: str = option("what proposes the archs", "nsga3", kind="searcher")
+    searcher: str = option("what proposes the archs", "predictor", kind="searcher")
     trials: int = option("archs that are evaluated", 500, type=positive_int, resumes=True)
     range: list[str] = option(
         "no arch outside is evaluated, such as flops=200M:400M; may be repeated",
@@ -64,7 +64,10 @@ class Options:
         "where more costs come from, such as latency: providers, or a pool of servers", None, metavar="YAML"
     )
     population: int | None = option(
-        "of nsga2, nsga3, evolution and attentive (by --trials, 50 at most)", None, of="searcher", type=positive_int
+        "archs that begin, of all but tpe, gp, random, grid, coarse-to-fine and rl (by --trials)",
+        None,
+        of="searcher",
+        type=positive_int,
     )
     stride: int | None = option(
         "of grid; by default such that --trials cover the space", None, of="searcher", type=positive_int

@@ -173,4 +173,5 @@ def domain_of(model: CostModel, costs: Sequence[str], ranges: Sequence[str], fil
     found = [parse_range(text) for text in ranges]
     providers = providers_of([*costs, *(r.name for r in found)], model, None if file is None else read_costs(file))
     decisions = model.space.decisions
-    return Domain(decisions, providers, found, kind_of(model.space), Sizes(model).ranked)
+    ranked = Sizes(model).ranked
+    return Domain(decisions, providers, found, kind_of(model.space), ranked, canonical=model.space.canonical)

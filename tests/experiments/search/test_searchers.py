@@ -50,7 +50,7 @@ class TestContract(SearcherContract):
             best = [np.mean([best_metric(one, seed) for seed in range(8)]) for one in (name, "random")]
             assert best[0] > best[1] + 0.02
             return
-        seeds = range({"gp": 1, "tpe": 2}.get(name, 8))
+        seeds = range({"gp": 1, "tpe": 2, "predictor": 1}.get(name, 8))
         assert np.mean([found_share(name, seed) for seed in seeds]) > random_share() + 0.02
 
 
