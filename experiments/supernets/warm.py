@@ -15,6 +15,7 @@ from models.files import check_format, is_classifier, load_classifier
 from models.network import Network
 from models.upstream import load_weights
 from spaces import make_supernet
+from spaces.channel_order import order_channels
 from spaces.warm_start import warm_start
 
 from ..tasks.task import SearchTask
@@ -69,9 +70,12 @@ def _check(path: Path, network: Network, task: SearchTask) -> None:
 
 
 def begin_with(supernet: Any, weights: Weights) -> str:
-    """Put the weights into a supernet, in place; what was done, in a line."""
+    """Put the weights into a supernet, in place, its channels in the order of their importance; says so in a line."""
     try:
-        return str(warm_start(supernet, weights.cfg, weights.state, weights.names))
+        start = warm_start(supernet, weights.cfg, weights.state, weights.names)
+        if not weights.is_supernet:  # which has learnt in its own order
+            order_channels(supernet, start)
+        return str(start)
     except InputError as e:
         raise InputError(f"--weights {weights.file}: {e}") from None
 
