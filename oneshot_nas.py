@@ -10,6 +10,7 @@ from typing import Any
 from experiments.oneshot.options import Options
 from experiments.run.cli import add_plugin_option, add_run_options, run_or_resume, start_script
 from experiments.run.early import check_search
+from experiments.run.folder import new_run
 from experiments.run.options import add_options, parse_args, refuse_unfit
 from experiments.run.registry import KINDS
 
@@ -40,7 +41,7 @@ def main(args: argparse.Namespace) -> None:
     refuse_unfit(args, Options)
     if not args.resume:
         check_search(args)
-    run_or_resume(args, Options, work)
+    run_or_resume(args, Options, work, new_run)
 
 
 if __name__ == "__main__":

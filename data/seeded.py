@@ -42,7 +42,8 @@ class _Seeded(Protocol):
 class EpochSampler(Sampler[int]):
     """Shuffles by (seed, epoch) and tells the data set the epoch.
 
-    In a distributed run each process has its share: shares of a batch make up the batch of a single process.
+    In a distributed run each process has its share, if it is `shared`: shares of a batch make up the batch of a single
+    process.
 
     Lightning calls `set_epoch` of a loader's sampler by itself; a loop of one's own calls it once an epoch:
     `DataLoader(data.train, sampler=EpochSampler(data.train, seed))`.
@@ -51,20 +52,20 @@ class EpochSampler(Sampler[int]):
         builds its loader in `train_dataloader()` with `EpochSampler(data.train, seed, self.trainer.current_epoch)`.
     """
 
-    def __init__(self, dataset: _Seeded | Any, seed: int = 0, epoch: int = 0):
-        self.dataset, self.seed, self.epoch = dataset, seed, epoch
+    def __init__(self, dataset: _Seeded | Any, seed: int = 0, epoch: int = 0, shared: bool = True):
+        self.dataset, self.seed, self.epoch, self.shared = dataset, seed, epoch, shared
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
         self.dataset.set_epoch(self.epoch)
-        rank, world = _process()
+        rank, world = _process() if self.shared else (0, 1)
         order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.dataset)).tolist()
         return iter(order[rank : len(self) * world : world])
 
     def __len__(self) -> int:
-        return len(self.dataset) // _process()[1]
+        return len(self.dataset) // (_process()[1] if self.shared else 1)
 
 
 class InOrder(Sampler[int]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -23,6 +23,7 @@ from ..run.callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
 from ..run.console import say
 from ..run.folder import RunFolder, is_first_process
 from ..run.lightning import interruptible, trainer_options
+from ..run.processes import leave
 from ..supernets.rating import Rating
 from ..supernets.subnets import SUPERNET, cut_out, save_supernet
 from ..supernets.warm import Weights, begin_with, begun, read_weights
@@ -48,11 +49,16 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     costs, latency = cost_model(task, options)
     budget = read_budget(options, costs, latency)
     start = None if options.weights is None else read_weights(options.weights, task)
-    run.write_config(asdict(options), anew=not resume)
+    if is_first_process():
+        run.write_config(asdict(options), anew=not resume)
 
     pl.seed_everything(options.seed, verbose=False)
     history = History(run.path / "metrics.csv")
     strategy, arch = _run_strategy(options, run, task, costs, budget, accelerator, history, start, resume)
+    leave()
+    if not is_first_process():  # what follows is done by one
+        return {}
+    options = replace(options, devices=1, num_nodes=1, sync_bn=False)
     supernet = strategy.supernet
     run.write_json("arch.json", arch)
     save_supernet(supernet, run.path / SUPERNET)

@@ -85,7 +85,8 @@ def _version(package: str) -> str | None:
 
 def is_first_process() -> bool:
     """Whether this is not a process that Lightning started to help the one at the keyboard."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
+    # LOCAL_RANK and NODE_RANK are Lightning's and torchrun's, RANK is torchrun's, SLURM_PROCID is SLURM's.
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 def new_run(project: str, name: str, exist_ok: bool) -> RunFolder:
@@ -93,6 +94,11 @@ def new_run(project: str, name: str, exist_ok: bool) -> RunFolder:
     if not is_first_process() and _RUN in os.environ:
         path = Path(os.environ[_RUN])
         return RunFolder(path.parent, path.name, exist_ok=True)
+    if not exist_ok and int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1"))) > 1:
+        raise InputError(
+            f"--name {name}: processes that torchrun or SLURM starts have to agree on a folder; right would be "
+            "--exist-ok, which gives them this one"
+        )
     run = RunFolder(project, name, exist_ok)
     os.environ[_RUN] = str(run.path)
     return run

@@ -21,6 +21,7 @@ from models.network import Network
 from optimizer import calibrate_bn, match_nas
 from spaces import CostModel, Space
 
+from ..run.processes import summed
 from .loaders import arch_share, make_loader, world_of
 from .module import RATING_BATCHES, TaskModule
 from .resize import resized, resolution_of
@@ -174,4 +175,4 @@ class ClassifyTask:
         network.eval()
         loader = make_loader(split, self.options.batch, seed=None, drop_last=False)
         right = sum(int((network(self._input(network, x)).argmax(1).cpu() == labels).sum()) for x, labels in loader)
-        return right / len(split)
+        return summed(right, next(network.parameters()).device) / len(split)

@@ -47,7 +47,7 @@ def make_loader(
     return DataLoader(
         split,
         batch_size=max(min(batch, len(split)) // world, 1),
-        sampler=InOrder(split) if seed is None else EpochSampler(split, seed),
+        sampler=InOrder(split) if seed is None else EpochSampler(split, seed, shared=world > 1),
         collate_fn=collate,
         drop_last=drop_last,
         num_workers=workers,

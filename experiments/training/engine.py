@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.errors import InputError
 
-from ..run.processes import average
+from ..run.processes import average, broadcast_buffers
 from ..tasks.param_groups import build_optimizer
 from ..tasks.resize import resolution_of
 from .ema import EMA
@@ -183,6 +183,7 @@ class Engine:
     def finish(self, network: nn.Module) -> None:
         """After a fit, or a resumed one that had nothing left to do: the network becomes the average."""
         if self.average is not None:
+            broadcast_buffers(self.average)
             network.load_state_dict(self.average.network.state_dict())
         elif self._loaded is not None:
             prefix = "network."

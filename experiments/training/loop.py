@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn, optim
 
+from ..run.processes import broadcast_buffers
 from ..tasks.module import TaskModule
 from .engine import Engine, engine_state
 
@@ -83,9 +84,7 @@ class Training(pl.LightningModule):
         self.learner.validation_step(batch, batch_idx)
 
     def on_validation_start(self) -> None:
-        if self.trainer.world_size > 1:  # statistics of batch norms are those of each process's own images
-            for buffer in self.average.buffers():
-                torch.distributed.broadcast(buffer, 0)
+        broadcast_buffers(self.average)
 
     def on_validation_epoch_end(self) -> None:
         self.learner.on_validation_epoch_end()

@@ -24,6 +24,8 @@ from experiments.search import study_of
 from experiments.tasks.evaluator import Classification, ClassificationModule, DataLoader, Detection
 from experiments.tasks.loaders import search_loaders
 from experiments.testing import StrategyContract
+from experiments.training.engine import Engine
+from experiments.training.options import Learning
 from models import InputError, Model
 from optimizer import calibrate_bn
 from spaces import NASBACKBONE, NASDETECTOR, Space
@@ -600,7 +602,7 @@ def test_refuses_what_supernets_do_not_know(make, message):
 LINEAR = {"candidates": lambda _: [nn.Linear(4, 4) for _ in range(3)]}
 
 
-def distributed(name, rank, port, path):
+def distributed(name, engine, rank, port, path):
     """One of two processes on its share of the batches, or the only one on all of them; leaves its state dict."""
     world, data = 2 if port else 1, separable(48)
     if port:
@@ -611,15 +613,19 @@ def distributed(name, rank, port, path):
     parallel = {"strategy": "ddp", "devices": world, "use_distributed_sampler": False} if port else {}
     share = Data(data.x[rank::world], data.y[rank::world])
     evaluator = toys.evaluator(share, toys.trainer(2, **parallel), 12 // world, shuffle=False, **SGD)
-    strategy = toys.run(STRATEGIES[name](), Planted((0, 0), **LINEAR), evaluator)
+    strategy = STRATEGIES[name]()
+    if engine:
+        strategy.weights_engine = Engine(Learning(lr0=0.1, recipe="yolov5"), 12, sums_loss=False)
+    toys.run(strategy, Planted((0, 0), **LINEAR), evaluator)
     torch.save({"state": strategy.oneshot_module.state_dict(), "arch": strategy.oneshot_module.export()}, path)
 
 
+@pytest.mark.parametrize("engine", [False, True], ids=["evaluator", "engine"])
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_two_processes_equal_one_on_both_their_batches(name, tmp_path):
+def test_two_processes_equal_one_on_both_their_batches(name, engine, tmp_path):
     paths = [tmp_path / name for name in ("first", "second", "only")]
     port = free_port()
-    jobs = [(name, 0, port, paths[0]), (name, 1, port, paths[1]), (name, 0, None, paths[2])]
+    jobs = [(name, engine, 0, port, paths[0]), (name, engine, 1, port, paths[1]), (name, engine, 0, None, paths[2])]
     assert forked(tmp_path / "log", distributed, *jobs) == [0, 0, 0], (tmp_path / "log").read_text()
     first, second, only = (torch.load(path) for path in paths)
     assert differences(first["state"], second["state"]) == []

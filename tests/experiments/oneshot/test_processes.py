@@ -1,0 +1,54 @@
+"""`oneshot_nas.py` in several processes: they train one supernet, rate it together, and one of them goes on alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import oneshot_nas
+from experiments.run.cli import run_script
+from experiments.run.folder import is_first_process, new_run
+
+ROOT = Path(__file__).resolve().parents[3]
+SPACE = "tests/assets/tiny_nas.yaml"
+SIZES = ["--task", "detect", "--imgsz", "64", "--batch", "4", "--epochs", "2", "--device", "cpu", "--cost-imgsz", "64"]
+FEW = ["--population", "4", "--generations", "2"]
+
+
+def oneshot(script):
+    """Makes `oneshot_nas.py` in a folder."""
+    return type("Oneshot", (script,), {"name": "oneshot_nas.py"})
+
+
+@pytest.mark.parametrize("strategy", [["darts"], ["spos", *FEW]], ids=["darts", "spos"])
+def test_two_processes_equal_one_on_equal_halves(strategy, script, digits, tmp_path):
+    """All images are one: both halves of a batch have the statistics and the means of the whole."""
+    given = ["--cfg", ROOT / SPACE, "--data", digits(1, 64, copies=16), *SIZES, "--no-augment"]
+    found = []
+    for name, processes in (("one", []), ("two", ["--devices", "2"])):
+        options = ["--strategy", *strategy, "--no-baseline", "--name", name, *processes]
+        code, out, err = oneshot(script)(tmp_path, *given).run(*options)
+        assert code == 0, err
+        assert out.count("detector: ") == 1, "one process reports"
+        folder = tmp_path / "runs/oneshot_nas" / name
+        state = torch.load(folder / "supernet.pt", weights_only=True)["state_dict"]
+        found.append((json.loads((folder / "arch.json").read_text()), state))
+    assert sorted(p.name for p in (tmp_path / "runs/oneshot_nas").iterdir()) == ["one", "two"]
+    (arch, weights), (other_arch, other) = found
+    assert other_arch == arch
+    for key, value in weights.items():
+        if not key.endswith("num_batches_tracked"):
+            torch.testing.assert_close(other[key], value, rtol=1e-2, atol=1e-3, msg=key)
+
+
+def test_processes_of_torchrun_have_to_agree_on_a_folder(tmp_path, monkeypatch, capsys):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("NAS_TRAIN_RUN", raising=False)
+    monkeypatch.chdir(tmp_path)
+    given = oneshot_nas.parse(["--cfg", str(ROOT / SPACE), "--imgsz", "32"])
+    assert run_script(oneshot_nas.main, given) == 2
+    assert "--name exp: processes that torchrun or SLURM starts have to agree on a folder" in capsys.readouterr().err
+    assert not is_first_process()
+    assert new_run("runs", "exp", True).path == Path("runs/exp")
