@@ -186,8 +186,8 @@ class _Tracer:
             self.mode.paused = True
             try:
                 meta = next(t for t in (*layer._parameters.values(), *layer._buffers.values()) if t is not None).is_meta
-                given = tree_map_only(Tensor, lambda t: t.to("meta"), (args, kwargs)) if meta else (args, kwargs)
-                out = forward(*given[0], **given[1])
+                called = tree_map_only(Tensor, lambda t: t.to("meta"), (args, kwargs)) if meta else (args, kwargs)
+                out = forward(*called[0], **called[1])
                 first = out[0] if isinstance(out, tuple) else out
                 taken = _channels_of(x, dim)
                 if self.keeps(layer, x.shape, first.shape):
@@ -196,8 +196,11 @@ class _Tracer:
                     y = self.fresh(first.shape, dim, name)
             finally:
                 self.mode.paused = False
+            given = _channels_of(y, dim)
+            if name in self.taken:  # run anew, on another map: its channels are the same
+                self.mode.joined += [(self.taken[name], taken), (self.given[name], given)]
             self.taken.setdefault(name, taken)
-            self.given.setdefault(name, _channels_of(y, dim))
+            self.given.setdefault(name, given)
             return (y, *out[1:]) if isinstance(out, tuple) else y
 
         return run

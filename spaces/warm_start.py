@@ -163,10 +163,9 @@ def plain_network(supernet: Supernet, raw: Mapping[str, Any] | Config) -> Networ
 
 
 def subnet_at(elements: Elements, arch: Arch, where: Mapping[str, Tensor]) -> Network:
-    """The plain network of `arch`, with a copy of the supernet's weights."""
-    state = elements.read(where)
+    """The plain network of `arch`, with a copy of the supernet's weights, on the CPU."""
     subnet = plain_network(elements.supernet, elements.supernet.space.freeze(arch))
-    subnet.to(next(iter(state.values())).device).load_state_dict(state)
+    subnet.load_state_dict(elements.read(where))
     return subnet
 
 
@@ -262,7 +261,7 @@ class _Loading:
         own = {k: v for k, v in self.network.state_dict().items() if not k.endswith(".anchors")}
         heads = {name: m for name, m in self.network.named_modules() if isinstance(m, Detect)}
         for key, tensor in own.items():
-            value = state.get(key)
+            value = state[key].detach().cpu() if key in state else None
             if key.startswith("linear."):
                 if value is not None:
                     found[key] = _by_class(value, self.num_classes, 1, 0, self.classes)
@@ -329,7 +328,7 @@ class _Loading:
     def _inexact(self) -> list[Row]:
         """Rows of the largest subnet that, given what the network's own are given, give something else."""
         where = self.elements.of(self.holding.largest)
-        largest, network = subnet_at(self.elements, self.holding.largest, where).cpu().eval(), self.network.eval()
+        largest, network = subnet_at(self.elements, self.holding.largest, where).eval(), self.network.eval()
         for key, (value, known) in self.state.items():
             tensor = network.get_parameter(key) if key in dict(network.named_parameters()) else network.get_buffer(key)
             tensor.copy_(value if known is None else torch.where(known, value, tensor))

@@ -91,6 +91,8 @@ SORTS = {
         [-1, 1, "Conv", [32, 3, 1, "None", 4]],
     ],
 }
+# Sums of maps, and towers that run on each of several maps.
+TOWERS = {**read_config("resnet_bignas.yaml").raw, "width_multiple": 0.125, "channel_multiple": 4, "nc": 3}
 
 
 def supernet(cfg, seed=0, **keys):
@@ -143,6 +145,7 @@ def between(start, space, rng, fixed=()):
 NETWORKS = {
     "small": lambda: (elastic(), plain(), {}),
     "sorts": lambda: (SORTS, Space(SORTS).freeze(Space(SORTS).upstream()), {}),
+    "towers": lambda: (TOWERS, Space(TOWERS).freeze(Space(TOWERS).upstream()), {}),
     "n_bignas": lambda: ("yolov5n_bignas.yaml", "yolov5n.yaml", {"nc": 4}),
     "s_bignas": lambda: ("yolov5s_bignas.yaml", "yolov5s.yaml", {"nc": 4}),
     "policy": lambda: (apply_policy("yolov5n.yaml", "elastic"), "yolov5n.yaml", {"nc": 4}),
@@ -423,7 +426,7 @@ def read_by(block, key, runs, width):
     return sum(weight[start : start + width] for start in runs)
 
 
-@pytest.mark.parametrize("name", ["small", "sorts", "nas", pytest.param("n_bignas", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["small", "sorts", "towers", "nas", pytest.param("n_bignas", marks=pytest.mark.slow)])
 def test_order_changes_no_function(name):
     cfg, _, keys = NETWORKS[name]()
     net = supernet(cfg, **keys)
