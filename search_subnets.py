@@ -11,7 +11,7 @@ from experiments.run.cli import add_plugin_option, add_run_options, run_or_resum
 from experiments.run.folder import RunFolder
 from experiments.run.options import add_options, parse_args, refuse, refuse_others, refuse_unfit
 from experiments.supernets.folder import supernet_folder
-from experiments.supernets.options import LOOKED_AT, MODES, Look, Options
+from experiments.supernets.options import LOOKED_AT, MODES, FidelityOptions, Look, Options
 from models.grammar import find_file
 
 
@@ -27,11 +27,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="go on with a run, given its folder; of new options it takes --trials and --pick",
     )
     args = parse_args(parser, argv)
-    modes = [name for name in ("sample_cost", "sample_accuracy", "edf") if getattr(args, name)]
+    modes = [name for name in ("sample_cost", "sample_accuracy", "edf", "fidelity") if getattr(args, name)]
     if len(modes) > 1:
-        parser.error("--sample-cost, --sample-accuracy and --edf exclude each other")
+        parser.error("--sample-cost, --sample-accuracy, --edf and --fidelity exclude each other")
     args.mode = modes[0] if modes else "search"
-    if args.mode == "sample_accuracy" and not (args.supernet or args.resume):
+    if args.mode in ("sample_accuracy", "fidelity") and not (args.supernet or args.resume):
         parser.error("--supernet is missing: a run of oneshot_nas.py")
     if args.mode == "search" and bool(args.supernet) + bool(args.cfg) + bool(args.resume) != 1:
         parser.error("right would be one of --supernet, a run of oneshot_nas.py, --cfg, a space, and --resume")
@@ -58,6 +58,8 @@ def main(args: argparse.Namespace) -> None:
         from experiments.supernets.space_report import report_edf
 
         report_edf(args)
+    elif args.mode == "fidelity":
+        run_or_resume(args, FidelityOptions, _fidelity, beside=("fidelity",))
     elif args.mode == "sample_accuracy":
         refuse(args, ["trials"], "is not of --sample-accuracy")
         args.searcher, args.baseline, args.trials = "random", False, args.sample_accuracy
@@ -71,6 +73,12 @@ def _search(options: Options, run: RunFolder, resume: bool) -> None:
     from experiments.supernets.search import search_subnets
 
     search_subnets(options, run)
+
+
+def _fidelity(options: FidelityOptions, run: RunFolder, resume: bool) -> None:
+    from experiments.supernets.fidelity import report_fidelity
+
+    report_fidelity(options, run)
 
 
 def _rate(args: argparse.Namespace, options: Options, run: RunFolder, resume: bool) -> None:

@@ -22,6 +22,7 @@ MODES = {
         *("supernet", "sample_accuracy", "objectives", "range", "costs", "pick", "storage", "study", "workers"),
         *("seed", "device", "cost_imgsz", "subset", "samples", *_RUN),
     ),
+    "fidelity": ("supernet", "fidelity", "seeds", "truth", "seed", "device", "cost_imgsz", *_RUN),
     "sample_cost": ("supernet", "cfg", "sample_cost", "range", "seed", "cost_imgsz", "baseline_flops", *_RUN),
     "edf": ("edf", "range", "subset", "samples", "seed", *_RUN),
 }
@@ -137,4 +138,29 @@ class Look:
     baseline_flops: float | None = option(
         "count the archs near it", None, group=_LOOK, type=amount("flops"), metavar="4.5G"
     )
+    fidelity: int | None = option(
+        "how the supernet ranks N archs, beside what each reaches trained alone",
+        None,
+        group=_LOOK,
+        type=positive_int,
+        metavar="N",
+    )
+    seeds: int = option("trainings of each of those", 1, group=_LOOK, of="fidelity", type=positive_int)
+    truth: str | None = option(
+        "CSV of what archs reach, in place of training them", None, group=_LOOK, of="fidelity", metavar="FILE"
+    )
     samples: int = option("bootstrap samples of the report", 10_000, group=_LOOK, type=natural)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FidelityOptions:
+    """What `--fidelity` takes of all these; a run is gone on with by ``--resume RUN --fidelity N``."""
+
+    supernet: str
+    fidelity: int
+    seeds: int = 1
+    truth: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    cost_imgsz: int | None = None
+    plugin: list[str] = field(default_factory=list)

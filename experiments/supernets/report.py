@@ -20,6 +20,7 @@ from ..run.tables import table, write_csv
 from ..search import Result, Search
 from ..search.pareto import front, hypervolume_history, knee, reference_point
 from ..tasks.resize import resolution_of
+from .fidelity import what_is_known
 from .plots import Shown, plot_front
 from .studies import SubnetSearch
 from .subnets import cut_out
@@ -175,6 +176,7 @@ def _say(job: SubnetSearch, results: Mapping[str, Any]) -> None:
         table(["trial", metric, *costs], rows, title),
         f"ended after {done} of {asked}: no more archs were found" if done < asked else "",
         verdict(results["hypervolume"]),
+        what_is_known(job.folder),
         f"results in {job.run.path}",
     )
 
