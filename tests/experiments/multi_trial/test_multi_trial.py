@@ -16,7 +16,6 @@ import torch
 import multi_trial_nas
 from experiments import RetiariiExeConfig, RetiariiExperiment, strategy
 from experiments.nni_experiment import web
-from experiments.run.cli import run_script
 from experiments.tasks import evaluator
 from models import Classifier, InputError, load_detector
 from spaces import NASBACKBONE, Space, freeze
@@ -293,27 +292,25 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_says_what_would_be_right_and_leaves_nothing(case, tmp_path, monkeypatch, capsys):
+def test_bad_input_says_what_would_be_right_and_leaves_nothing(case, tmp_path, call):
     args, message = BAD[case]
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "other").mkdir()
     (tmp_path / "other/config.yaml").write_text("options: {weights: detector.pt}")
     quick = [] if args[0] in ("--resume", "--view") else QUICK  # these keep their options
-    argv = [*quick, "--port", str(free_port()), *args]
-    assert run_script(multi_trial_nas.main, multi_trial_nas.parse(argv)) == 2
-    out, err = capsys.readouterr()
+    code, out, err = call(multi_trial_nas, *quick, "--port", free_port(), *args)
+    assert code == 2
     assert len(err.strip().splitlines()) == 1
     assert message in err
     assert out == ""
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_taken_port_is_one_line(tmp_path, multi_trial):
+def test_a_taken_port_is_one_line(tmp_path, call):
     with socket.socket() as s:
         s.bind((web.LOOPBACK, 0))
         s.listen()
         port = s.getsockname()[1]
-        code, _, err = multi_trial(tmp_path).run(*QUICK, "--port", port)
+        code, _, err = call(multi_trial_nas, *QUICK, "--port", port)
     assert code == 2
     assert f"error: --port {port} is taken by" in err
     assert not (tmp_path / "runs").exists()

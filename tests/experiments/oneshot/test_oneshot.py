@@ -11,6 +11,8 @@ import pytest
 import torch
 import yaml
 
+import oneshot_nas
+
 ROOT = Path(__file__).resolve().parents[3]
 SPACE = ROOT / "tests/assets/tiny_nas.yaml"
 QUICK = ["--cfg", str(SPACE), "--imgsz", "32", "--epochs", "2", "--batch", "128", "--device", "cpu"]
@@ -173,7 +175,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path, finish):
+def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path, call):
     args, message = BAD[case]
     if case == "no CUDA" and torch.cuda.is_available():
         args, message = ["--device", "tpu"], "--device tpu: right would be"
@@ -185,9 +187,18 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path, finish):
     (tmp_path / "sides.yaml").write_text(f"nc: 2\nresolution: {{choice: [32, 64]}}\nbackbone:\n  - {row}\n")
     (tmp_path / "two.yaml").write_text(f"nc: 2\nbackbone:\n  - {row}\n")
     (tmp_path / "unknown.yaml").write_text(SPACE.read_text().replace("NASConv, [16", "NASConf, [16"))
-    code, out, err = finish(tmp_path, *QUICK, *args)
+    code, out, err = call(oneshot_nas, *QUICK, *args)
     assert code == 2
     assert len(err.strip().splitlines()) == 1
     assert message in err
     assert out == ""
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_process_of_bad_input_ends_as_it_should(tmp_path, finish):
+    """What is found only when everything is loaded; `tests/test_scripts.py` has what is found before."""
+    code, out, err = finish(tmp_path, *QUICK, "--cfg", "yolov5n.yaml")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: yolov5n.yaml: there is nothing to search")
+    assert len(err.splitlines()) == 1
     assert not (tmp_path / "runs").exists()

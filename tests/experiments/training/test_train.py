@@ -189,20 +189,17 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_line_and_leaves_nothing(case, train, tmp_path, monkeypatch, capsys):
-    """In this process: a script takes seconds to start."""
+def test_bad_input_is_one_line_and_leaves_nothing(case, train, tmp_path, call):
     import train as script
-    from experiments.run.cli import run_script
 
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "text.pt").write_text("hello")
     args, message = BAD[case]
     if "n.pt" in args:
         save_detector(Model("yolov5n.yaml"), tmp_path / "n.pt")
     args = [train.always[1] if a == "tiny" else a for a in args]
     defaults = [] if "--data" in args else ["--data", train.always[3]]
-    assert run_script(script.main, script.parse([*defaults, "--imgsz", "64", *args])) == 2
-    err = capsys.readouterr().err
+    code, _, err = call(script, *defaults, "--imgsz", "64", *args)
+    assert code == 2
     assert err.startswith("error: ")
     assert message in err
     assert err.count("\n") == 1
