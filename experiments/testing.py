@@ -165,7 +165,7 @@ class SearcherContract:
         ]
 
     def test_more_trials_go_on_the_same_way(self, tmp_path: Path) -> None:
-        storage = open_storage(f"sqlite:///{tmp_path / 'study.db'}")
+        storage = open_storage(f"journal:{tmp_path / 'study.log'}")
         few, more = self.budget // 2, self.budget * 4 // 3
         archs = run(self.search(budget=few, storage=storage))
         archs += run(self.search(budget=more, storage=storage))
