@@ -100,9 +100,9 @@ def test_detector_holds_the_weights_of_the_search(run):
     assert torch.equal(state["model.0.conv.weight"], source)
 
 
-def test_searches_on_the_detection_loss(tmp_path, finish):
+def test_searches_on_the_detection_loss(tmp_path, call):
     args = ["--task", "detect", "--cfg", str(SPACE), "--imgsz", "32", "--epochs", "1", "--batch", "50"]
-    code, _, err = finish(tmp_path, *args, "--device", "cpu")
+    code, _, err = call(oneshot_nas, *args, "--device", "cpu")
     assert code == 0, err
     folder = tmp_path / "runs/oneshot_nas/exp"
     results = json.loads((folder / "results.json").read_text())
@@ -116,10 +116,11 @@ def test_searches_on_the_detection_loss(tmp_path, finish):
         assert torch.equal(content["state_dict"][key], trained[f"training_module._model.{key}"])
 
 
-def test_the_same_seed_gives_the_same_arch_and_another_does_not_reuse_it(run, tmp_path, finish):
+def test_the_same_seed_gives_the_same_arch_and_another_does_not_reuse_it(run, tmp_path, call):
+    """In this process as in the one of `run`."""
     _, folder, _, _ = run
     for seed, same in (("0", True), ("1", False)):
-        code, _, err = finish(tmp_path, *QUICK, "--no-baseline", "--seed", seed, "--name", f"s{seed}")
+        code, _, err = call(oneshot_nas, *QUICK, "--no-baseline", "--seed", seed, "--name", f"s{seed}")
         assert code == 0, err
         metrics = (tmp_path / f"runs/oneshot_nas/s{seed}/metrics.csv").read_text()
         assert (metrics == (folder / "metrics.csv").read_text()) is same
