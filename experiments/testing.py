@@ -90,19 +90,20 @@ def run(found: Search, most: int = 10**9, fails: Callable[[Arch], bool] = lambda
 
 
 class SearcherContract:
-    """`make()` gives the searcher."""
+    """`make()` gives the searcher, whose searches are of `budget` archs: some more than it draws before it learns."""
 
     make: Callable[[], Searcher]
+    budget = BUDGET
 
-    def search(self, *ranges: str, objectives: Any = BOTH, budget: int = BUDGET, **kwargs: Any) -> Search:
-        made = self.make()
+    def search(self, *ranges: str, objectives: Any = BOTH, budget: int | None = None, **kwargs: Any) -> Search:
+        made, budget = self.make(), self.budget if budget is None else budget
         return Search(domain(*ranges), objectives[: made.most_objectives], made, budget=budget, **kwargs)
 
     def test_asks_valid_archs_that_differ_and_no_more_than_the_budget(self) -> None:
         archs = run(self.search())
-        assert len(archs) == BUDGET
+        assert len(archs) == self.budget
         assert all(arch in ALL for arch in archs)
-        assert len({tuple(a.values()) for a in archs}) == BUDGET
+        assert len({tuple(a.values()) for a in archs}) == self.budget
 
     def test_asks_every_arch_of_a_space_that_is_smaller_than_the_budget(self) -> None:
         found = self.search("flops=:35", budget=60)
@@ -132,7 +133,7 @@ class SearcherContract:
 
     def test_takes_one_objective(self) -> None:
         archs = run(self.search(objectives=BOTH[:1]))
-        assert len(archs) == BUDGET
+        assert len(archs) == self.budget
 
     def test_takes_three_objectives_or_says_so(self) -> None:
         objectives = (*BOTH, Objective("k", True))
@@ -149,10 +150,10 @@ class SearcherContract:
     def test_goes_on_after_failures(self) -> None:
         found = self.search()
         archs = run(found, fails=lambda arch: arch["act"] == "none")
-        assert len(archs) == BUDGET
-        assert len({tuple(a.values()) for a in archs}) == BUDGET, "a failed arch is not asked again"
+        assert len(archs) == self.budget
+        assert len({tuple(a.values()) for a in archs}) == self.budget, "a failed arch is not asked again"
         results = found.results()
-        assert len(results) == BUDGET
+        assert len(results) == self.budget
         assert {r.arch["act"] == "none" for r in results if r.values is None} <= {True}
         assert not any(r.arch["act"] == "none" for r in results if r.values is not None)
 
@@ -161,28 +162,29 @@ class SearcherContract:
 
     def test_interrupted_and_resumed_is_uninterrupted(self, tmp_path: Path) -> None:
         url = f"sqlite:///{tmp_path / 'study.db'}"
-        archs = run(self.search(budget=24, storage=open_storage(url)), 9)
-        interrupted = self.search(budget=24, storage=open_storage(url))
+        archs = run(self.search(storage=open_storage(url)), self.budget // 2)
+        interrupted = self.search(storage=open_storage(url))
         under_way = interrupted.ask()
         assert under_way is not None
         interrupted.abandon(under_way)  # what is under way when Ctrl-C comes
-        archs += run(self.search(budget=24, storage=open_storage(url)), 6)
-        resumed = self.search(budget=24, storage=open_storage(url))
+        archs += run(self.search(storage=open_storage(url)), self.budget // 4)
+        resumed = self.search(storage=open_storage(url))
         archs += run(resumed)
-        whole = self.search(budget=24)
+        whole = self.search()
         assert archs == run(whole)
         assert [(r.number, r.arch, r.values) for r in resumed.results()] == [
             (r.number, r.arch, r.values) for r in whole.results()
         ]
 
     def test_more_trials_go_on_the_same_way(self, tmp_path: Path) -> None:
-        storage = open_storage(f"sqlite:///{tmp_path / 'study.db'}")
-        archs = run(self.search(budget=15, storage=storage))
-        archs += run(self.search(budget=40, storage=storage))
-        assert len(archs) == len({tuple(a.values()) for a in archs}) == 40
-        # As if a search that began with 15 had not been told to stop.
-        whole = self.search(budget=15)
-        whole.budget = 40
+        storage = open_storage(f"journal:{tmp_path / 'study.log'}")
+        few, more = self.budget // 2, self.budget * 4 // 3
+        archs = run(self.search(budget=few, storage=storage))
+        archs += run(self.search(budget=more, storage=storage))
+        assert len(archs) == len({tuple(a.values()) for a in archs}) == more
+        # As if a search that began with few had not been told to stop.
+        whole = self.search(budget=few)
+        whole.budget = more
         assert archs == run(whole)
 
     def test_an_arch_without_costs_is_a_failed_evaluation(self) -> None:

@@ -6,6 +6,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,38 @@ from spaces import nni_compat  # NNI's repairs, before any test imports it
 
 assert nni_compat.nni is not None
 torch.set_num_threads(1)
+
+TESTS = Path(__file__).parent
+# The files that take longest, the longest first: begun first, so that the two processes end at much the same time. By
+# the number of their tests, which is pytest-xdist's order, some of them would be last.
+LONGEST = (
+    "experiments/search/test_searchers.py",
+    "experiments/oneshot/test_strategies.py",
+    "experiments/supernets/test_search.py",
+    "experiments/multi_trial/test_multi_trial.py",
+    "experiments/training/test_train_memory.py",
+    "spaces/test_cost.py",
+    "experiments/oneshot/test_oneshot.py",
+    "optimizer/test_match.py",
+    "spaces/test_elastic.py",
+    "experiments/oneshot/test_resume.py",
+    "experiments/training/test_train.py",
+    "test_earlier_runs.py",
+    "experiments/multi_trial/test_strategies.py",
+    "models/test_detector.py",
+    "spaces/test_model_space.py",
+    "experiments/oneshot/test_oneshot_ui.py",
+    "experiments/tasks/test_data_separation.py",
+    "spaces/test_elastic_blocks.py",
+    "test_scripts.py",
+    "test_docs.py",
+)
+assert all((TESTS / name).is_file() for name in LONGEST)
+
+
+def pytest_collection_modifyitems(items):
+    place = {TESTS / name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(autouse=True)

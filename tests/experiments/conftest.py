@@ -1,5 +1,6 @@
 """Small detection sets and a small detector, to be trained in seconds."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from data.digits_detect import CLASS_NAMES, DigitImages
+from experiments.run.cli import run_script
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -84,3 +86,26 @@ class Script:
 @pytest.fixture(scope="session")
 def script():
     return Script
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capsys):
+    """Runs a script's module in this process and the test's folder, as a process of its own takes seconds to start.
+
+    (module, arguments) -> exit status, stdout, stderr.
+    """
+    monkeypatch.chdir(tmp_path)
+    environment = dict(os.environ)
+
+    def run(module, *args):
+        capsys.readouterr()
+        try:
+            status = run_script(module.main, module.parse([*map(str, args)]))
+        except SystemExit as e:  # of argparse
+            status = e.code
+        finally:  # train.py tells its other processes the run's folder
+            os.environ.clear()
+            os.environ.update(environment)
+        return status, *capsys.readouterr()
+
+    return run

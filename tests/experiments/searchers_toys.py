@@ -42,11 +42,10 @@ def larger_losses(arch):
 ALL_LARGER = np.array([larger_losses(dict(zip(LARGER, v, strict=True))) for v in itertools.product(range(3), repeat=6)])
 
 
-def found_share(name, seed):
+def found_share(name, seed, budget=60):
     """Of the hypervolume of the whole space."""
-    found = Search(
-        Domain(LARGER, [LargerFlops()]), BOTH, make_searcher(name, population=population_of(name)), budget=60, seed=seed
-    )
+    made = make_searcher(name, population=population_of(name))
+    found = Search(Domain(LARGER, [LargerFlops()]), BOTH, made, budget=budget, seed=seed)
     while (asked := found.ask()) is not None:
         found.tell(asked, {"accuracy": -larger_losses(asked.arch)[0]})
     reference = reference_point(ALL_LARGER)

@@ -1,5 +1,6 @@
 """A plug-in file adds a strategy, a searcher, a task, a sampler and a cost provider, each usable from its script."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments.run import registry
+from experiments.run.cli import start_script
 from models import InputError
 from models.plugins import load_plugin, load_plugins_of_run
 
@@ -63,9 +65,22 @@ def folder(tmp_path_factory):
     return path
 
 
-def call(folder, script, *args):
-    command = [sys.executable, str(ROOT / script), *map(str, args), "--plugin", "mine.py"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+@pytest.fixture
+def call(folder, monkeypatch, capsys):
+    """Runs a script in this process, as its command line does: exit status, stdout, stderr."""
+    monkeypatch.chdir(folder)
+
+    def run(script, *args):
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, args), "--plugin", "mine.py"])
+        module = importlib.import_module(script)
+        capsys.readouterr()
+        try:
+            status = start_script(module.main, module.parse)
+        except SystemExit as e:  # of argparse
+            status = e.code
+        return status, *capsys.readouterr()
+
+    return run
 
 
 QUICK = ["--cfg", SPACE, "--epochs", "1", "--batch", "300", "--device", "cpu", "--no-baseline"]
@@ -73,8 +88,10 @@ QUICK = ["--cfg", SPACE, "--epochs", "1", "--batch", "300", "--device", "cpu", "
 
 @pytest.fixture(scope="module")
 def searched(folder):
-    """A run of the strategy on the task."""
-    done = call(folder, "oneshot_nas.py", *QUICK, "--strategy", "mine", "--task", "my-task", "--arch-lr", "0.02")
+    """A run of the strategy on the task, in a process of its own."""
+    args = [*QUICK, "--strategy", "mine", "--task", "my-task", "--arch-lr", "0.02", "--plugin", "mine.py"]
+    command = [sys.executable, str(ROOT / "oneshot_nas.py"), *map(str, args)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -84,30 +101,30 @@ def test_a_strategy_and_a_task(searched, folder):
     assert json.loads((folder / "runs/oneshot_nas/exp/results.json").read_text())["metric"] == "my accuracy"
 
 
-def test_a_sampler(folder):
-    done = call(folder, "oneshot_nas.py", *QUICK, "--imgsz", "32", "--strategy", "bignas", "--sampler", "my-uniform")
-    assert done.returncode == 0, done.stderr
+def test_a_sampler(call):
+    code, _, err = call("oneshot_nas", *QUICK, "--imgsz", "32", "--strategy", "bignas", "--sampler", "my-uniform")
+    assert code == 0, err
 
 
-def test_a_searcher_and_a_provider(searched, folder):
+def test_a_searcher_and_a_provider(searched, folder, call):
     given = ["--supernet", "runs/oneshot_nas/exp", "--searcher", "last", "--population", "3", "--trials", "3"]
     costs = ["--costs", "costs.yaml", "--objectives", "metric,parts", "--no-baseline", "--device", "cpu"]
-    done = call(folder, "search_subnets.py", *given, *costs)
-    assert done.returncode == 0, done.stderr
-    assert "my searcher 3" in done.stdout
+    code, out, err = call("search_subnets", *given, *costs)
+    assert code == 0, err
+    assert "my searcher 3" in out
     first, *rows = (folder / "runs/search_subnets/exp/subnets.csv").read_text().splitlines()
     assert len(rows) == 3
     assert {"my accuracy", "parts"} <= set(first.split(","))
 
 
-def test_help_has_the_names_and_other_names_are_refused(folder):
-    assert "rl,last" in "".join(call(folder, "search_subnets.py", "--help").stdout.split())
-    done = call(folder, "oneshot_nas.py", "--strategy", "nobodys")
-    assert done.returncode == 2
-    assert "'nobodys' is none of darts" in done.stderr
-    assert "bignas, mine" in done.stderr
-    refused = call(folder, "oneshot_nas.py", "--strategy", "mine", "--population", "3")
-    assert "--population: is of --strategy spos, fairnas, bignas" in refused.stderr
+def test_help_has_the_names_and_other_names_are_refused(call):
+    assert "rl,last" in "".join(call("search_subnets", "--help")[1].split())
+    code, _, err = call("oneshot_nas", "--strategy", "nobodys")
+    assert code == 2
+    assert "'nobodys' is none of darts" in err
+    assert "bignas, mine" in err
+    _, _, err = call("oneshot_nas", "--strategy", "mine", "--population", "3")
+    assert "--population: is of --strategy spos, fairnas, bignas" in err
 
 
 @pytest.mark.parametrize("kind", registry.KINDS)

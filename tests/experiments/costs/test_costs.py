@@ -31,6 +31,7 @@ from experiments.testing import CFG, ProviderContract
 from models import Model, Network, count_flops
 from models.grammar import read_config
 from spaces import CostModel, Space
+from tests.experiments.costs.toys import Numbers, measure
 from tests.refusal import refused
 
 IMGSZ = 32
@@ -277,31 +278,13 @@ class TestRoofline:
             Roofline(SPACE, IMGSZ, "area", **PEAK)
 
 
-class Numbers:
-    """Tells a figure that depends on who tells it."""
-
-    name, unit = "latency", "ms"
-
-    def __init__(self, own=1.0, barrier=None):
-        self.settings, self.own, self.barrier = {"device": "x"}, own, barrier
-
-    def __call__(self, archs):
-        if self.barrier:
-            self.barrier.wait()
-        return [self.own + arch["i"] for arch in archs]
-
-
-def _measure(path, own, barrier, queue):
-    queue.put(Cached(Numbers(own, barrier), path)([{"i": i} for i in range(600)]))
-
-
 class TestCache:
     def test_processes_share_a_file_and_agree(self, tmp_path):
         context = multiprocessing.get_context("spawn")  # to fork is not safe beside the threads of other tests
         queue, barrier = context.Queue(), context.Barrier(3)
         path = tmp_path / "new" / "costs.db"
         others = [
-            context.Process(target=_measure, args=(path, own, barrier, queue), daemon=True) for own in (1.0, 2.0, 3.0)
+            context.Process(target=measure, args=(path, own, barrier, queue), daemon=True) for own in (1.0, 2.0, 3.0)
         ]
         for other in others:
             other.start()

@@ -11,6 +11,8 @@ import pytest
 import torch
 import yaml
 
+import oneshot_nas
+
 ROOT = Path(__file__).resolve().parents[3]
 SPACE = ROOT / "tests/assets/tiny_nas.yaml"
 QUICK = ["--cfg", str(SPACE), "--imgsz", "32", "--epochs", "2", "--batch", "128", "--device", "cpu"]
@@ -106,10 +108,10 @@ def test_detector_holds_the_average_of_the_searchs_weights(tmp_path, finish):
     assert torch.equal(state["model.0.conv.weight"], source)
 
 
-def test_searches_on_the_detection_loss(tmp_path, finish):
+def test_searches_on_the_detection_loss(tmp_path, call):
     args = ["--task", "detect", "--cfg", str(SPACE), "--imgsz", "32", "--epochs", "1", "--batch", "50"]
     args += ["--no-baseline"]
-    code, _, err = finish(tmp_path, *args, "--device", "cpu")
+    code, _, err = call(oneshot_nas, *args, "--device", "cpu")
     assert code == 0, err
     folder = tmp_path / "runs/oneshot_nas/exp"
     results = json.loads((folder / "results.json").read_text())
@@ -123,10 +125,11 @@ def test_searches_on_the_detection_loss(tmp_path, finish):
         assert torch.equal(content["state_dict"][key], average[f"network.{key}"])
 
 
-def test_the_same_seed_gives_the_same_arch_and_another_does_not_reuse_it(run, tmp_path, finish):
+def test_the_same_seed_gives_the_same_arch_and_another_does_not_reuse_it(run, tmp_path, call):
+    """In this process as in the one of `run`."""
     _, folder, _, _ = run
     for seed, same in (("0", True), ("1", False)):
-        code, _, err = finish(tmp_path, *QUICK, "--no-baseline", "--seed", seed, "--name", f"s{seed}")
+        code, _, err = call(oneshot_nas, *QUICK, "--no-baseline", "--seed", seed, "--name", f"s{seed}")
         assert code == 0, err
         metrics = (tmp_path / f"runs/oneshot_nas/s{seed}/metrics.csv").read_text()
         assert (metrics == (folder / "metrics.csv").read_text()) is same
@@ -182,7 +185,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path, finish):
+def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path, call):
     args, message = BAD[case]
     if case == "no CUDA" and torch.cuda.is_available():
         args, message = ["--device", "tpu"], "--device tpu: right would be"
@@ -193,9 +196,18 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path, finish):
     row = "[-1, 1, Conv, [{choice: [8, 16]}, 3, 2]]"
     (tmp_path / "sides.yaml").write_text(f"nc: 2\nresolution: {{choice: [32, 64]}}\nbackbone:\n  - {row}\n")
     (tmp_path / "unknown.yaml").write_text(SPACE.read_text().replace("NASConv, [16", "NASConf, [16"))
-    code, out, err = finish(tmp_path, *QUICK, *args)
+    code, out, err = call(oneshot_nas, *QUICK, *args)
     assert code == 2
     assert len(err.strip().splitlines()) == 1
     assert message in err
     assert out == ""
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_process_of_bad_input_ends_as_it_should(tmp_path, finish):
+    """What is found only when everything is loaded; `tests/test_scripts.py` has what is found before."""
+    code, out, err = finish(tmp_path, *QUICK, "--cfg", "yolov5n.yaml")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: yolov5n.yaml: there is nothing to search")
+    assert len(err.splitlines()) == 1
     assert not (tmp_path / "runs").exists()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import oneshot_nas
 from experiments.nni_experiment import web
 from tests.experiments.browser import CHART, Browser, needs_chromium
 from tests.ports import free_port
@@ -55,8 +56,8 @@ def test_every_search_is_a_trial_and_the_best_is_the_result(run):
     assert f"http://{web.LOOPBACK}:" in out
 
 
-def test_several_strategies_need_the_web_ui(tmp_path, oneshot):
-    code, _, err = oneshot(tmp_path).run(*QUICK, "--strategy", "darts,spos")
+def test_several_strategies_need_the_web_ui(tmp_path, call):
+    code, _, err = call(oneshot_nas, *QUICK, "--strategy", "darts,spos")
     assert code == 2
     assert err.strip() == "error: --trials and several strategies need --ui PORT"
     assert not (tmp_path / "runs").exists()

@@ -67,6 +67,10 @@ SMALL = {
 }
 
 
+# 48 archs.
+WIDER = {**SMALL, "backbone": [[-1, 1, "Conv", [{"choice": [*range(4, 52, 4)]}, {"choice": [1, 3, 5, 7]}, 8]]]}
+
+
 @pytest.fixture(scope="module")
 def supernet(tmp_path_factory):
     """Makes runs of oneshot_nas.py without training: task, space -> folder."""
@@ -438,7 +442,8 @@ class TestScript:
             name = "search_subnets.py"
 
         searching = SearchSubnets(tmp_path)
-        new = ["--supernet", supernet("classify"), "--trials", "40", "--searcher", "random", "--cost-imgsz", "64"]
+        run = supernet("classify", WIDER)
+        new = ["--supernet", run, "--trials", "48", "--searcher", "random", "--cost-imgsz", "64"]
         process = searching.start(*new)
         line = process.stdout.readline()
         process.send_signal(how)
@@ -447,12 +452,12 @@ class TestScript:
         if how == signal.SIGINT:
             assert process.returncode == 130
             assert err.strip() == "interrupted: go on with --resume runs/search_subnets/exp"
-        resume = ["--resume", "runs/search_subnets/exp", "--trials", "28", "--pick", "knee"]
+        resume = ["--resume", "runs/search_subnets/exp", "--trials", "32", "--pick", "knee"]
         code, out, err = searching.run(*resume)
         assert code == 0, err
         rows = table(RunFolder(tmp_path / "runs/search_subnets", "exp", exist_ok=True))
-        assert [r["trial"] for r in rows] == [str(i) for i in range(28)]
-        assert len({r["arch"] for r in rows}) == 28
+        assert [r["trial"] for r in rows] == [str(i) for i in range(32)]
+        assert len({r["arch"] for r in rows}) == 32
         assert "picked trial" in out
 
     def test_sample_accuracy(self, supernet, tmp_path, monkeypatch, capsys):

@@ -17,7 +17,6 @@ from data import detection_split
 from experiments import evaluate
 from experiments.oneshot.teacher import read_teacher
 from experiments.run import registry
-from experiments.run.cli import run_script
 from experiments.run.folder import RunFolder
 from experiments.supernets.subnets import SUPERNET, open_supernet, save_supernet
 from experiments.training.weights import read_weights
@@ -65,20 +64,8 @@ def detector_run(tmp_path_factory, digits):
 
 
 @pytest.fixture
-def call(tmp_path, monkeypatch, capsys):
-    """Runs a script in a folder of its own: exit status, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("NAS_TRAIN_RUN", raising=False)
-
-    def run(module, *args):
-        capsys.readouterr()
-        try:
-            code = run_script(module.main, module.parse([*map(str, args), "--device", "cpu"]))
-        except SystemExit as e:  # of argparse
-            code = e.code
-        return code, *capsys.readouterr()
-
-    return run
+def call(call):
+    return lambda module, *args: call(module, *args, "--device", "cpu")
 
 
 def test_a_supernet_comes_back_as_it_was(detector_run):
@@ -128,7 +115,7 @@ def test_val_measures_subnets_and_keeps_them(detector_run, call, tmp_path):
     assert [row["row2.1"] for row in table] == ["5", "3", "3"]
 
 
-def test_train_finetunes_a_slice_at_a_tenth_of_the_rate(detector_run, call, tmp_path, monkeypatch):
+def test_train_finetunes_a_slice_at_a_tenth_of_the_rate(detector_run, call, tmp_path):
     folder, supernet, data = detector_run
     quick = ("--imgsz", 64, "--batch", 4, "--epochs", 1, "--data", data, "--no-augment")
     code, out, err = call(train, *quick, "--supernet", folder, "--arch", "min")
@@ -149,7 +136,6 @@ def test_train_finetunes_a_slice_at_a_tenth_of_the_rate(detector_run, call, tmp_
     assert read_weights(slice_file).is_slice
     assert not read_weights(run / "detector.pt").is_slice, "what was finetuned is a network of its own"
     for args, lr0 in ((("--lr0", 0.02), 0.02), (("--optimizer", "adamw"), 0.0001)):
-        monkeypatch.delenv("NAS_TRAIN_RUN")
         code, _, err = call(train, *quick, "--weights", slice_file, "--name", f"again{len(args)}{lr0}", *args)
         assert code == 0, err
         options = yaml.safe_load((tmp_path / f"runs/train/again{len(args)}{lr0}/config.yaml").read_text())["options"]

@@ -35,19 +35,6 @@ SPACE = {
 SEARCH = ["--strategy", "bignas", "--imgsz", 16, "--epochs", 2, "--batch", 90, "--cost-imgsz", 16, "--device", "cpu"]
 
 
-@pytest.fixture
-def call(tmp_path, monkeypatch, capsys):
-    """Runs a script in a folder of its own: exit status, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(module, *args):
-        capsys.readouterr()
-        code = run_script(module.main, module.parse(list(map(str, args))))
-        return code, *capsys.readouterr()
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
     """The folder of a search."""

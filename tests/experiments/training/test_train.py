@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+import train as train_script
 from data import collate, detection
 from experiments.run.folder import RunFolder
 from models import Model, load_detector, save_detector
@@ -103,7 +104,7 @@ def assert_same_run(one, other):
     assert bests[0] == bests[1]
 
 
-def test_interrupted_and_resumed_equals_uninterrupted(whole, train):
+def test_interrupted_and_resumed_equals_uninterrupted(whole, train, call, monkeypatch):
     process = train.start(*train.always, "--epochs", "4", "--multi-scale", "--name", "cut")
     for line in process.stdout:
         if "epoch 2/4" in line:
@@ -116,9 +117,9 @@ def test_interrupted_and_resumed_equals_uninterrupted(whole, train):
     assert len(rows_of(cut)) < 4
     assert not (cut / "results.json").exists()
 
-    process = train.start("--resume", "runs/cut")
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+    monkeypatch.chdir(train.cwd)
+    code, out, err = call(train_script, "--resume", "runs/cut")
+    assert code == 0, err
     assert "epoch 1/4" not in out
     assert_same_run(whole[0], cut)
 
@@ -131,7 +132,7 @@ def test_a_finished_run_that_is_resumed_reports_again(whole, train):
     assert report_of(out) == report_of(whole[1])
 
 
-def test_from_weights_with_other_classes(whole, train, tmp_path):
+def test_from_weights_with_other_classes(whole, train, tmp_path, call, monkeypatch):
     folder, _ = whole
     content = yaml.safe_load((train.cwd / train.always[3]).read_text())
     few = (train.cwd / train.always[3]).parent / "few.yaml"
@@ -140,22 +141,23 @@ def test_from_weights_with_other_classes(whole, train, tmp_path):
     save_detector(load_detector(folder / "detector.pt")[0], searched, arch=arch)
     args = ["--weights", searched, "--data", few, *QUICK, "--epochs", "1", "--name", "from"]
     other = ["--optimizer", "adamw", "--cosine", "--hyp", "mosaic=0", "mixup=0.1", "--precision", "bf16-mixed"]
-    process = train.start(*args, *other)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+    monkeypatch.chdir(train.cwd)
+    code, out, err = call(train_script, *args, *other)
+    assert code == 0, err
     assert "initialised anew: model.6.m.0.weight, model.6.m.0.bias, model.6.m.1.weight, …" in out
     assert Model(train.cwd / "runs/from/detector.yaml").head.nc == 11
     assert load_detector(train.cwd / "runs/from/detector.pt")[1]["arch"] == arch
 
 
-def test_stops_early_and_stays_so(train):
-    code, out, err = train.run("--epochs", "50", "--patience", "1", "--lr0", "1e-9", "--name", "early")
+def test_stops_early_and_stays_so(train, call, monkeypatch):
+    monkeypatch.chdir(train.cwd)
+    args = ["--epochs", "50", "--patience", "1", "--lr0", "1e-9", "--name", "early"]
+    code, out, err = call(train_script, *train.always, *args)
     assert code == 0, err
     epochs = len(rows_of(train.cwd / "runs/early"))
     assert epochs < 20
-    process = train.start("--resume", "runs/early")
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+    code, out, err = call(train_script, "--resume", "runs/early")
+    assert code == 0, err
     assert f"the best of {epochs};" in out
 
 
@@ -189,20 +191,15 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_line_and_leaves_nothing(case, train, tmp_path, monkeypatch, capsys):
-    """In this process: a script takes seconds to start."""
-    import train as script
-    from experiments.run.cli import run_script
-
-    monkeypatch.chdir(tmp_path)
+def test_bad_input_is_one_line_and_leaves_nothing(case, train, tmp_path, call):
     (tmp_path / "text.pt").write_text("hello")
     args, message = BAD[case]
     if "n.pt" in args:
         save_detector(Model("yolov5n.yaml"), tmp_path / "n.pt")
     args = [train.always[1] if a == "tiny" else a for a in args]
     defaults = [] if "--data" in args else ["--data", train.always[3]]
-    assert run_script(script.main, script.parse([*defaults, "--imgsz", "64", *args])) == 2
-    err = capsys.readouterr().err
+    code, _, err = call(train_script, *defaults, "--imgsz", "64", *args)
+    assert code == 2
     assert err.startswith("error: ")
     assert message in err
     assert err.count("\n") == 1
