@@ -26,6 +26,7 @@ def main() -> None:
     from experiments.supernets.subnets import cut_out, open_supernet, read_archs
     from experiments.tasks.resize import resolution_of
     from experiments.training.fit import train_alone
+    from experiments.training.options import learning_of
     from models import count_flops, count_params
 
     quiet_lightning()
@@ -45,7 +46,7 @@ def main() -> None:
         pl.seed_everything(args.seed, verbose=False)
         began = time.perf_counter()
         single = task.network(network.config.raw)
-        train_alone(task, single, options, options.epochs, "cpu")
+        train_alone(task, single, learning_of(options), options.epochs, "cpu", batch=options.batch, seed=args.seed)
         alone = task.measure(single)
         took = time.perf_counter() - began
         figures = " | ".join(f"{metric:.4f}" for metric in (*slices, alone))

@@ -87,8 +87,9 @@ def run_trial(training: Training, arch: Mapping[str, Any]) -> None:
         network = cut_out(open_supernet(training.inherit, task=task, option="--inherit").supernet, task, arch)
     elif training.weights is not None:
         network = cut_out(begun(task, read_weights(training.weights, task), training.seed), task, arch)
-    progress, finetunes = _Progress(task), training.inherit is not None
-    train_alone(task, network, training, training.epochs, accelerator, [progress], finetunes=finetunes)
+    progress = _Progress(task)
+    how: dict[str, Any] = {"batch": training.batch, "seed": training.seed, "finetunes": training.inherit is not None}
+    train_alone(task, network, training, training.epochs, accelerator, [progress], **how)
     unseen = task.measure(network)
     content = {"state_dict": {k: v.cpu() for k, v in task.calibrated(network).state_dict().items()}}
     with atomic(Path(os.environ.get("NNI_OUTPUT_DIR", ".")) / "weights.pt") as temporary:

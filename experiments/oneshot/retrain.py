@@ -78,7 +78,7 @@ class Retraining:
             if weights is not None:
                 network.load_state_dict(weights)
             callbacks = [History(self.run.path / f"metrics_{name}.csv"), EpochLine(f"{name:<9}")]
-            given: Any = {"part": "all", "seed": seed, "finetunes": finetunes}
+            given: Any = {"batch": self.options.batch, "part": "all", "seed": seed, "finetunes": finetunes}
             train_alone(self.task, network, self.options, self.epochs, self.accelerator, callbacks, **given)
             trained = self.task.calibrated(network)
             metric = self.task.measure(trained, calibrated=False)

@@ -43,7 +43,7 @@ def trainer_options(options: Any, accelerator: str) -> dict[str, Any]:
         The options cannot be had together.
     """
     devices, nodes = getattr(options, "devices", 1), getattr(options, "num_nodes", 1)
-    if options.batch % (devices * nodes):
+    if devices * nodes > 1 and options.batch % (devices * nodes):
         number = f"--devices {devices}" + (f" on --num-nodes {nodes}" if nodes > 1 else "")
         raise InputError(f"--batch {options.batch} cannot be shared out evenly between {number}")
     if getattr(options, "sync_bn", False) and accelerator != "gpu":

@@ -25,6 +25,8 @@ from ..run.lightning import accelerator_of, quiet_lightning
 from ..run.pictures import picture
 from ..run.tables import table, write_csv
 from ..search.fidelity import TOPS, Fidelity, fidelity, noise_ceiling
+from ..training.fit import train_alone
+from ..training.options import learning_of
 from .folder import supernet_folder
 from .options import FidelityOptions
 from .rating import Rating
@@ -78,7 +80,9 @@ def report_fidelity(options: FidelityOptions, run: RunFolder) -> dict[str, Any]:
             else:
                 pl.seed_everything(options.seed + seed, verbose=False)
                 network = task.network(supernet.space.freeze(arch))
-                row[name] = task.train(network, trained.epochs, [])
+                given = learning_of(trained), trained.epochs, accelerator_of(options.device)
+                train_alone(task, network, *given, batch=trained.batch, seed=options.seed + seed)
+                row[name] = task.measure(network)
                 print(
                     f"fidelity  seed {seed}  {task.metric} {row[name]:.4f}, in the supernet {row[RATING]:.4f}",
                     flush=True,

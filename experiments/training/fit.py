@@ -16,6 +16,7 @@ from ..run.lightning import interruptible, make_trainer
 from ..tasks.task import SearchTask
 from .engine import Engine
 from .loop import Best, Training
+from .options import Learning
 
 
 def fit(
@@ -60,40 +61,36 @@ def fit(
 def train_alone(
     task: SearchTask,
     network: nn.Module,
-    options: Any,
+    learning: Learning,
     epochs: int,
     accelerator: str,
     callbacks: Sequence[pl.Callback] = (),
     *,
+    batch: int,
+    seed: int,
     part: str = "weights",
-    seed: int | None = None,
     finetunes: bool = False,
 ) -> None:
     """Train a plain network of a search as all networks are trained; it becomes the average of its weights.
 
     Parameters
     ----------
-    options
-        `Learning`, the batch and the seed.
+    batch, finetunes
+        See `Engine`.
+    seed
+        Of the order of the images.
     part
         Of the training images, see `SearchTask.loader`.
-    seed
-        Of the order of the images; the search's own by default.
-    finetunes
-        See `Engine`.
     """
     learner = task.module()
-    drawn = options.seed if seed is None else seed
-    engine = Engine(options, options.batch, finetunes=finetunes, sums_loss=learner.sums_loss, seed=drawn)
-    alone = {"devices": 1, "num_nodes": 1, "sync_batchnorm": False}
+    engine = Engine(learning, batch, finetunes=finetunes, sums_loss=learner.sums_loss, seed=seed)
     trainer = make_trainer(
-        options,
+        learning,
         accelerator,
         max_epochs=epochs,
         logger=False,
         callbacks=[*callbacks, OrderlyInterrupt()],
         enable_progress_bar=False,
-        **alone,
     )
     with interruptible(trainer):
-        trainer.fit(Training(learner, network, engine), task.loader(part, drawn))
+        trainer.fit(Training(learner, network, engine), task.loader(part, seed))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from ..run.cli import NamedValues, natural, not_negative, positive_float, positive_int, seed, share
 from ..run.options import option
@@ -62,6 +63,11 @@ class Learning:
     def rate(self) -> float:
         """The learning rate after warm-up."""
         return self.lr0 or (0.01 if self.solver == "sgd" else 0.001)
+
+
+def learning_of(options: Any) -> Learning:
+    """How the weights of a run were trained, of its options; what they do not say is as it is by default."""
+    return Learning(**{f.name: getattr(options, f.name) for f in fields(Learning) if hasattr(options, f.name)})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,7 +71,7 @@ def train(given, part):
     """Train a network as searches do, and measure it."""
     task, options = open_task(given), oneshot_nas.parse(given.args)
     network = network_of(task)
-    train_alone(task, network, made(Options, options), 1, "cpu", part=part)
+    train_alone(task, network, made(Options, options), 1, "cpu", batch=BATCH, seed=0, part=part)
     task.measure(network)
 
 
