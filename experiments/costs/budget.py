@@ -88,9 +88,24 @@ class Budget:
         return torch.zeros(()) if self.target is None else self.target.penalty(self.model.expected(probabilities))
 
 
+def _counts(options: Any, model: CostModel) -> tuple[float | None, float | None]:
+    """Limits on FLOPs and parameters; ``plain`` stands for those of the plain network.
+
+    A search that is told of no limit finds the largest networks, which are better for being larger; so unless it is
+    told that there is ``none``, its result has no more FLOPs than the plain network, where the strategy says so.
+    """
+    flops, params = options.max_flops, options.max_params
+    if flops is None and params is None and options.max_latency is None:
+        flops = registry.KINDS["oneshot"][options.strategy].defaults.get("max_flops")
+    plain = model.of(model.space.upstream()) if "plain" in (flops, params) else {}
+    told = [plain[name] if limit == "plain" else limit for name, limit in (("flops", flops), ("params", params))]
+    flops, params = (None if limit == "none" else limit for limit in told)
+    return flops, params
+
+
 def read_budget(options: Any, model: CostModel, latency: CostProvider | None = None) -> Budget | None:
     """The budget of the options ``max_…``, ``target_…`` and ``target_weight``; None where nothing is asked for."""
-    limits = Limits(options.max_flops, options.max_params, max_latency=options.max_latency)
+    limits = Limits(*_counts(options, model), max_latency=options.max_latency)
     asked = {name: getattr(options, f"target_{name}") for name in ("flops", "params", "latency")}
     targets = [Target(name, value, options.target_weight) for name, value in asked.items() if value is not None]
     if len(targets) > 1:

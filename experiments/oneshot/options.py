@@ -11,6 +11,7 @@ from ..run.cli import amount, fraction, natural, positive_float, positive_int, s
 from ..run.options import option
 from ..training.options import Devices, Learning
 
+PLAIN = ("plain", "none")  # limits that are no numbers
 _COSTS, _AFTERWARDS = "costs of the detector", "training afterwards"
 _TARGETS = ("target_flops", "target_params", "target_latency")
 _LATENCY = ("max_latency", "target_latency")
@@ -100,11 +101,19 @@ class Options(Learning, Devices):
         "distance of boxes from the teacher's", "ciou", of="strategy", group="bignas", choices=["ciou", "l1"]
     )
 
-    max_flops: float | None = option(
-        "no result has more flops", None, group=_COSTS, type=amount("flops"), metavar="4.5G"
+    max_flops: float | str | None = option(
+        "no result has more flops; plain: than the plain network (default without a limit, but for bignas); none",
+        None,
+        group=_COSTS,
+        type=amount("flops", *PLAIN),
+        metavar="4.5G",
     )
-    max_params: float | None = option(
-        "no result has more params", None, group=_COSTS, type=amount("params"), metavar="2M"
+    max_params: float | str | None = option(
+        "no result has more params; plain: than the plain network",
+        None,
+        group=_COSTS,
+        type=amount("params", *PLAIN),
+        metavar="2M",
     )
     max_latency: float | None = option(
         "no result has more latency", None, group=_COSTS, type=amount("latency"), metavar="8ms"

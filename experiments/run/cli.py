@@ -73,10 +73,12 @@ share = _number(float, "at least 0 and less than 1", lambda x: 0 <= x < 1)
 fraction = _number(float, "more than 0 and less than 1", lambda x: 0 < x < 1)
 
 
-def amount(name: str) -> Callable[[str], float]:
-    """Type of an option: a cost with a unit or without, such as ``4.5G``, ``2M`` or ``8ms``."""
+def amount(name: str, *words: str) -> Callable[[str], Any]:
+    """Type of an option: a cost with a unit or without, such as ``4.5G``, ``2M`` or ``8ms``; or one of the words."""
 
-    def read(text: str) -> float:
+    def read(text: str) -> Any:
+        if text in words:
+            return text
         try:
             return parse_amount(text, name)
         except InputError as e:
