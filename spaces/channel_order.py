@@ -1,6 +1,6 @@
 """Channels of a supernet in the order of their importance, so that narrow subnets have the most important ones.
 
-So before widths are made elastic in Once-for-All (Cai et al. 2020, arXiv:1908.09791, section 3.2): the importance of a
+So before widths are made elastic in Once-for-All (Cai et al. 2020, arXiv:1908.09791, section 3.3): the importance of a
 channel is the sum of the absolute values of the weights that read it. Channels that are added up, or that a depth-wise
 convolution or a batch norm treats one by one, are the same channel, read by all that read any of them.
 """

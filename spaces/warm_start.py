@@ -113,7 +113,7 @@ def warm_start(
     Parameters
     ----------
     supernet
-        What `make_supernet` gives; a space of elastic rows alone is one already.
+        What `make_supernet` gives; a space of elastic rows alone is one already. Its `names` are its classes.
     cfg, state
         The plain network's YAML and state dict; or a space's YAML and the state dict of a supernet of it, which has to
         be of the same space. A classifier's backbone may begin with a detector's weights.
