@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from matplotlib.patches import Rectangle
 from scipy import stats
 
 from spaces import Space
@@ -20,7 +21,7 @@ from ..run.tables import table
 if TYPE_CHECKING:
     from .search import Options
 
-_COLUMNS = 4
+_UNDECIDED = 0.05  # between the two most probable values
 
 
 _STARTS = {"inherited": "from the supernet", "scratch": "from scratch"}
@@ -103,31 +104,41 @@ def difference(found: Sequence[float], other: Sequence[float]) -> str:
 
 
 def plot_probabilities(
-    probabilities: Sequence[Mapping[str, Mapping[str, float]]], path: str | Path, space: Space
+    probabilities: Sequence[Mapping[str, Mapping[str, float]]], path: str | Path, space: Space, arch: Mapping[str, Any]
 ) -> None:
-    """Probability of every value of every decision by epoch, a panel a label; the first panel is the mean entropy.
+    """Probability of every value of every decision at the end, and how undecided the search was by epoch.
 
-    The entropy is in shares of what it is when nothing is decided.
+    A row a decision. The value of `arch` has a frame; where the two most probable values are within 5 points of one
+    another, nothing was decided, and the row is hatched. The entropy is in shares of what it is at first.
     """
-    labels = list(probabilities[-1])
-    rows = -(-(len(labels) + 1) // _COLUMNS)
-    epochs = range(1, len(probabilities) + 1)
-    with picture(path, figsize=(3.2 * _COLUMNS, 1.7 * rows + 0.6), layout="tight") as figure:
-        entropy, *panels = figure.subplots(rows, _COLUMNS, sharex=True, sharey=True, squeeze=False).flat
-        entropy.plot(epochs, [_entropy(p) for p in probabilities], marker=".", color="black")
-        entropy.set_title("mean entropy", fontsize=9)
-        entropy.grid(alpha=0.3)
-        for axis, label in zip(panels, labels, strict=False):
-            names = {str(value): space.decisions[label].name(value) for value in space.decisions[label].values}
-            for value in probabilities[-1][label]:
-                axis.plot(epochs, [p[label][value] for p in probabilities], marker=".", label=names[value])
-            axis.set_title(label, fontsize=9)
-            axis.grid(alpha=0.3)
-            axis.legend(fontsize=6, loc="upper left", ncols=3)
-        for axis in panels[len(labels) :]:
-            axis.set_axis_off()
-        figure.supxlabel("epoch")
-        figure.supylabel("probability")
+    last = probabilities[-1]
+    labels = list(last)
+    most = max(len(values) for values in last.values())
+    height = max(0.22 * len(labels), 2.0)
+    with picture(path, figsize=(9, height + 2.6), layout="constrained") as figure:
+        above, below = figure.subplots(2, 1, height_ratios=[height, 1.6])
+        grid = [[*last[label].values()] + [math.nan] * (most - len(last[label])) for label in labels]
+        image = above.imshow(grid, vmin=0, vmax=1, cmap="Blues", aspect="auto")
+        figure.colorbar(image, ax=above, label="probability")
+        above.set_yticks(range(len(labels)), labels, fontsize=7)
+        above.set_xticks([])
+        for row, label in enumerate(labels):
+            decision, values = space.decisions[label], last[label]
+            ranked = sorted(values.values(), reverse=True)
+            undecided = len(ranked) > 1 and ranked[0] - ranked[1] < _UNDECIDED
+            for column, (value, name) in enumerate(zip(decision.values, values, strict=True)):
+                colour = "white" if values[name] > 0.6 else "black"
+                above.text(column, row, decision.name(value), ha="center", va="center", fontsize=6, color=colour)
+                place = (column - 0.48, row - 0.46)
+                if undecided:
+                    above.add_patch(Rectangle(place, 0.96, 0.92, fill=False, hatch="///", lw=0, alpha=0.25))
+                if value == arch[label]:
+                    above.add_patch(Rectangle(place, 0.96, 0.92, fill=False, ec="darkorange", lw=1.5))
+        above.set_title("framed: chosen; hatched: undecided", fontsize=9)
+        below.plot(range(1, len(probabilities) + 1), [_entropy(p) for p in probabilities], marker=".", color="black")
+        below.set(xlabel="epoch", ylabel="mean entropy", ylim=(0, 1.05))
+        below.xaxis.get_major_locator().set_params(integer=True)
+        below.grid(alpha=0.3)
 
 
 def _entropy(probabilities: Mapping[str, Mapping[str, float]]) -> float:

@@ -62,7 +62,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     supernet = strategy.supernet
     run.write_json("arch.json", arch)
     save_supernet(supernet, run.path / SUPERNET)
-    plot_probabilities(history.probabilities, run.path / "alphas.png", space)
+    plot_probabilities(history.probabilities, run.path / "alphas.png", space, arch)
     for sign in collapse(space, costs, arch):
         print(f"warning: the search may have collapsed: {sign}", flush=True)
 
