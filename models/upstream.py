@@ -26,6 +26,7 @@ _INERT = (
     *("argparse.Namespace", "pathlib.PosixPath", "pathlib.WindowsPath", "pathlib._local.", "datetime."),
 )
 # Kept in the head by YOLOv5 up to v5: the anchors in pixels, which follow from `anchors`.
+_ZIP = b"PK\x03\x04"
 _REDUNDANT = (".anchor_grid",)
 _DEFAULT_ACTIVATION = "SiLU"
 
@@ -119,6 +120,11 @@ def _foreign_globals(path: str | Path) -> list[str]:
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file")
     if not zipfile.is_zipfile(path):
+        with Path(path).open("rb") as file:
+            if file.read(4) == _ZIP:  # which has its list of contents at its end
+                raise InputError(
+                    f"{path}: cut off, after {Path(path).stat().st_size:,} bytes; right would be to copy it anew"
+                )
         raise InputError(
             f"{path}: not a file of torch.save, or one of PyTorch before 1.6; right would be one saved again with a "
             "newer PyTorch"

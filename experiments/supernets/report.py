@@ -176,7 +176,7 @@ def _say(job: SubnetSearch, results: Mapping[str, Any]) -> None:
         table(["trial", metric, *costs], rows, title),
         f"ended after {done} of {asked}: no more archs were found" if done < asked else "",
         verdict(results["hypervolume"]),
-        what_is_known(job.folder),
+        what_is_known(job.folder) if job.options.supernet else "",
         f"results in {job.run.path}",
     )
 

@@ -58,9 +58,7 @@ class ProxySearch(SubnetSearch):
         task = options.task or ("detect" if read_config(options.cfg).has_head else "classify")
         given = {name: value for name in _PROBED if (value := getattr(options, name)) is not None}
         self.probed = {"task": task, **registry.KINDS["task"][task].defaults, **given}
-        self.searched, self.task, _ = open_task(
-            Namespace(**{**asdict(options), "detector": None, "lr": 0.0, **self.probed})
-        )
+        self.searched, self.task, _ = open_task(Namespace(**{**asdict(options), "detector": None, **self.probed}))
         self.imgsz = options.cost_imgsz or self.probed["imgsz"]
         raw = json.dumps(self.searched.config.raw, sort_keys=True, default=str)
         return {"space": hashlib.sha256(raw.encode()).hexdigest()[:16], **{k: str(v) for k, v in self.probed.items()}}

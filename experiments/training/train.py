@@ -17,7 +17,7 @@ from models.grammar import Config, read_config
 from models.plugins import load_plugins_of_run
 
 from ..run.folder import RunFolder, is_first_process
-from ..run.lightning import accelerator_of, quiet_lightning, trainer_options
+from ..run.lightning import accelerator_of, make_trainer, quiet_lightning
 from ..tasks.detect import DetectionModule, hyp_of
 from ..tasks.loaders import make_loader, world_of
 from .anchors import fit_anchors
@@ -47,7 +47,7 @@ def train(
     """
     load_plugins_of_run(options.plugin)
     accelerator = accelerator_of(options.device)
-    trainer_options(options, accelerator)  # what cannot be had is said before the data are read
+    make_trainer(options, accelerator, strategy=options.strategy, logger=False)  # what it refuses, before data are read
     quiet_lightning()
     resume = resume and (run.path / "last.ckpt").exists()
     if options.weights is not None and is_classifier(options.weights):

@@ -268,6 +268,11 @@ def test_files_that_are_none(tmp_path):
     with refused("absent.pt", "no such file"):
         load_upstream(tmp_path / "absent.pt")
     (tmp_path / "text.pt").write_text("hello")
+    save_whole = tmp_path / "whole.pt"
+    torch.save({"a": torch.zeros(99)}, save_whole)
+    (tmp_path / "cut.pt").write_bytes(save_whole.read_bytes()[:500])
+    with refused("cut.pt: cut off, after 500 bytes"):
+        load_upstream(tmp_path / "cut.pt")
     with refused("text.pt", "torch.save"):
         load_upstream(tmp_path / "text.pt")
     with zipfile.ZipFile(tmp_path / "zip.pt", "w") as archive:

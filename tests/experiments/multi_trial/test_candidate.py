@@ -88,7 +88,7 @@ def test_the_evaluators_own_reports_are_kept_out(reports, digits):
 
 @pytest.mark.parametrize("limit", [{"max_params": 1000.0}, {"max_flops": 1000.0}, {"max_latency": 1e-6}])
 def test_a_candidate_beyond_a_limit_is_reported_and_not_trained(limit, reports, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(ClassifyTask, "train", lambda *_: pytest.fail("it was trained"))
+    monkeypatch.setattr(candidate, "train_alone", lambda *_, **__: pytest.fail("it was trained"))
     run_trial(replace(TRAINING, **limit), ARCH)
     intermediate, final = reports
     assert final == []
@@ -167,10 +167,11 @@ def test_weights_are_inherited_from_a_supernet(supernet, reports, monkeypatch):
     class StartedError(Exception):
         pass
 
-    def train(_, network, *__):
+    def train(_, network, *__, finetunes, **___):
+        assert finetunes
         raise StartedError(network.state_dict())
 
-    monkeypatch.setattr(ClassifyTask, "train", train)
+    monkeypatch.setattr(candidate, "train_alone", train)
     with pytest.raises(StartedError) as started:
         run_trial(replace(TRAINING, inherit=str(folder)), Space(TINY).complete(ARCH))
     first = started.value.args[0]

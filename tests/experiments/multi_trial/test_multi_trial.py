@@ -299,7 +299,7 @@ BAD = {
 def test_bad_input_says_what_would_be_right_and_leaves_nothing(case, tmp_path, call):
     args, message = BAD[case]
     (tmp_path / "other").mkdir()
-    (tmp_path / "other/config.yaml").write_text("options: {weights: detector.pt}")
+    (tmp_path / "other/config.yaml").write_text("options: {source: images}")
     quick = [] if args[0] in ("--resume", "--view") else QUICK  # these keep their options
     code, out, err = call(multi_trial_nas, *quick, "--port", free_port(), *args)
     assert code == 2

@@ -42,6 +42,26 @@ def test_two_processes_equal_one_on_equal_halves(strategy, script, digits, tmp_p
             torch.testing.assert_close(other[key], value, rtol=1e-2, atol=1e-3, msg=key)
 
 
+def test_killed_and_resumed_equals_uninterrupted(script, digits, tmp_path):
+    given = ["--cfg", ROOT / SPACE, "--data", digits(8, 64), *SIZES, "--strategy", "darts", "--no-baseline"]
+    run = oneshot(script)(tmp_path, *given, "--devices", "2")
+    code, _, err = run.run("--name", "whole")
+    assert code == 0, err
+    process = run.start(*run.always, "--name", "cut")
+    while "epoch 1/2" not in process.stdout.readline():
+        assert process.poll() is None
+    process.kill()
+    process.communicate()
+    runs = tmp_path / "runs/oneshot_nas"
+    assert not (runs / "cut/arch.json").exists()
+    code, out, err = oneshot(script)(tmp_path).run("--resume", runs / "cut")
+    assert code == 0, err
+    assert "epoch 1/2" not in out
+    whole, cut = (torch.load(runs / name / "supernet.pt", weights_only=True)["state_dict"] for name in ("whole", "cut"))
+    assert [key for key, value in whole.items() if not torch.equal(cut[key], value)] == []
+    assert (runs / "whole/arch.json").read_text() == (runs / "cut/arch.json").read_text()
+
+
 def test_processes_of_torchrun_have_to_agree_on_a_folder(tmp_path, monkeypatch, capsys):
     for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)

@@ -38,7 +38,7 @@ class Task:
 
 def test_what_is_done_is_not_done_again_after_a_resume(tmp_path, monkeypatch):
     run, task, kept = RunFolder(tmp_path, "exp"), Task(monkeypatch), []
-    given = task, run, SimpleNamespace(seed=5, seeds=2), 3, "cpu"
+    given = task, run, SimpleNamespace(seed=5, seeds=2, batch=4), 3, "cpu"
     train = Retraining(*given)
     assert train("derived", "a", then=kept.append) == [1.0, 2.0]
     assert train("plain", "b") == [3.0, 4.0]

@@ -73,16 +73,16 @@ def test_a_run_that_was_stopped_goes_on_and_trains_nothing_twice(supernet, tmp_p
         found = opened(*args)
         found.options.epochs = 1
 
-        def train(network, epochs, callbacks):
-            if len(trained) == stop:
-                raise KeyboardInterrupt
-            trained.append(network)
-            return 0.1 * len(trained)
-
-        monkeypatch.setattr(found.task, "train", train)
+        monkeypatch.setattr(found.task, "measure", lambda network: 0.1 * len(trained))
         return found
 
+    def train_alone(task, network, *_, seed, **__):
+        if len(trained) == stop:
+            raise KeyboardInterrupt
+        trained.append(seed)
+
     monkeypatch.setattr(module, "open_supernet", open_supernet)
+    monkeypatch.setattr(module, "train_alone", train_alone)
     folder = supernet("classify")
     options, run = FidelityOptions(supernet=folder, fidelity=3, seeds=2, device="cpu"), RunFolder(tmp_path, "run")
     stop = 4
@@ -90,7 +90,7 @@ def test_a_run_that_was_stopped_goes_on_and_trains_nothing_twice(supernet, tmp_p
         report_fidelity(options, run)
     stop = None
     results = report_fidelity(options, run)
-    assert len(trained) == 6
+    assert trained == [0, 0, 0, 1, 1, 1]
     with (run.path / "fidelity.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [float(r[f"truth.{s}"]) for s in (0, 1) for r in rows] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])

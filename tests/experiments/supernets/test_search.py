@@ -68,7 +68,7 @@ SMALL = {
 
 
 # 48 archs.
-WIDER = {**SMALL, "backbone": [[-1, 1, "Conv", [{"choice": [*range(4, 52, 4)]}, {"choice": [1, 3, 5, 7]}, 8]]]}
+WIDER = {**SMALL, "backbone": [[-1, 1, "Conv", [{"choice": [*range(8, 104, 8)]}, {"choice": [1, 3, 5, 7]}, 8]]]}
 
 
 @pytest.fixture(scope="module")

@@ -101,7 +101,8 @@ def test_val_measures_subnets_and_keeps_them(detector_run, call, tmp_path):
         as_trained = Model(raw)
         as_trained.load_state_dict(state)
         images, _ = detection_split(str(data), "val", row["imgsz"])
-        assert row["as_trained"] == pytest.approx(evaluate(as_trained, images, 8)["map50_95"])
+        # Of a network that has learnt nothing many detections are nearly alike, and rounding orders them.
+        assert row["as_trained"] == pytest.approx(evaluate(as_trained, images, 8)["map50_95"], rel=1e-2)
         own = model.state_dict()
         calibrated = row["calibrated"] >= row["as_trained"]
         for key, value in state.items():

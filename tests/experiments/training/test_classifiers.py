@@ -40,7 +40,7 @@ def searched(tmp_path_factory):
     """The folder of a search."""
     folder = tmp_path_factory.mktemp("classifier")
     (folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
-    args = [*SEARCH, "--cfg", folder / "space.yaml", "--project", folder, "--name", "bignas", "--random-archs", 0]
+    args = [*SEARCH, "--cfg", folder / "space.yaml", "--project", folder, "--name", "bignas", "--no-baseline"]
     assert run_script(oneshot_nas.main, oneshot_nas.parse(list(map(str, args)))) == 0
     return folder / "bignas"
 
@@ -125,17 +125,17 @@ def test_train_finetunes_it(searched, call, tmp_path):
 def test_finetuning_resumed_is_uninterrupted(searched, call, tmp_path, monkeypatch):
     args = ["--weights", searched / "classifier.pt", "--epochs", 2, "--batch", 200, "--device", "cpu"]
     assert call(train, *args, "--name", "whole")[0] == 0
-    from experiments.training import classifiers
+    from experiments.training import fit
 
     epochs = []
 
-    class Cut(classifiers.EpochLine):
+    class Cut(fit.EpochLine):
         def on_train_epoch_end(self, trainer, module):
             epochs.append(trainer.current_epoch)
             if len(epochs) == 1:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(classifiers, "EpochLine", Cut)
+    monkeypatch.setattr(fit, "EpochLine", Cut)
     code, _, err = call(train, *args, "--name", "cut")
     assert (code, err.strip()) == (130, "interrupted: go on with --resume runs/train/cut")
     code, _, err = call(train, "--resume", tmp_path / "runs/train/cut")
@@ -185,7 +185,7 @@ def test_a_supernet_of_classifiers_is_searched(searched, call, tmp_path):
         (val, ["--split", "test"], "--split test: a classifier is measured on val"),
         (val, ["--imgsz", "30"], "--imgsz 30 is no multiple of the stride 4"),
         (val, ["--iou", "0.5"], "--iou: is of detectors, and"),
-        (train, ["--optimizer", "adamw"], "--optimizer: is of detectors, and"),
+        (train, ["--no-autoanchor"], "--no-autoanchor: is of detectors, and"),
         (train, ["--no-augment"], "--no-augment: is of detectors, and"),
         (train, ["--data", "two"], "--data two has 2 classes, but"),
         (export, ["--nms"], "--nms is of detectors"),
