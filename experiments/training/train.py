@@ -47,8 +47,8 @@ def train(
     """
     load_plugins_of_run(options.plugin)
     accelerator = accelerator_of(options.device)
-    make_trainer(options, accelerator, strategy=options.strategy, logger=False)  # what it refuses, before data are read
     quiet_lightning()
+    make_trainer(options, accelerator, strategy=options.strategy, logger=False)  # what it refuses, before data are read
     resume = resume and (run.path / "last.ckpt").exists()
     if options.weights is not None and is_classifier(options.weights):
         from .classifiers import finetune
