@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import torch
 from pytorch_lightning.strategies import ParallelStrategy
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.errors import InputError
 from spaces import CostModel
@@ -251,7 +252,11 @@ class Alphas(Bilevel):
     ----------
     alphas
         (n,) for every decision, in the order of `choices`.
+    decided
+        What a measurement after the training decided (`perturb.decide`), in place of the probabilities.
     """
+
+    decided: Any = None
 
     # Of Adam: those of DARTS, appendix A.1.1.
     betas: ClassVar[tuple[float, float]] = (0.5, 0.999)
@@ -267,6 +272,9 @@ class Alphas(Bilevel):
     def configure_architecture_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.alphas, self.arc_learning_rate, self.betas, weight_decay=self.weight_decay)
 
+    def export(self) -> Arch:
+        return super().export() if self.decided is None else dict(self.decided.arch)
+
     def probabilities(self) -> dict[str, Tensor]:
         return {label: alpha.softmax(0) for label, alpha in zip(self.choices, self.alphas, strict=True)}
 
@@ -281,6 +289,20 @@ class Alphas(Bilevel):
         self.backward_alone(loss, inputs=list(self.alphas))
         average(alpha.grad for alpha in self.alphas if alpha.grad is not None)
         optimizer.step()
+
+
+@contextmanager
+def batch_statistics(network: nn.Module) -> Iterator[None]:
+    """Within, forwards in training mode leave no trace in the statistics of batch norms."""
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
+    momenta = [m.momentum for m in norms]
+    for m in norms:
+        m.momentum = 0.0
+    try:
+        yield
+    finally:
+        for m, momentum in zip(norms, momenta, strict=True):
+            m.momentum = momentum
 
 
 class Context(NamedTuple):

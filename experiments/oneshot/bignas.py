@@ -14,7 +14,6 @@ from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.errors import InputError
 from models.loss import DetectionLoss
@@ -22,7 +21,7 @@ from spaces import CostModel, Sizes, gradients_in_place
 from spaces.kinds import RESOLUTION
 
 from ..run.processes import average
-from .base import Context, OneShot
+from .base import Context, OneShot, batch_statistics
 from .derive import Arch
 from .distillation import AlphaDivergence, DetectionMimic, Distillation, FeatureMimic, SoftLabels, Tap
 from .options import Options
@@ -145,15 +144,8 @@ class BigNASModule(SinglePathModule):
     def _loss_now(self, arch: Arch, batch: Any, batch_idx: int) -> Tensor:
         """Label loss of a subnet, which leaves no trace in the batch norms' statistics."""
         self.set(arch)
-        norms = [m for m in self.model.modules() if isinstance(m, _BatchNorm)]
-        momenta = [m.momentum for m in norms]
-        for m in norms:
-            m.momentum = 0.0
-        try:
+        with batch_statistics(self.model):
             return self.loss(self._at_side(batch, arch), batch_idx, None).double()
-        finally:
-            for m, momentum in zip(norms, momenta, strict=True):
-                m.momentum = momentum
 
     def _at_side(self, batch: Any, arch: Arch) -> Any:
         return cast(Any, self.training_module).at_side(batch, arch[RESOLUTION]) if RESOLUTION in arch else batch

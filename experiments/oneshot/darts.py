@@ -13,7 +13,8 @@ from torch import Tensor
 from spaces.fused import frozen
 
 from ..run.processes import average
-from .base import Alphas, OneShot
+from .base import Alphas
+from .perturb import Differentiable
 
 
 class DARTSModule(Alphas):
@@ -30,13 +31,13 @@ class DARTSModule(Alphas):
         self.mix(self.probabilities())
 
 
-class DARTS(OneShot):
+class DARTS(Differentiable):
     """First-order DARTS.
 
     Parameters
     ----------
-    arc_learning_rate, warmup_epochs, gradient_clip_val, budget
-        See `base.Bilevel` and `base.OneShotModule`.
+    arc_learning_rate, warmup_epochs, gradient_clip_val, budget, derive, tuning, cost
+        See `base.Bilevel`, `base.OneShotModule` and `perturb.Differentiable`.
     """
 
     module_class = DARTSModule
@@ -100,7 +101,7 @@ class SecondOrderDARTSModule(DARTSModule):
             w.copy_(origin + by * d)
 
 
-class SecondOrderDARTS(OneShot):
+class SecondOrderDARTS(Differentiable):
     """Second-order DARTS; parameters as of `DARTS`."""
 
     module_class = SecondOrderDARTSModule

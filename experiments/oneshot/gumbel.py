@@ -9,7 +9,8 @@ from torch import Tensor
 
 from spaces.fused import frozen
 
-from .base import Alphas, OneShot
+from .base import Alphas
+from .perturb import Differentiable
 
 
 class GumbelModule(Alphas):
@@ -55,15 +56,15 @@ class GumbelModule(Alphas):
         return {**super().watched(), "temperature": self.temperature}
 
 
-class GumbelDARTS(OneShot):
+class GumbelDARTS(Differentiable):
     """FBNet's differentiable search.
 
     Parameters
     ----------
     temperature
         See `GumbelModule`.
-    arc_learning_rate, warmup_epochs, gradient_clip_val, budget
-        See `base.Bilevel` and `base.OneShotModule`.
+    arc_learning_rate, warmup_epochs, gradient_clip_val, budget, derive, tuning, cost
+        See `base.Bilevel`, `base.OneShotModule` and `perturb.Differentiable`.
     """
 
     module_class = GumbelModule

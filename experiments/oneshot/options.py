@@ -62,6 +62,13 @@ class Options(Learning, Devices):
     device: str = option("auto, cpu or cuda", "auto")
     plugin: list[str] = field(default_factory=list)
 
+    derive: Literal["probable", "perturb"] = option(
+        "how the arch is decided: by the probabilities, or by measuring what the loss is without each value (DARTS-PT)",
+        "probable",
+        of="strategy",
+        group="strategies",
+        choices=["probable", "perturb"],
+    )
     arch_update: Literal["gradient", "reinforce"] = option(
         "of proxyless", "gradient", of="strategy", group="strategies", choices=["gradient", "reinforce"]
     )

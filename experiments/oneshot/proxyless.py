@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,8 +13,9 @@ from spaces.active import Mixture
 from spaces.fused import frozen
 
 from ..run.processes import average
-from .base import Alphas, Context, OneShot
+from .base import Alphas
 from .options import Options
+from .perturb import Differentiable
 
 
 class ProxylessModule(Alphas):
@@ -87,19 +89,19 @@ class ProxylessModule(Alphas):
         self._sample()
 
 
-class Proxyless(OneShot):
+class Proxyless(Differentiable):
     """ProxylessNAS.
 
     Parameters
     ----------
     update
         See `ProxylessModule`.
-    arc_learning_rate, warmup_epochs, gradient_clip_val, budget
-        See `base.Bilevel` and `base.OneShotModule`.
+    arc_learning_rate, warmup_epochs, gradient_clip_val, budget, derive, tuning, cost
+        See `base.Bilevel`, `base.OneShotModule` and `perturb.Differentiable`.
     """
 
     module_class = ProxylessModule
 
     @classmethod
-    def from_options(cls, options: Options, context: Context) -> Self:
-        return cls(update=options.arch_update, budget=context.budget, arc_learning_rate=options.arch_lr)
+    def own(cls, options: Options) -> Mapping[str, Any]:
+        return {"update": options.arch_update}

@@ -77,6 +77,11 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
         "metric": task.metric,
         "steps": options.epochs * len(task.loader("weights")),
         "arch": arch,
+        **(
+            {"undecided": [*decided.undecided]}
+            if (decided := getattr(strategy.oneshot_module, "decided", None))
+            else {}
+        ),
         "derived": {**_cost(derived, options.imgsz), "inherited": task.measure(derived, calibrated=False)},
         "plain": _cost(task.network(space.freeze(upstream)), options.imgsz),
         task.result: {"params": count_params(handed_over), f"flops_{options.cost_imgsz}": costs.of(arch)["flops"]},

@@ -43,16 +43,17 @@ class Entry:
 _GRADIENT = ("arch_lr", "target_flops", "target_params", "target_latency", "target_weight")
 _EVOLUTION = ("population", "generations")
 _BIGNAS = ("subnets", "sampler", "distill", "distill_rows", "distill_boxes", "teacher", "dropout", "drop_path")
+_ALPHAS = (*_GRADIENT, "derive")
 _LIMIT = {"max_flops": "plain"}
 # Of the training images, for those that only rate archs by them.
 _RATES = {"arch_share": 0.2}
 KINDS: dict[str, dict[str, Entry]] = {
     # of `oneshot_nas.py --strategy`: subclasses of `experiments.oneshot.base.OneShot`
     "oneshot": {
-        "darts": Entry("experiments.oneshot.darts:DARTS", _GRADIENT, _LIMIT),
-        "darts-2nd": Entry("experiments.oneshot.darts:SecondOrderDARTS", _GRADIENT, _LIMIT),
-        "gumbel": Entry("experiments.oneshot.gumbel:GumbelDARTS", _GRADIENT, _LIMIT),
-        "proxyless": Entry("experiments.oneshot.proxyless:Proxyless", (*_GRADIENT, "arch_update"), _LIMIT),
+        "darts": Entry("experiments.oneshot.darts:DARTS", _ALPHAS, _LIMIT),
+        "darts-2nd": Entry("experiments.oneshot.darts:SecondOrderDARTS", _ALPHAS, _LIMIT),
+        "gumbel": Entry("experiments.oneshot.gumbel:GumbelDARTS", _ALPHAS, _LIMIT),
+        "proxyless": Entry("experiments.oneshot.proxyless:Proxyless", (*_ALPHAS, "arch_update"), _LIMIT),
         "enas": Entry("experiments.oneshot.enas:ENAS", _GRADIENT, _LIMIT),
         "spos": Entry("experiments.oneshot.spos:SPOS", _EVOLUTION, _RATES | _LIMIT),
         "fairnas": Entry("experiments.oneshot.spos:FairNAS", _EVOLUTION, _RATES | _LIMIT),
