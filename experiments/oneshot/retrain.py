@@ -40,26 +40,31 @@ class Retraining:
         path = run.path / _FILE
         self.done: dict[str, float] = json.loads(path.read_text()) if resume and path.exists() else {}
 
+    def has_done(self, name: str, start: str) -> bool:
+        """Whether the first seed's network was trained before a resume."""
+        return _title(name, start) in self.done
+
     def __call__(
         self,
         name: str,
+        start: str,
         cfg: Mapping[str, Any],
         weights: Mapping[str, Tensor] | None = None,
-        finetunes: bool = False,
         then: Callable[[Network], None] = lambda network: None,
     ) -> list[float]:
         """Train the network of a frozen YAML from each seed; its metric on unseen data.
 
         Parameters
         ----------
+        start
+            ``inherited``: its weights are a trained supernet's; or ``scratch``.
         weights
             What it begins with; noise if they are None.
-        finetunes
-            Whether they are a trained supernet's; see `Engine`.
         then
             Is given the first seed's network, with batch norm statistics of all batches.
         """
-        return [self._once(name, i, cfg, weights, finetunes, then) for i in range(self.options.seeds)]
+        title, finetunes = _title(name, start), start == "inherited"
+        return [self._once(title, i, cfg, weights, finetunes, then) for i in range(self.options.seeds)]
 
     def _once(
         self,
@@ -87,6 +92,10 @@ class Retraining:
             self.done[name] = metric
             self.run.write_json(_FILE, self.done)
         return self.done[name]
+
+
+def _title(name: str, start: str) -> str:
+    return f"{name}_inherited" if start == "inherited" else name
 
 
 def random_archs(

@@ -68,48 +68,44 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
 
     pl.seed_everything(options.seed, verbose=False)  # a resumed search has drawn other numbers, or none
     derived = task.calibrated(cut_out(supernet, task, arch))
-    is_slice = strategy_class.leaves_slices
-    handed_over = task.hand_over(derived, run.path, arch, is_slice=is_slice)
-    upstream = space.upstream()
+    is_slice, upstream, cost = strategy_class.leaves_slices, space.upstream(), costs.of(arch)
     results: dict[str, Any] = {
         "strategy": options.strategy,
         "task": options.task,
         "metric": task.metric,
         "steps": options.epochs * len(task.loader("weights")),
         "arch": arch,
-        **(
-            {"undecided": [*decided.undecided]}
-            if (decided := getattr(strategy.oneshot_module, "decided", None))
-            else {}
-        ),
         "derived": {**_cost(derived, options.imgsz), "inherited": task.measure(derived, calibrated=False)},
         "plain": _cost(task.network(space.freeze(upstream)), options.imgsz),
-        task.result: {"params": count_params(handed_over), f"flops_{options.cost_imgsz}": costs.of(arch)["flops"]},
+        task.result: {"params": cost["params"], f"flops_{options.cost_imgsz}": cost["flops"]},
     }
+    if (decided := getattr(strategy.oneshot_module, "decided", None)) is not None:
+        results["undecided"] = [*decided.undecided]
+
+    def hand_over(network: Network) -> None:
+        task.hand_over(network, run.path, arch, is_slice=is_slice)
+
     epochs = options.finetune if options.finetune is not None else options.epochs if options.baseline else 0
-    if epochs:
-        train = Retraining(task, run, options, epochs, accelerator, resume)
-        drawn = random_archs(space, costs, arch, options.random_archs, options.seed, budget) if options.baseline else []
-        if options.baseline and len(drawn) < options.random_archs:
-            print(f"warning: only {len(drawn)} random archs have its cost", flush=True)
-        results["random"] = [{"arch": a, **_cost(task.network(space.freeze(a)), options.imgsz)} for a in drawn]
-        results["retrained"] = {"epochs": epochs, "steps": epochs * len(task.loader("all")), "seeds": options.seeds}
+    starts = _starts(options, is_slice) if epochs else ()
+    train = Retraining(task, run, options, epochs, accelerator, resume)
+    if not starts or not train.has_done("derived", starts[-1]):
+        hand_over(derived)
+    if starts:
         compared = [("derived", arch, results["derived"])]
         if options.baseline:
+            drawn = random_archs(space, costs, arch, options.random_archs, options.seed, budget)
+            if len(drawn) < options.random_archs:
+                print(f"warning: only {len(drawn)} random archs have its cost", flush=True)
+            results["random"] = [{"arch": a, **_cost(task.network(space.freeze(a)), options.imgsz)} for a in drawn]
             compared.append(("plain", upstream, results["plain"]))
             compared += [(f"random{i}", r["arch"], r) for i, r in enumerate(results["random"], start=1)]
-
-        def hand_over(network: Network) -> None:
-            task.hand_over(network, run.path, arch, is_slice=is_slice)
-
-        for kind in _starts(options, is_slice):
+        results["retrained"] = {"epochs": epochs, "steps": epochs * len(task.loader("all")), "seeds": options.seeds}
+        for kind in starts:
             whole = supernet if kind == "inherited" else None if start is None else begun(task, start, options.seed)
             for name, other, found in compared:
                 weights = None if whole is None else cut_out(whole, task, other).state_dict()
-                of_supernet = kind == "inherited"
-                title = f"{name}_inherited" if of_supernet else name
-                then = hand_over if name == "derived" else _keep
-                found[f"from_{kind}"] = train(title, space.freeze(other), weights, of_supernet, then)
+                then = {"then": hand_over} if name == "derived" else {}
+                found[f"from_{kind}"] = train(name, kind, space.freeze(other), weights, **then)
     run.write_json("results.json", results)
     report(options, run, task.result, results)
     return results
@@ -120,10 +116,6 @@ def _starts(options: Options, is_slice: bool) -> tuple[str, ...]:
     if options.retrain == "both":
         return ("scratch", "inherited")
     return (options.retrain or ("inherited" if is_slice or options.weights else "scratch"),)
-
-
-def _keep(network: Network) -> None:
-    pass
 
 
 def cost_model(task: SearchTask, options: Options) -> tuple[CostModel, CostProvider | None]:

@@ -40,11 +40,17 @@ def test_what_is_done_is_not_done_again_after_a_resume(tmp_path, monkeypatch):
     run, task, kept = RunFolder(tmp_path, "exp"), Task(monkeypatch), []
     given = task, run, SimpleNamespace(seed=5, seeds=2, batch=4), 3, "cpu"
     train = Retraining(*given)
-    assert train("derived", "a", then=kept.append) == [1.0, 2.0]
-    assert train("plain", "b") == [3.0, 4.0]
+    assert train("derived", "scratch", "a", then=kept.append) == [1.0, 2.0]
+    assert train("plain", "scratch", "b") == [3.0, 4.0]
     assert kept == ["a"], "of the first seed alone"
+    assert train.has_done("derived", "scratch")
+    assert not train.has_done("derived", "inherited")
     again = Retraining(*given, resume=True)
-    assert (again("derived", "a", then=kept.append), again("plain", "b"), again("random0", "c")) == (
+    assert (
+        again("derived", "scratch", "a", then=kept.append),
+        again("plain", "scratch", "b"),
+        again("random0", "scratch", "c"),
+    ) == (
         [1.0, 2.0],
         [3.0, 4.0],
         [5.0, 6.0],
@@ -53,7 +59,7 @@ def test_what_is_done_is_not_done_again_after_a_resume(tmp_path, monkeypatch):
     assert kept == ["a"]
     assert json.loads((run.path / "retrained.json").read_text())["derived_2"] == 2.0
     # A new run in the same folder begins anew.
-    assert Retraining(*given)("derived", "a") == [7.0, 8.0]
+    assert Retraining(*given)("derived", "scratch", "a") == [7.0, 8.0]
 
 
 def test_random_archs_are_different_and_within_the_budget_and_of_the_same_cost():
@@ -100,5 +106,5 @@ def test_verdicts_are_honest():
     assert line.endswith("the mean of 2 random archs of its cost (the best of them 0.8500)")
     assert "random" not in verdicts({**results, "random": []})[0]
     assert verdicts({**results, "plain": {}}) == []
-    one = {k: {"from_scratch": [0.5]} for k in ("derived", "plain")} | {"retrained": {"seeds": 1}}
+    one = {k: {"from_scratch": [0.5]} for k in ("derived", "scratch", "plain")} | {"retrained": {"seeds": 1}}
     assert "--seeds 2" in verdicts(one)[-1]
