@@ -108,6 +108,24 @@ def test_detector_holds_the_average_of_the_searchs_weights(tmp_path, finish):
     assert torch.equal(state["model.0.conv.weight"], source)
 
 
+def test_the_result_is_what_was_trained_afterwards_also_when_resumed(tmp_path, call):
+    code, _, err = call(oneshot_nas, *QUICK, "--no-baseline", "--finetune", "1")
+    assert code == 0, err
+    folder = tmp_path / "runs/oneshot_nas/exp"
+    trained = torch.load(folder / "detector.pt", weights_only=True)["state_dict"]
+    results = json.loads((folder / "results.json").read_text())
+    assert "from_scratch" in results["derived"]
+    assert "from_scratch" not in results["plain"]
+    average = torch.load(folder / "last.ckpt", weights_only=False)["engine"]["average"]
+    source = average[f"network.model.0.conv.{results['arch']['nasconv_0']}.weight"]
+    assert not torch.equal(trained["model.0.conv.weight"], source)
+    code, _, err = call(oneshot_nas, "--resume", str(folder))
+    assert code == 0, err
+    again = torch.load(folder / "detector.pt", weights_only=True)["state_dict"]
+    assert torch.equal(again["model.0.conv.weight"], trained["model.0.conv.weight"])
+    assert json.loads((folder / "results.json").read_text()) == results
+
+
 def test_searches_on_the_detection_loss(tmp_path, call):
     args = ["--task", "detect", "--cfg", str(SPACE), "--imgsz", "32", "--epochs", "1", "--batch", "50"]
     args += ["--no-baseline"]
