@@ -86,7 +86,7 @@ def run_trial(training: Training, arch: Mapping[str, Any]) -> None:
     if training.inherit is not None:
         network = cut_out(open_supernet(training.inherit, task=task, option="--inherit").supernet, task, arch)
     elif training.weights is not None:
-        network = cut_out(begun(task, read_weights(training.weights, task), training.seed), task, arch)
+        network = cut_out(begun(task, read_weights(training.weights, task), training.seed)[0], task, arch)
     progress = _Progress(task)
     how: dict[str, Any] = {"batch": training.batch, "seed": training.seed, "finetunes": training.inherit is not None}
     train_alone(task, network, training, training.epochs, accelerator, [progress], **how)
@@ -146,9 +146,9 @@ class _Progress(pl.Callback):
         nni.report_intermediate_result(self.last)
 
 
-def training_of(options: Any) -> dict[str, Any]:
+def training_of(options: Any, space: Space) -> dict[str, Any]:
     """What `Candidate` takes, from options that have more; files that are read here go along as what is in them."""
     training = {name: value for name, value in asdict(options).items() if name in Training.__dataclass_fields__}
     detector = None if options.detector is None else dict(read_config(options.detector).raw)
     costs = None if options.costs is None else load_yaml(Path(options.costs))
-    return {**training, "cfg": dict(read_config(options.cfg).raw), "detector": detector, "costs": costs}
+    return {**training, "cfg": dict(space.config.raw), "detector": detector, "costs": costs}

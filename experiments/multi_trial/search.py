@@ -52,7 +52,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     if most is not None and options.population is None and not resume:
         # The most suits 200 trials; few trials are never to be all at random.
         options = replace(options, population=min(max(options.max_trials // 4, 2), most))  # saved, for --resume
-    training = training_of(options)
+    training = training_of(options, space)
     strategy = _strategy(options, _budget(options, task))
     model_space, evaluator, id = (
         Decisions(training["cfg"]),

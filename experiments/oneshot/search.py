@@ -26,7 +26,7 @@ from ..run.lightning import interruptible, trainer_options
 from ..run.processes import leave
 from ..supernets.rating import Rating
 from ..supernets.subnets import SUPERNET, cut_out, save_supernet
-from ..supernets.warm import Weights, begin_with, begun, read_weights
+from ..supernets.warm import begun, read_weights
 from ..tasks.task import SearchTask, open_task
 from ..training.engine import Engine
 from .base import Context, OneShot
@@ -48,7 +48,11 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     trainer_options(options, accelerator)  # what cannot be had is said before anything is trained
     costs, latency = cost_model(task, options)
     budget = read_budget(options, costs, latency)
-    start = None if options.weights is None else read_weights(options.weights, task)
+    start = None
+    if options.weights is not None:
+        start, told = begun(task, read_weights(options.weights, task), options.seed)
+        if is_first_process():
+            say(f"weights: {told}")
     if is_first_process():
         run.write_config(asdict(options), anew=not resume)
 
@@ -101,7 +105,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
             compared += [(f"random{i}", r["arch"], r) for i, r in enumerate(results["random"], start=1)]
         results["retrained"] = {"epochs": epochs, "steps": epochs * len(task.loader("all")), "seeds": options.seeds}
         for kind in starts:
-            whole = supernet if kind == "inherited" else None if start is None else begun(task, start, options.seed)
+            whole = supernet if kind == "inherited" else start
             for name, other, found in compared:
                 weights = None if whole is None else cut_out(whole, task, other).state_dict()
                 then = {"then": hand_over} if name == "derived" else {}
@@ -144,7 +148,7 @@ def _run_strategy(
     budget: Budget | None,
     accelerator: str,
     history: History,
-    start: Weights | None,
+    start: Any,
     resume: bool,
 ) -> tuple[OneShot, dict[str, Any]]:
     """Run the experiment; the strategy, whose supernet is on the CPU, and the arch that it exports."""
@@ -173,18 +177,11 @@ def _run_strategy(
     rating = Rating(lambda: strategy.supernet, task, options.population * options.generations)
     context = Context(task, costs, budget, rating, run.path)
     strategy = registry.load("oneshot", options.strategy).from_options(options, context)
-    sums_loss, first = task.module().sums_loss, is_first_process()
-    strategy.weights_engine = Engine(
-        options, options.batch, sums_loss=sums_loss, seed=options.seed, say=say if first else lambda line: None
-    )
+    told: Any = {"say": say} if is_first_process() else {}
+    sums_loss = task.module().sums_loss
+    strategy.weights_engine = Engine(options, options.batch, sums_loss=sums_loss, seed=options.seed, **told)
     if start is not None:
-
-        def initialise(supernet: Any) -> None:
-            told = begin_with(supernet, start)
-            if first:
-                say(f"weights: {told}")
-
-        strategy.initialise = initialise
+        strategy.initialise = lambda supernet: supernet.load_state_dict(start.state_dict())
     experiment = RetiariiExperiment(space, evaluator, [], strategy)
     config = RetiariiExeConfig("local")
     config.experiment_name = run.path.name

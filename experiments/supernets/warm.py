@@ -12,6 +12,7 @@ from torch import Tensor
 from models.detector import Model
 from models.errors import InputError
 from models.files import check_format, is_classifier, load_classifier
+from models.grammar import read_config
 from models.network import Network
 from models.upstream import load_weights
 from spaces import make_supernet
@@ -69,20 +70,29 @@ def _check(path: Path, network: Network, task: SearchTask) -> None:
         raise InputError(f"--weights {path}: a classifier; right would be a detector.pt or a YOLOv5 checkpoint")
 
 
-def begin_with(supernet: Any, weights: Weights) -> str:
-    """Put the weights into a supernet, in place, its channels in the order of their importance; says so in a line."""
-    try:
-        start = warm_start(supernet, weights.cfg, weights.state, weights.names)
-        if not weights.is_supernet:  # which has learnt in its own order
-            order_channels(supernet, start)
-        return str(start)
-    except InputError as e:
-        raise InputError(f"--weights {weights.file}: {e}") from None
+def begun(task: SearchTask, weights: Weights, seed: int) -> tuple[Any, str]:
+    """A new supernet that begins with the weights, its channels in the order of their importance.
 
+    Parameters
+    ----------
+    seed
+        Of what the weights leave open.
 
-def begun(task: SearchTask, weights: Weights, seed: int) -> Any:
-    """A new supernet that begins with the weights; what they leave open is drawn by `seed`."""
+    Returns
+    -------
+    The supernet, and in a line what was done.
+
+    Raises
+    ------
+    InputError
+        The weights are of another family, or larger than the space.
+    """
     pl.seed_everything(seed, verbose=False)
     supernet = make_supernet(task.space())
-    begin_with(supernet, weights)
-    return supernet
+    try:
+        start = warm_start(supernet, read_config(weights.cfg, file=weights.file), weights.state, weights.names)
+        if not weights.is_supernet:  # which has learnt in its own order
+            order_channels(supernet, start)
+    except InputError as e:
+        raise InputError(f"--weights {e}") from None
+    return supernet, str(start)
