@@ -54,8 +54,8 @@ def score(job: tuple[str, list[str], int, int]) -> tuple[dict[str, float], dict[
 def main() -> None:
     import numpy as np
 
-    from experiments.proxies.bands import NUM_BANDS, Ranking
     from experiments.run.registry import names
+    from experiments.search.fidelity import BANDS, cost_bands, tau_interval, tau_within
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
@@ -82,17 +82,14 @@ def main() -> None:
     best, few = max(accuracy for accuracy, _ in table.values()), slice(args.archs)
     ties = np.random.default_rng(args.seed).random(len(keys))  # equal scores are picked by chance
     print(f"{args.archs} of {args.scored} archs, {args.batch} images, torch {version('torch')}\n")
-    print(
-        f"| proxy | tau | tau in {NUM_BANDS} bands of FLOPs | regret of {args.picks} picks, points | seconds an arch |"
-    )
+    print(f"| proxy | tau | tau in {BANDS} bands of FLOPs | regret of {args.picks} picks, points | seconds an arch |")
     print("|---|---|---|---|---|")
     for name in args.proxies:
         scores = np.array([s[name] for s, _ in found])
         cells = []
-        for costs in (None, flops[few]):
-            ranking = Ranking(scores[few], truth[few], costs)
-            low, high = ranking.interval()
-            cells.append(f"{ranking.tau():.3f} ({low:.3f} to {high:.3f})")
+        for bands in ([np.arange(len(flops[few]))], cost_bands(flops[few])):
+            low, high = tau_interval(truth[few], scores[few], bands)
+            cells.append(f"{tau_within(truth[few], scores[few], bands):.3f} ({low:.3f} to {high:.3f})")
         picked = np.lexsort((ties, -scores))[: args.picks]
         regret = 100 * (best - truth[picked].max())
         seconds = sum(s[name] for _, s in found) / len(found)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 _SAMPLES, _CONFIDENCE = 1000, 0.95
+BANDS = 5
 TOPS = (1, 5, 10)
 
 
@@ -42,7 +43,7 @@ class Fidelity:
     within_regret: dict[int, float]
 
 
-def fidelity(truth: np.ndarray, score: np.ndarray, cost: np.ndarray | None = None, bands: int = 4) -> Fidelity:
+def fidelity(truth: np.ndarray, score: np.ndarray, cost: np.ndarray | None = None, bands: int = BANDS) -> Fidelity:
     """How `score` ranks archs by `truth`; both (n,), the larger the better. `cost` is cut into so many bands."""
     low, high = tau_interval(truth, score)
     regrets = {k: top_regret(truth, score, k) for k in TOPS}
@@ -69,13 +70,22 @@ def tau_within(truth: np.ndarray, score: np.ndarray, parts: list[np.ndarray]) ->
     return float(agree / np.sqrt(ranked * scored)) if ranked and scored else 0.0
 
 
-def tau_interval(truth: np.ndarray, score: np.ndarray, samples: int = _SAMPLES, seed: int = 0) -> tuple[float, float]:
+def tau_interval(
+    truth: np.ndarray,
+    score: np.ndarray,
+    parts: list[np.ndarray] | None = None,
+    samples: int = _SAMPLES,
+    seed: int = 0,
+) -> tuple[float, float]:
     """The 95 % percentile interval of tau-b over archs drawn with replacement (Efron 1979).
 
-    An arch that is drawn twice makes no pair with itself.
+    An arch that is drawn twice makes no pair with itself. With `parts` it is the interval of `tau_within`.
     """
     rng, n = np.random.default_rng(seed), len(truth)
-    a, b = (np.sign(v[:, None] - v[None, :]) for v in (truth, score))
+    part = np.zeros(n, int)
+    for number, members in enumerate(parts or ()):
+        part[members] = number
+    a, b = (np.sign(v[:, None] - v[None, :]) * (part[:, None] == part) for v in (truth, score))
     products, taus = (a * b, a != 0, b != 0), []
     for _ in range(samples):
         counts = np.bincount(rng.integers(0, n, n), minlength=n)
@@ -100,7 +110,7 @@ def top_regret(truth: np.ndarray, score: np.ndarray, k: int) -> float:
     return float(truth.max() - truth[chosen].max())
 
 
-def cost_bands(cost: np.ndarray, bands: int) -> list[np.ndarray]:
+def cost_bands(cost: np.ndarray, bands: int = BANDS) -> list[np.ndarray]:
     """Indices of archs by bands of the cost with equally many in each, give or take one."""
     return [part for part in np.array_split(cost.argsort(kind="stable"), bands) if len(part)]
 

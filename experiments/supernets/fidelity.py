@@ -12,13 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-from torch import nn
+import torch
 
 from models.errors import InputError
 from models.files import atomic
 from spaces import Space
 from spaces.space import Arch
 
+from ..costs.counted import COUNTED
+from ..proxies.probe import Probe
+from ..run import registry
 from ..run.console import say
 from ..run.folder import RunFolder
 from ..run.lightning import accelerator_of, quiet_lightning
@@ -30,12 +33,13 @@ from ..training.options import learning_of
 from .folder import supernet_folder
 from .options import FidelityOptions
 from .rating import Rating
-from .subnets import cut_out, open_supernet
+from .subnets import open_supernet
 
 # Left in the supernet's folder, so that a search of it can say how far its ratings go.
 KNOWN = "fidelity.json"
 RATING = "supernet"
 _DRAWN = 64
+_SIZES = (*COUNTED, "blocks")
 
 
 def report_fidelity(options: FidelityOptions, run: RunFolder) -> dict[str, Any]:
@@ -59,6 +63,7 @@ def report_fidelity(options: FidelityOptions, run: RunFolder) -> dict[str, Any]:
     archs = spread(supernet.space, model, options.fidelity, options.seed, drawn)
     run.write_config(asdict(options), anew=True)
     done = _done(run.path / "fidelity.csv")
+    probe, proxies = Probe(task), [name for name in registry.names("proxy") if name not in COUNTED]
     rows: list[dict[str, Any]] = []
     with Rating(lambda: supernet, task, len(archs)) as rate:
         for arch in archs:
@@ -66,9 +71,10 @@ def report_fidelity(options: FidelityOptions, run: RunFolder) -> dict[str, Any]:
             rows.append(row)
             if RATING not in row:
                 pl.seed_everything(options.seed, verbose=False)
-                network = cut_out(supernet, task, arch)
-                layers = sum(isinstance(m, (nn.Conv2d, nn.Linear)) for m in network.modules())
-                row |= {RATING: rate(arch), **model.of(arch), "layers": layers}
+                row |= {RATING: rate(arch), **model.of(arch)}
+                for name in proxies:
+                    torch.manual_seed(options.seed)
+                    row[name] = probe.score(name, supernet.space.freeze(arch))
                 write_csv(run.path / "fidelity.csv", [*rows, *_left(done, rows)])
     num_truths = 1 if truths else options.seeds
     for seed in range(num_truths):
@@ -89,8 +95,9 @@ def report_fidelity(options: FidelityOptions, run: RunFolder) -> dict[str, Any]:
                 )
             write_csv(run.path / "fidelity.csv", rows)
     found = np.array([[row[f"truth.{seed}"] for row in rows] for seed in range(num_truths)], float)
-    names = (RATING, *(c for c in ("params", "flops", "activations", "layers") if c in rows[0]))
+    names = (RATING, *(c for c in ("params", "flops", "activations") if c in rows[0]), *proxies)
     predictors = {name: np.array([row[name] for row in rows], float) for name in names}
+    predictors = {name: score for name, score in predictors.items() if np.isfinite(score).all()}
     return report(run, folder, task.metric, found, predictors)
 
 
@@ -142,7 +149,7 @@ def _cells(of: Fidelity) -> dict[str, float]:
 def warning(results: Mapping[str, Any]) -> str:
     """Where size alone ranks better than the supernet does; empty where it does not."""
     taus = {name: f["tau"] for name, f in results["predictors"].items()}
-    better = [f"{name} ({tau:.2f})" for name, tau in taus.items() if tau > taus[RATING] and name != RATING]
+    better = [f"{name} ({tau:.2f})" for name, tau in taus.items() if name in _SIZES and tau > taus[RATING]]
     return f"size ranks better than the supernet (tau {taus[RATING]:.2f}): {', '.join(better)}" if better else ""
 
 

@@ -9,12 +9,12 @@ import torch
 
 from spaces import Space
 
-from ..proxies.bands import NUM_BANDS, Ranking
 from ..proxies.probe import Probe
 from ..run.device import device_of
 from ..search import Domain
 from ..search.base import History
 from ..search.domain import Indices
+from ..search.fidelity import BANDS, cost_bands, tau_within
 from ..tasks.task import SearchTask
 
 _FIRST, _EVERY = 50, 25
@@ -56,7 +56,7 @@ class ProxyScreen:
             known = np.array([self.score(self.proxy, a) for a in history.good[:count]])
             flops = np.array(self.domain.cost("flops", history.good[:count]))
             near = [
-                known[np.argsort(np.abs(flops - f), kind="stable")[: count // NUM_BANDS]]
+                known[np.argsort(np.abs(flops - f), kind="stable")[: count // BANDS]]
                 for f in self.domain.cost("flops", archs)
             ]
             scores = np.array([(s > n).mean() + 0.5 * (s == n).mean() for s, n in zip(scores, near, strict=True)])
@@ -66,16 +66,16 @@ class ProxyScreen:
         """Whether the proxy ranks the first `count` archs better than the trivial ones, within bands of FLOPs."""
         if count not in self._trusted:
             archs = history.good[:count]
-            flops = np.array(self.domain.cost("flops", archs))
+            truth, bands = -history.losses[:count, 0], cost_bands(np.array(self.domain.cost("flops", archs)))
             taus = {
-                name: Ranking(np.array([self.score(name, a) for a in archs]), -history.losses[:count, 0], flops).tau()
+                name: tau_within(truth, np.array([self.score(name, a) for a in archs]), bands)
                 for name in dict.fromkeys((self.proxy, *_TRIVIAL))
             }
             others = [taus[name] for name in _TRIVIAL if name != self.proxy]
             self._trusted[count] = taus[self.proxy] > max(0, *others)
             said = ", ".join(f"{name} {tau:.2f}" for name, tau in taus.items())
             used = f"{self.proxy} is {'' if self._trusted[count] else 'not '}used"
-            print(f"screen  after {count} archs: {said} (Kendall, in {NUM_BANDS} bands of FLOPs): {used}", flush=True)
+            print(f"screen  after {count} archs: {said} (Kendall, in {BANDS} bands of FLOPs): {used}", flush=True)
         return self._trusted[count]
 
     def score(self, name: str, arch: Indices) -> float:

@@ -22,7 +22,7 @@ from optimizer import calibrate_bn, match_nas
 from spaces import CostModel, Space
 
 from ..run.processes import summed
-from .loaders import arch_share, make_loader, world_of
+from .loaders import arch_share, make_loader, part_loader
 from .module import RATING_BATCHES, TaskModule
 from .resize import resized, resolution_of
 from .whole import detector_space, head_of
@@ -100,15 +100,7 @@ class ClassifyTask:
         return self.data.names
 
     def loader(self, part: str = "weights", seed: int | None = None) -> Any:
-        options, cuda = self.options, self.accelerator == "gpu"
-        return make_loader(
-            self._parts[part],
-            options.batch,
-            seed=options.seed if seed is None else seed,
-            workers=getattr(options, "workers", 0),
-            world=world_of(options),
-            cuda=cuda,
-        )
+        return part_loader(self._parts, part, self.options, self.accelerator, seed)
 
     def module(self) -> ClassificationModule:
         return ClassificationModule()

@@ -25,7 +25,7 @@ from optimizer import calibrate_bn
 from spaces import CostModel, Space
 
 from ..run.lightning import interruptible
-from .loaders import Part, arch_share, make_loader, parts_of, world_of
+from .loaders import Part, arch_share, make_loader, part_loader, parts_of
 from .metrics import NMS_FOR_AP, DetectionMetrics, in_original_pixels
 from .module import RATING_BATCHES, TaskModule
 from .param_groups import build_optimizer
@@ -170,16 +170,7 @@ class DetectTask:
         return self.data.names
 
     def loader(self, part: str = "weights", seed: int | None = None) -> Any:
-        options, cuda = self.options, self.accelerator == "gpu"
-        return make_loader(
-            self._parts[part],
-            options.batch,
-            seed=options.seed if seed is None else seed,
-            workers=getattr(options, "workers", 0),
-            world=world_of(options),
-            cuda=cuda,
-            collate=collate,
-        )
+        return part_loader(self._parts, part, self.options, self.accelerator, seed, collate=collate)
 
     def module(self) -> DetectionModule:
         return DetectionModule(self.data.names, self.options.imgsz)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,21 @@ def make_loader(
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=cuda,
+    )
+
+
+def part_loader(
+    parts: Mapping[str, Any], part: str, options: Any, accelerator: str, seed: int | None, **more: Any
+) -> Any:
+    """Batches of a part of the training images, this process's share of them; see `SearchTask.loader`."""
+    return make_loader(
+        parts[part],
+        options.batch,
+        seed=options.seed if seed is None else seed,
+        workers=getattr(options, "workers", 0),
+        world=world_of(options),
+        cuda=accelerator == "gpu",
+        **more,
     )
 
 

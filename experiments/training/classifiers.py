@@ -20,7 +20,7 @@ from ..run.console import say
 from ..run.device import device_of
 from ..run.folder import RunFolder
 from ..tasks.classify import ClassificationModule
-from ..tasks.loaders import make_loader, world_of
+from ..tasks.loaders import make_loader
 from .engine import Engine
 from .fit import fit
 from .loop import Best, Training
@@ -78,7 +78,7 @@ def finetune(options: Any, run: RunFolder, accelerator: str, resume: bool = Fals
         save_classifier(average, run.path / "classifier.pt", data.names, **kept)
 
     best = Best(lambda measured: measured["val_acc"], save, options.patience)
-    given = {"workers": options.workers, "world": world_of(options), "cuda": accelerator == "gpu"}
+    given: Any = {"workers": options.workers, "cuda": accelerator == "gpu"}
     validation = make_loader(data.val, options.batch, seed=None, drop_last=False, **given)
     loaders = make_loader(data.both, options.batch, seed=options.seed, **given), validation
     run.write_config(asdict(options), anew=not resume)

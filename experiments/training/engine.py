@@ -186,8 +186,8 @@ class Engine:
             broadcast_buffers(self.average)
             network.load_state_dict(self.average.network.state_dict())
         elif self._loaded is not None:
-            prefix = "network."
-            network.load_state_dict({k.removeprefix(prefix): v for k, v in self._loaded.items() if prefix in k})
+            own = "network."  # of `EMA`, whose state has its counter too
+            network.load_state_dict({k[len(own) :]: v for k, v in self._loaded.items() if k.startswith(own)})
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds beside weights and optimizers."""

@@ -10,7 +10,10 @@ from ..run.options import option
 
 _LEARNING, _DEVICES = "how weights are trained, alike in all scripts", "devices"
 # Of detectors alone.
-OF_DETECTORS = ("cfg", "supernet", "hyp", "augment", "autoanchor")
+OF_DETECTORS = (
+    *("cfg", "supernet", "hyp", "augment", "autoanchor"),
+    *("devices", "num_nodes", "strategy", "sync_bn"),  # a classifier's epochs are judged by one process
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from scipy.stats import kendalltau
 
-from experiments.proxies.bands import Ranking
 from experiments.proxies.base import RECTIFIERS
 from experiments.proxies.gaussian import gaussian
 from experiments.run import registry
@@ -159,30 +157,3 @@ def test_blocks_are_depths_without_identities():
     space = Space({"nc": 2, "backbone": rows})
     found = [proxy("blocks", Classifier(space.freeze({"depth": n})), torch.rand(1, 3, 8, 8), NO_LOSS) for n in (1, 3)]
     assert found == [1, 3]
-
-
-class TestRanking:
-    def test_without_bands_it_is_kendalls_tau(self):
-        rng = np.random.default_rng(0)
-        scores, truth = rng.integers(0, 6, 60), rng.integers(0, 9, 60)
-        assert Ranking(scores, truth).tau() == pytest.approx(kendalltau(scores, truth).statistic)
-        ranking, drawn = Ranking(scores, truth), rng.multinomial(60, [1 / 60] * 60)
-        again = kendalltau(np.repeat(scores, drawn), np.repeat(truth, drawn)).statistic
-        assert ranking.tau(drawn) == pytest.approx(again)
-
-    def test_who_knows_the_band_alone_knows_nothing(self):
-        cost = np.repeat(np.arange(5.0), 20)
-        truth = cost + np.random.default_rng(0).random(100)
-        assert Ranking(cost, truth).tau() > 0.8
-        assert Ranking(cost, truth, cost).tau() == 0
-        inverse = 10 * cost - truth
-        assert Ranking(inverse, truth).tau() > 0.5
-        assert Ranking(inverse, truth, cost).tau() == -1
-
-    def test_interval_holds_tau(self):
-        rng = np.random.default_rng(0)
-        truth = rng.random(80)
-        ranking = Ranking(truth + rng.random(80), truth)
-        low, high = ranking.interval(200)
-        assert low < ranking.tau() < high
-        assert high - low < 0.5

@@ -68,3 +68,24 @@ def test_a_ceiling_needs_two_trainings():
     truth, score = drawn()
     assert math.isnan(noise_ceiling(truth[None]))
     assert noise_ceiling(np.stack([truth, score])) == tau_b(truth, score)
+
+
+def test_who_knows_the_band_alone_knows_nothing():
+    cost = np.repeat(np.arange(5.0), 20)
+    truth = cost + np.random.default_rng(0).random(100)
+    bands = cost_bands(cost)
+    assert tau_b(truth, cost) > 0.8
+    assert tau_within(truth, cost, bands) == 0
+    inverse = 10 * cost - truth
+    assert tau_b(truth, inverse) > 0.5
+    assert tau_within(truth, inverse, bands) == -1
+
+
+def test_the_interval_within_bands_is_that_of_the_tau_within_bands():
+    rng = np.random.default_rng(0)
+    cost, truth = rng.random(80), rng.random(80)
+    score, bands = truth + rng.random(80) + 10 * cost, cost_bands(cost)
+    low, high = tau_interval(truth, score, bands, samples=200)
+    assert low < tau_within(truth, score, bands) < high < low + 0.5
+    assert tau_b(truth, score) < low, "over all archs the cost is all it shows"
+    assert tau_interval(truth, score, [np.arange(80)], samples=200) == tau_interval(truth, score, samples=200)

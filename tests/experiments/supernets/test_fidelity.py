@@ -32,12 +32,12 @@ def test_it_says_where_size_ranks_better(tmp_path, capsys):
     size = np.arange(1.0, 31)
     truth = np.stack([size + rng.standard_normal(30) for _ in range(2)])
     assert what_is_known(tmp_path) == ""
-    scores = {"supernet": size + 8 * rng.standard_normal(30), "flops": size, "layers": -size}
+    scores = {"supernet": size + 8 * rng.standard_normal(30), "flops": size, "blocks": -size}
     results = report(RunFolder(tmp_path, "run"), tmp_path, "accuracy", truth, scores)
     assert 0.8 < results["ceiling"] < 1
     assert "size ranks better than the supernet" in (said := warning(results))
     assert "flops" in said
-    assert "layers" not in said
+    assert "blocks" not in said
     assert said in what_is_known(tmp_path)
     assert json.loads((tmp_path / KNOWN).read_text()) == json.loads((tmp_path / "run/results.json").read_text())
     assert (tmp_path / "run/fidelity.png").read_bytes().startswith(b"\x89PNG")
@@ -96,5 +96,5 @@ def test_a_run_that_was_stopped_goes_on_and_trains_nothing_twice(supernet, tmp_p
     assert [float(r[f"truth.{s}"]) for s in (0, 1) for r in rows] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
     costs = CostModel(Space(CFG), 64)
     assert [float(r["flops"]) for r in rows] == [costs.of(json.loads(r["arch"]))["flops"] for r in rows]
-    assert {"supernet", "params", "flops", "layers"} <= set(results["predictors"])
+    assert {"supernet", "params", "flops", "blocks", "naswot"} <= set(results["predictors"])
     assert results["seeds"] == 2

@@ -186,6 +186,7 @@ def test_a_supernet_of_classifiers_is_searched(searched, call, tmp_path):
         (val, ["--imgsz", "30"], "--imgsz 30 is no multiple of the stride 4"),
         (val, ["--iou", "0.5"], "--iou: is of detectors, and"),
         (train, ["--no-autoanchor"], "--no-autoanchor: is of detectors, and"),
+        (train, ["--devices", "2"], "--devices: is of detectors, and"),
         (train, ["--no-augment"], "--no-augment: is of detectors, and"),
         (train, ["--data", "two"], "--data two has 2 classes, but"),
         (export, ["--nms"], "--nms is of detectors"),
