@@ -363,8 +363,12 @@ class OneShot(SupernetStrategy):
         return cls(budget=context.budget, arc_learning_rate=options.arch_lr)
 
     def configure_oneshot_module(self, training_module: Any) -> OneShotModule:
+        return self.make_module(type(self).module_class, training_module)
+
+    def make_module(self, kind: Callable[..., OneShotModule], training_module: Any) -> OneShotModule:
+        """A module of this strategy's supernet and settings."""
         given = {"budget": self.budget, "engine": self.weights_engine, **self.settings}
-        return type(self).module_class(training_module, self.active, self.choices, **given)
+        return kind(training_module, self.active, self.choices, **given)
 
     def mutate_model(self, model: Any) -> Any:
         supernet = super().mutate_model(model)

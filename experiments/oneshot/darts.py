@@ -5,7 +5,8 @@ Decisions on widths and depths are mixed as masks and as weighed prefixes (FBNet
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -13,7 +14,9 @@ from torch import Tensor
 from spaces.fused import frozen
 
 from ..run.processes import average
-from .base import Alphas
+from .base import Alphas, OneShotModule
+from .drnas import DirichletModule
+from .options import Options
 from .perturb import Differentiable
 
 
@@ -36,11 +39,25 @@ class DARTS(Differentiable):
 
     Parameters
     ----------
+    relax
+        ``softmax`` of the architecture parameters, or mixtures drawn from a ``dirichlet`` distribution (`drnas`).
     arc_learning_rate, warmup_epochs, gradient_clip_val, budget, derive, tuning, cost
         See `base.Bilevel`, `base.OneShotModule` and `perturb.Differentiable`.
     """
 
     module_class = DARTSModule
+
+    def __init__(self, *, relax: Literal["softmax", "dirichlet"] = "softmax", **settings: Any) -> None:
+        super().__init__(**settings)
+        self.relax = relax
+
+    def configure_oneshot_module(self, training_module: Any) -> OneShotModule:
+        kind = DirichletModule if self.relax == "dirichlet" else DARTSModule
+        return self.make_module(kind, training_module)
+
+    @classmethod
+    def own(cls, options: Options) -> Mapping[str, Any]:
+        return {"relax": options.relax}
 
 
 class SecondOrderDARTSModule(DARTSModule):

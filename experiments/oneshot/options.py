@@ -69,6 +69,13 @@ class Options(Learning, Devices):
         group="strategies",
         choices=["probable", "perturb"],
     )
+    relax: Literal["softmax", "dirichlet"] = option(
+        "of darts: a mixture by a softmax, or drawn from a Dirichlet distribution (DrNAS)",
+        "softmax",
+        of="strategy",
+        group="strategies",
+        choices=["softmax", "dirichlet"],
+    )
     arch_update: Literal["gradient", "reinforce"] = option(
         "of proxyless", "gradient", of="strategy", group="strategies", choices=["gradient", "reinforce"]
     )

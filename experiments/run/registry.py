@@ -50,7 +50,7 @@ _RATES = {"arch_share": 0.2}
 KINDS: dict[str, dict[str, Entry]] = {
     # of `oneshot_nas.py --strategy`: subclasses of `experiments.oneshot.base.OneShot`
     "oneshot": {
-        "darts": Entry("experiments.oneshot.darts:DARTS", _ALPHAS, _LIMIT),
+        "darts": Entry("experiments.oneshot.darts:DARTS", (*_ALPHAS, "relax"), _LIMIT),
         "darts-2nd": Entry("experiments.oneshot.darts:SecondOrderDARTS", _ALPHAS, _LIMIT),
         "gumbel": Entry("experiments.oneshot.gumbel:GumbelDARTS", _ALPHAS, _LIMIT),
         "proxyless": Entry("experiments.oneshot.proxyless:Proxyless", (*_ALPHAS, "arch_update"), _LIMIT),

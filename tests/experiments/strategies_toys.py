@@ -22,6 +22,7 @@ _FEW = {"searcher": Genetic(population=8, top=3), "evaluations": 24}
 # Name to a maker of the strategy, with settings for few steps.
 STRATEGIES = {
     "darts": partial(strategies.DARTS, arc_learning_rate=0.1),
+    "darts-dirichlet": partial(strategies.DARTS, arc_learning_rate=0.1, relax="dirichlet"),
     "darts-2nd": partial(strategies.SecondOrderDARTS, arc_learning_rate=0.1),
     "gumbel": partial(strategies.GumbelDARTS, arc_learning_rate=0.1),
     "proxyless": partial(strategies.Proxyless, arc_learning_rate=0.1),
