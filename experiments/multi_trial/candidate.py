@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +32,7 @@ from ..tasks.resize import resolution_of
 from ..tasks.task import SearchTask
 from ..training.fit import train_alone
 from .options import Training
+from .pruning import Pruning
 
 
 class Decisions(ModelSpace):
@@ -53,7 +54,8 @@ class Candidate(Evaluator):
     Reports the task's metric on the data of the architecture after every epoch, and at the end ``default`` (that, or
     the reward where there is a target), the metric under its name, ``unseen`` (the metric on the validation data, which
     the search does not go by), ``params``, ``flops`` (2 x MACs) and ``latency`` (ms) of the whole detector. A candidate
-    beyond the limits is not trained; it reports ``infeasible`` and no final result.
+    beyond the limits is not trained; it reports ``infeasible`` and no final result. One that its pruner ended reports
+    ``pruned``, the epochs that it had, in place of ``unseen``, and leaves no weights.
     """
 
     def __init__(self, training: dict[str, Any]) -> None:
@@ -87,16 +89,22 @@ def run_trial(training: Training, arch: Mapping[str, Any]) -> None:
         network = cut_out(open_supernet(training.inherit, task=task, option="--inherit").supernet, task, arch)
     elif training.weights is not None:
         network = cut_out(begun(task, read_weights(training.weights, task), training.seed)[0], task, arch)
-    progress = _Progress(task)
+    pruning = None if training.journal is None else Pruning(training, training.journal)
+    progress = _Progress(task, lambda metric: reward(training, metric, costs), pruning)
     how: dict[str, Any] = {"batch": training.batch, "seed": training.seed, "finetunes": training.inherit is not None}
     train_alone(task, network, training, training.epochs, accelerator, [progress], **how)
+    metric = progress.last
+    final = {"default": reward(training, metric, costs), task.metric: metric}
+    if pruning is not None:
+        pruning.close(final["default"])
+        if pruning.ended:
+            nni.report_final_result({**final, "pruned": progress.epochs, **costs})
+            return
     unseen = task.measure(network)
     content = {"state_dict": {k: v.cpu() for k, v in task.calibrated(network).state_dict().items()}}
     with atomic(Path(os.environ.get("NNI_OUTPUT_DIR", ".")) / "weights.pt") as temporary:
         torch.save(content, temporary)
-    metric = progress.last
-    final = {"default": reward(training, metric, costs), task.metric: metric, "unseen": unseen}
-    nni.report_final_result({**final, **costs})
+    nni.report_final_result({**final, "unseen": unseen, **costs})
 
 
 def reward(training: Training, metric: float, costs: Mapping[str, float]) -> float:
@@ -128,22 +136,26 @@ def costs_of(training: Training, network: Network, device: str) -> dict[str, flo
 
 
 class _Progress(pl.Callback):
-    """Reports the metric after every epoch.
+    """Reports the metric after every epoch, and ends the training where it is not worth more.
 
     Attributes
     ----------
-    last
-        What was reported last.
+    last, epochs
+        What was reported last, and how often.
     """
 
     last: float
+    epochs = 0
 
-    def __init__(self, task: SearchTask) -> None:
-        self.task = task
+    def __init__(self, task: SearchTask, worth: Callable[[float], float], pruning: Pruning | None) -> None:
+        self.task, self.worth, self.pruning = task, worth, pruning
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.last = self.task.rate(cast(Any, module).average)
+        self.epochs += 1
         nni.report_intermediate_result(self.last)
+        if self.pruning is not None and self.pruning.ends(self.worth(self.last), self.epochs):
+            trainer.should_stop = True
 
 
 def training_of(options: Any, space: Space) -> dict[str, Any]:

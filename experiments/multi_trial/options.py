@@ -38,6 +38,13 @@ class Training(Learning):
         metavar="FILE",
     )
     inherit: str | None = option("start candidates from the supernet of a run of oneshot_nas.py", None, metavar="RUN")
+    pruner: str = option(
+        "end candidates early that fall behind after an epoch: none, or Optuna's median, halving or hyperband",
+        "none",
+        group="trials",
+        choices=["none", "median", "halving", "hyperband"],
+    )
+    journal: str | None = None  # what `pruner` goes by, made by the search
     threads: int = option(
         "CPU threads of each trial (default: cores / concurrency)", None, group="trials", type=positive_int
     )

@@ -23,7 +23,8 @@ _SHOWN = 5
 def plot_trials(trials: Sequence[Trial], metric: str, path: str | Path) -> None:
     """What the trials are worth by number, with a step where the best so far changes; failed ones at the bottom."""
     done = [t for t in trials if status_of(t) == "done"]
-    others = [t.number for t in trials if status_of(t) != "done"]
+    pruned = [t for t in trials if status_of(t) == "pruned"]
+    others = [t.number for t in trials if status_of(t) not in ("done", "pruned")]
     numbers, values = [t.number for t in done], [value_of(t) for t in done]
     best = list(itertools.accumulate(values, max))
     last = [trials[-1].number] if done else []
@@ -31,6 +32,8 @@ def plot_trials(trials: Sequence[Trial], metric: str, path: str | Path) -> None:
         axis = figure.subplots()
         axis.plot(numbers, values, "o", alpha=0.5, label="trial")
         axis.step([*numbers, *last], [*best, *best[-1:]], where="post", label="best so far")
+        if pruned:
+            axis.plot([t.number for t in pruned], [value_of(t) for t in pruned], "v", color="grey", label="pruned")
         if others:
             axis.plot(others, [min(values, default=0)] * len(others), "x", color="grey", label="without a result")
         axis.set_xlabel("trial")

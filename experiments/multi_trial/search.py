@@ -52,6 +52,10 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     if most is not None and options.population is None and not resume:
         # The most suits 200 trials; few trials are never to be all at random.
         options = replace(options, population=min(max(options.max_trials // 4, 2), most))  # saved, for --resume
+    if options.pruner != "none":
+        if options.config is not None:
+            raise InputError("--pruner: the machines of --config share no file; right would be one of them")
+        options = replace(options, journal=str((run.path / "pruning.log").resolve()))
     training = training_of(options, space)
     strategy = _strategy(options, _budget(options, task))
     model_space, evaluator, id = (
@@ -127,7 +131,9 @@ def _finish(
 ) -> dict[str, Any]:
     trials = experiment.trials
     plot_trials(trials, task.metric, run.path / "trials.png")
-    counts = {s: sum(status_of(t) == s for t in trials) for s in ("done", "failed", "infeasible", "cancelled")}
+    counts = {
+        s: sum(status_of(t) == s for t in trials) for s in ("done", "pruned", "failed", "infeasible", "cancelled")
+    }
     best = log.best
     if best is None:
         raise InputError(f"no trial has a result ({counted(counts)}), see {run.path / 'trials'}")
@@ -160,5 +166,5 @@ def _values(trial: Trial) -> dict[str, Any]:
 
 
 def _values_of(trials: list[Trial], arch: Arch) -> dict[str, Any]:
-    trial = next(t for t in trials if t.arch == arch and status_of(t) == "done")
+    trial = next(t for t in trials if t.arch == arch and status_of(t) in ("done", "pruned"))
     return {"number": trial.number, "id": trial.id, **_values(trial)}

@@ -18,18 +18,18 @@ _NUMBERS = ("unseen", "params", "flops", "latency")
 
 
 def status_of(trial: Trial) -> str:
-    """``running``, ``done``, ``infeasible`` (beyond a limit, so not trained), ``failed`` or ``cancelled``."""
+    """``running``, ``done``, ``pruned``, ``infeasible`` (beyond a limit, so not trained), ``failed``, ``cancelled``."""
     if not trial.ended:
         return "running"
     if trial.status == "SUCCEEDED":
         if trial.metric is not None:
-            return "done"
+            return "pruned" if "pruned" in _mapping(trial.metric) else "done"
         return "infeasible" if any("infeasible" in _mapping(v) for v in trial.intermediates) else "failed"
     return "failed" if trial.status == "FAILED" else "cancelled"
 
 
 def value_of(trial: Trial) -> float:
-    """What a done trial is worth: its metric, or its reward where the search has a target."""
+    """What a done or pruned trial is worth: its metric, or its reward where the search has a target."""
     return float(_mapping(trial.metric)["default"])
 
 
@@ -90,6 +90,9 @@ class TrialLog:
                 line += f", see {folder / 'stderr.txt'}"
             elif status == "done":
                 line = f"{self.metric} {reported(trial, self.metric):.4f}"
+            elif status == "pruned":
+                epochs = len(trial.intermediates)
+                line = f"{self.metric} {reported(trial, self.metric):.4f}, pruned after epoch {epochs}"
             write_text(folder / "arch.json", json.dumps(trial.arch, indent=2) + "\n")
             best = self.best
             if best is not None:
@@ -116,7 +119,7 @@ class TrialLog:
             "number": trial.number,
             "id": trial.id,
             "status": status,
-            "default": value_of(trial) if status == "done" else None,
+            "default": value_of(trial) if status in ("done", "pruned") else None,
             **{
                 k: v if v is None or not v.is_integer() or k in (self.metric, "unseen") else int(v)
                 for k, v in named.items()

@@ -1,4 +1,4 @@
-"""DrNAS (Chen et al. 2021, arXiv:2006.10355): mixtures drawn from a Dirichlet distribution, whose concentrations learn."""
+"""DrNAS (Chen et al. 2021, arXiv:2006.10355): mixtures are drawn from Dirichlet distributions, which learn."""
 
 from __future__ import annotations
 

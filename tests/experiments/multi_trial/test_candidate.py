@@ -6,12 +6,15 @@ from dataclasses import asdict, replace
 import nni
 import pytest
 import torch
+from optuna import load_study
 
 from experiments.costs import Roofline, timing
 from experiments.costs.timing import measure_latency
 from experiments.multi_trial import candidate
 from experiments.multi_trial.candidate import Decisions, Training, costs_of, reward, run_trial
+from experiments.multi_trial.pruning import Pruning
 from experiments.run.folder import RunFolder
+from experiments.search.storage import open_storage
 from experiments.supernets.subnets import SUPERNET, open_supernet, save_supernet
 from experiments.tasks.classify import ClassifyTask
 from models import Classifier, InputError, Model, count_flops, count_params
@@ -207,3 +210,32 @@ def test_decisions_are_the_yamls_and_every_kind_of_choice(tmp_path):
     expected = {label: list(d.values) for label, d in Space(path).decisions.items()}
     assert {label: list(m.values) for label, m in space.simplify().items()} == expected
     assert expected["row0.number"] == [1, 2, 3]
+
+
+def test_a_candidate_that_falls_behind_is_pruned(reports, monkeypatch, tmp_path):
+    intermediate, final = reports
+    training = replace(TRAINING, epochs=3, pruner="halving", journal=str(tmp_path / "pruning.log"))
+    reached = iter([0.5, 0.6, 0.7, 0.4, 0.55, 0.65, 0.75])
+    monkeypatch.setattr(ClassifyTask, "rate", lambda *_: next(reached))
+    run_trial(training, ARCH)
+    assert (intermediate, final[0]["default"]) == ([0.5, 0.6, 0.7], 0.7)
+    (tmp_path / "weights.pt").unlink()
+    run_trial(training, ARCH)  # behind the first after one epoch
+    assert intermediate[3:] == [0.4]
+    assert (final[1]["default"], final[1]["pruned"]) == (0.4, 1)
+    assert "unseen" not in final[1]
+    assert not (tmp_path / "weights.pt").exists()
+    run_trial(training, ARCH)
+    assert (intermediate[4:], final[2]["default"]) == ([0.55, 0.65, 0.75], 0.75)
+    states = [
+        t.state.name
+        for t in load_study(study_name="trials", storage=open_storage(f"journal:{training.journal}")).trials
+    ]
+    assert states == ["COMPLETE", "PRUNED", "COMPLETE"]
+
+
+@pytest.mark.parametrize("name", ["median", "halving", "hyperband"])
+def test_every_pruner_lets_the_first_go_on(name, tmp_path):
+    pruning = Pruning(replace(TRAINING, epochs=9, pruner=name), tmp_path / "pruning.log")
+    assert not any(pruning.ends(0.1, epoch) for epoch in range(1, 10))
+    pruning.close(0.1)

@@ -70,7 +70,7 @@ def test_leaves_the_best_trial_as_a_detector(run):
     done = [row for row in rows if row["status"] == "done"]
     best = max(done, key=lambda row: float(row["default"]))
     results = json.loads((folder / "results.json").read_text())
-    assert results["trials"] == {"all": 3, "done": 2, "failed": 1, "infeasible": 0, "cancelled": 0}
+    assert results["trials"] == {"all": 3, "done": 2, "pruned": 0, "failed": 1, "infeasible": 0, "cancelled": 0}
     assert results["best"]["id"] == best["id"]
     arch = json.loads((folder / "arch.json").read_text())
     assert {k: str(v) for k, v in arch.items()} == {k: best[k] for k in Space(SPACE).decisions}
