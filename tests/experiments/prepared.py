@@ -106,7 +106,7 @@ class PreparedProcess:
 
     def __init__(self, script, args, cwd):
         (out, out_end), (told, told_end) = os.pipe(), os.pipe()
-        self._err = tempfile.TemporaryFile("w+")
+        self._err = tempfile.TemporaryFile("w+")  # noqa: SIM115
         request = {"script": str(script), "args": args, "cwd": str(cwd), "environment": dict(os.environ)}
         fds = [out_end, self._err.fileno(), told_end]
         socket.send_fds(_requests(), [json.dumps(request).encode()], fds)
