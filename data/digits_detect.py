@@ -4,6 +4,7 @@ A detection set that needs no download: real handwriting, exact boxes, as many i
 validation images are drawn with different digits.
 """
 
+from functools import cache
 from typing import Any
 
 import cv2
@@ -38,7 +39,7 @@ def digit_images(where: str, splits: dict[str, Any], canvas: Any) -> dict[str, "
     for split, num_images in splits.items():
         if split not in _PARTS or not isinstance(num_images, int) or num_images < 1:
             raise InputError(f"{where}: {split} is {num_images!r}; give train and val a number of images")
-    return {split: DigitImages(split, num_images, canvas) for split, num_images in splits.items()}
+    return {split: _drawn(split, num_images, canvas) for split, num_images in splits.items()}
 
 
 class DigitImages:
@@ -104,6 +105,10 @@ class DigitImages:
         classes = np.array([self._digits[k] for k, *_ in placed], dtype=np.float64)
         rows = [classes[:, None], (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]]
         return placed, np.concatenate(rows, 1).astype(np.float32)
+
+
+# A search opens its data several times; what lies where is the same each time, and is never changed.
+_drawn = cache(DigitImages)
 
 
 def _pattern(pattern: np.ndarray, px: int) -> np.ndarray:

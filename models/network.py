@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -134,5 +135,7 @@ class Network(nn.Module):
             for handle in handles:
                 handle.remove()
             self.train(was_training)
-        # A map of one cell may stand for any stride from `size` up; a pool over everything has no larger map.
-        return strides if size not in strides or size >= POOLED else self.reductions(size * 4)
+        # A map of one cell may stand for any stride from `size` up; a pool over everything has no larger map. Shapes
+        # tell that: an image so large takes seconds to compute.
+        larger = size in strides and size < POOLED
+        return copy.deepcopy(self).to("meta").reductions(size * 4) if larger else strides

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from data.detect import DetectionSet
+from data.digits_detect import DigitImages
 from experiments.run.registry import KINDS
 from models import registry
 from models.catalog import registered
@@ -64,3 +66,23 @@ def _plugins_are_forgotten():
     for name in set(sys.modules) - modules:
         if name.startswith("plugin_"):
             del sys.modules[name]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _digits_are_drawn_once():
+    """Sets of digits-detect share their images, which nobody changes: a second is saved wherever one is opened."""
+    drawn, decode_all = {}, DetectionSet._decode_all
+
+    def once(self):
+        if type(self._source) is not DigitImages or self.imgsz > 128:  # larger ones take hundreds of MB
+            return decode_all(self)
+        if (key := (id(self._source), self.imgsz)) not in drawn:
+            images = decode_all(self)
+            for image in images:
+                image.flags.writeable = False
+            drawn[key] = (self._source, images)
+        return drawn[key][1]
+
+    DetectionSet._decode_all = once
+    yield
+    DetectionSet._decode_all = decode_all

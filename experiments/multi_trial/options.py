@@ -94,7 +94,7 @@ class Options(Training):
     strategy: str = option("multi-trial strategy", "random", kind="multi-trial")
     max_trials: int = option("so many candidates are trained", 10, group="trials", type=positive_int, resumes=True)
     population: int | None = option(
-        "of evolution and nsga3 (by --max-trials, 50 and 10 at most)",
+        "of evolution, nsga3 and predictor (a quarter of --max-trials, 50, 10 and 20 at most)",
         None,
         of="strategy",
         group="trials",

@@ -60,6 +60,19 @@ class TPE(MultiTrialStrategy):
         super().__init__(search.TPE(), **settings)
 
 
+class ModelBased(MultiTrialStrategy):
+    """The arch from which a Gaussian process of the metric expects most improvement; see `search.ModelBased`.
+
+    Parameters
+    ----------
+    population_size
+        So many archs, far from one another, begin.
+    """
+
+    def __init__(self, *, population_size: int = 20, **settings: Any) -> None:
+        super().__init__(search.ModelBased(population_size), **settings)
+
+
 class PolicyBasedRL(MultiTrialStrategy):
     """A controller draws the archs and learns from their metrics; takes what `experiments.search.rl.RL` takes, too."""
 

@@ -182,6 +182,15 @@ class RetiariiExperiment(NasExperiment):
             self.save_checkpoint()
         self._stop_logging()
 
+    def _start_without_nni_manager(self) -> None:
+        """A one-shot search has no page to look at, so it has no place in NNI's list of all experiments.
+
+        NNI reads and writes that list anew at every start and end, a second once it is long.
+        """
+
+    def _stop_without_nni_manager(self) -> None:
+        pass
+
     def _use_training_service(self) -> None:
         """Write space and evaluator where trials find them, and the command that runs one."""
         self._exec_model_space = self.executable_model_factory(self.config.model_format)

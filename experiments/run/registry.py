@@ -69,6 +69,7 @@ KINDS: dict[str, dict[str, Entry]] = {
         "tpe": Entry("experiments.multi_trial.strategies:TPE"),
         "rl": Entry("experiments.multi_trial.strategies:PolicyBasedRL"),
         "nsga3": Entry("experiments.multi_trial.strategies:NSGA3", ("population",), {"population": 10}),
+        "predictor": Entry("experiments.multi_trial.strategies:ModelBased", ("population",), {"population": 20}),
     },
     # of `search_subnets.py --searcher`: subclasses of `experiments.search.Searcher`
     "searcher": {

@@ -11,6 +11,7 @@ import yaml
 
 from data.digits_detect import CLASS_NAMES, DigitImages
 from experiments.run.cli import run_script
+from tests.experiments.prepared import PreparedProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,14 +64,19 @@ def digits(tmp_path_factory):
 
 
 class Script:
-    """A script in a folder, as a process of its own."""
+    """A script in a folder, as a process of its own: one that begins with everything imported (`prepared.py`).
 
-    name = "train.py"
+    With `fresh` it is one that imports as its users' do, which takes seconds; a test of each script should be so.
+    """
+
+    name, fresh = "train.py", False
 
     def __init__(self, cwd, *always):
         self.cwd, self.always = cwd, [*map(str, always)]
 
     def start(self, *args):
+        if not self.fresh:
+            return PreparedProcess(ROOT / self.name, [*map(str, args)], self.cwd)
         # As from a terminal: a shell starts jobs in its background, such as a test run, with Ctrl-C ignored. By env,
         # since a preexec_fn forks, which gRPC, loaded by other tests, does not always survive.
         command = ["env", "--default-signal=INT", sys.executable, "-u", str(ROOT / self.name), *map(str, args)]

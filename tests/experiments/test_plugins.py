@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -87,13 +86,14 @@ QUICK = ["--cfg", SPACE, "--epochs", "1", "--batch", "300", "--device", "cpu", "
 
 
 @pytest.fixture(scope="module")
-def searched(folder):
+def searched(folder, script):
     """A run of the strategy on the task, in a process of its own."""
     args = [*QUICK, "--strategy", "mine", "--task", "my-task", "--arch-lr", "0.02", "--plugin", "mine.py"]
-    command = [sys.executable, str(ROOT / "oneshot_nas.py"), *map(str, args)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    oneshot = script(folder)
+    oneshot.name = "oneshot_nas.py"
+    code, out, err = oneshot.run(*args)
+    assert code == 0, err
+    return out
 
 
 def test_a_strategy_and_a_task(searched, folder):

@@ -12,6 +12,7 @@ import torch
 import yaml
 
 import oneshot_nas
+from experiments.run.cli import run_script
 
 ROOT = Path(__file__).resolve().parents[3]
 SPACE = ROOT / "tests/assets/tiny_nas.yaml"
@@ -98,9 +99,17 @@ assert torch.equal(fresh.eval()(x)[0], model(x)[0])
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True, cwd=ROOT)
 
 
-def test_detector_holds_the_average_of_the_searchs_weights(tmp_path, finish):
-    assert finish(tmp_path, *QUICK, "--no-baseline")[0] == 0
-    folder = tmp_path / "runs/oneshot_nas/exp"
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """As `run`, in this process and with nothing trained afterwards."""
+    folder = tmp_path_factory.mktemp("searched")
+    args = oneshot_nas.parse([*QUICK, "--no-baseline", "--project", str(folder)])
+    assert run_script(oneshot_nas.main, args) == 0
+    return folder / "exp"
+
+
+def test_detector_holds_the_average_of_the_searchs_weights(searched):
+    folder = searched
     state = torch.load(folder / "detector.pt", weights_only=True)["state_dict"]
     average = torch.load(folder / "last.ckpt", weights_only=False)["engine"]["average"]
     arch = json.loads((folder / "arch.json").read_text())
@@ -143,14 +152,13 @@ def test_searches_on_the_detection_loss(tmp_path, call):
         assert torch.equal(content["state_dict"][key], average[f"network.{key}"])
 
 
-def test_the_same_seed_gives_the_same_arch_and_another_does_not_reuse_it(run, tmp_path, call):
+def test_the_same_seed_gives_the_same_arch_and_another_does_not_reuse_it(run, searched, tmp_path, call):
     """In this process as in the one of `run`."""
     _, folder, _, _ = run
-    for seed, same in (("0", True), ("1", False)):
-        code, _, err = call(oneshot_nas, *QUICK, "--no-baseline", "--seed", seed, "--name", f"s{seed}")
-        assert code == 0, err
-        metrics = (tmp_path / f"runs/oneshot_nas/s{seed}/metrics.csv").read_text()
-        assert (metrics == (folder / "metrics.csv").read_text()) is same
+    code, _, err = call(oneshot_nas, *QUICK, "--no-baseline", "--seed", "1")
+    assert code == 0, err
+    for same, other in ((True, searched), (False, tmp_path / "runs/oneshot_nas/exp")):
+        assert ((other / "metrics.csv").read_text() == (folder / "metrics.csv").read_text()) is same
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(run, tmp_path, oneshot, finish):
@@ -222,9 +230,11 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path, call):
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_process_of_bad_input_ends_as_it_should(tmp_path, finish):
+def test_a_process_of_bad_input_ends_as_it_should(tmp_path, oneshot):
     """What is found only when everything is loaded; `tests/test_scripts.py` has what is found before."""
-    code, out, err = finish(tmp_path, *QUICK, "--cfg", "yolov5n.yaml")
+    fresh = oneshot(tmp_path)
+    fresh.fresh = True
+    code, out, err = fresh.run(*QUICK, "--cfg", "yolov5n.yaml")
     assert (code, out) == (2, "")
     assert err.startswith("error: yolov5n.yaml: there is nothing to search")
     assert len(err.splitlines()) == 1

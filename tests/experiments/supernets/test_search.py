@@ -442,6 +442,7 @@ class TestScript:
             name = "search_subnets.py"
 
         searching = SearchSubnets(tmp_path)
+        searching.fresh = how == signal.SIGINT
         run = supernet("classify", WIDER)
         new = ["--supernet", run, "--trials", "48", "--searcher", "random", "--cost-imgsz", "64"]
         process = searching.start(*new)
@@ -452,6 +453,7 @@ class TestScript:
         if how == signal.SIGINT:
             assert process.returncode == 130
             assert err.strip() == "interrupted: go on with --resume runs/search_subnets/exp"
+        searching.fresh = False
         resume = ["--resume", "runs/search_subnets/exp", "--trials", "32", "--pick", "knee"]
         code, out, err = searching.run(*resume)
         assert code == 0, err

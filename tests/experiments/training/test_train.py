@@ -124,10 +124,11 @@ def test_interrupted_and_resumed_equals_uninterrupted(whole, train, call, monkey
     assert_same_run(whole[0], cut)
 
 
-def test_a_finished_run_that_is_resumed_reports_again(whole, train):
-    process = train.start("--resume", "runs/whole")
-    out, err = process.communicate(timeout=120)
-    assert (process.returncode, err) == (0, "")
+def test_a_finished_run_that_is_resumed_reports_again(whole, train, script):
+    fresh = script(train.cwd)
+    fresh.fresh = True
+    code, out, err = fresh.run("--resume", "runs/whole")
+    assert (code, err) == (0, "")
     assert "epoch 1/4" not in out
     assert report_of(out) == report_of(whole[1])
 
