@@ -1,4 +1,4 @@
-"""What a checkpoint is worth to a supernet: ``python -m benchmarks.warm_start --seeds 3``.
+"""What a checkpoint is worth to a supernet: ``python -m benchmarks.warm_start --strategy bignas --seeds 3``.
 
 A plain YOLOv5n is trained on BCCD; it is the checkpoint. A supernet that begins with it is trained for a fifth of the
 epochs of one that begins with noise, and both are measured on the validation images: largest, plain and smallest slice,
@@ -18,6 +18,12 @@ from typing import Any
 
 ARCHS = ("max", "upstream", "min")
 DRAWN = 20  # random slices of the supernet before its training
+# Strategy to the space that it is for, and its options: the search after a training is not what is measured.
+STRATEGIES: dict[str, tuple[str, list[str]]] = {
+    "bignas": ("models/yolov5n_bignas.yaml", []),
+    "darts": ("models/yolov5n_nas.yaml", []),
+    "spos": ("models/yolov5n_nas.yaml", ["--population", "4", "--generations", "1"]),
+}
 
 
 def run(script: str, folder: Path, name: str, *args: object) -> Path:
@@ -37,7 +43,10 @@ def slices(folder: Path, name: str, args: argparse.Namespace) -> dict[str, float
 
 
 def at_the_start(task: Any, weights: str) -> dict[str, Any]:
-    """mAP50-95 of the checkpoint and of the largest slice before any step; of random ones, ordered and not."""
+    """mAP50-95 of the checkpoint and of the largest slice before any step; of random ones, ordered and not.
+
+    All but what is said to be as it lies with batch norm statistics taken anew, as every slice is rated.
+    """
     import random
     import statistics
 
@@ -54,14 +63,16 @@ def at_the_start(task: Any, weights: str) -> dict[str, Any]:
     for ordered in (False, True):
         pl.seed_everything(0, verbose=False)
         supernet = make_supernet(task.space())
-        start = warm_start(supernet, given.cfg, given.state, given.names)
+        start = warm_start(supernet, given.cfg, given.state, given.names, task.sample())
         if ordered:
             order_channels(supernet, start)
         space = supernet.space
         largest, plain = Sizes(CostModel(space, 256)).largest, space.upstream()
         name = "ordered" if ordered else "unordered"
-        for arch, of in ((largest, "max"), (plain, "upstream")):
-            found[f"{of}, {name}"] = task.measure(cut_out(supernet, task, arch), calibrated=False)
+        for arch, of in ((plain, "upstream"), (largest, "max")):
+            subnet = cut_out(supernet, task, arch)
+            found[f"{of} as it lies, {name}"] = task.measure(subnet, calibrated=False)
+            found[f"{of}, {name}"] = task.measure(subnet)
         rng = random.Random(0)
         drawn = [task.measure(cut_out(supernet, task, space.sample(rng))) for _ in range(DRAWN)]
         found[f"{DRAWN} random, {name}"] = statistics.fmean(drawn)
@@ -71,7 +82,8 @@ def at_the_start(task: Any, weights: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
-    add("--cfg", default="models/yolov5n_bignas.yaml", help="space that holds YOLOv5n")
+    add("--strategy", default="bignas", choices=[*STRATEGIES])
+    add("--cfg", help="space that holds YOLOv5n (default: the strategy's)")
     add("--data", default="bccd")
     add("--imgsz", type=int, default=128)
     add("--checkpoint-epochs", type=int, default=60, help="of the plain network")
@@ -80,6 +92,8 @@ def main() -> None:
     add("--device", default="cpu")
     add("--folder", default="runs/warm_start", help="what is in it is not done again")
     args = parser.parse_args()
+    cfg, own = STRATEGIES[args.strategy]
+    args.cfg = args.cfg or cfg
 
     from experiments.oneshot.options import Options
     from experiments.oneshot.report import difference
@@ -91,7 +105,8 @@ def main() -> None:
     folder = Path(args.folder)
     common = ["--data", args.data, "--imgsz", args.imgsz, "--device", args.device]
     weights = run("train", folder, "plain", "--cfg", "models/yolov5n.yaml", *common, "--epochs", args.checkpoint_epochs)
-    search = [*common, "--task", "detect", "--strategy", "bignas", "--cfg", args.cfg, "--cost-imgsz", args.imgsz]
+    search = [*common, "--task", "detect", "--strategy", args.strategy, *own, "--cfg", args.cfg]
+    search += ["--cost-imgsz", args.imgsz]
     short = max(args.epochs // 5, 1)
     ways: dict[str, list[Any]] = {
         f"checkpoint, {short} epochs": ["--epochs", short, "--weights", weights / "detector.pt"],
@@ -101,7 +116,7 @@ def main() -> None:
     found: dict[str, list[dict[str, float]]] = {}
     for seed in range(args.seeds):
         for i, (way, given) in enumerate(ways.items()):
-            name = f"seed{seed}-{i}"
+            name = f"{args.strategy}-seed{seed}-{i}"
             run("oneshot_nas", folder, name, *search, *given, "--no-baseline", "--seed", seed)
             found.setdefault(way, []).append(slices(folder, name, args))
 
@@ -112,7 +127,7 @@ def main() -> None:
     task = open_task(options)[1]
     plain = json.loads((weights / "results.json").read_text())["best"]["map50_95"]
     print(
-        f"{args.cfg} on {args.data}, {args.imgsz} pixels; torch {version('torch')}, "
+        f"{args.strategy}, {args.cfg} on {args.data}, {args.imgsz} pixels; torch {version('torch')}, "
         f"{platform.processor() or platform.machine()}\n"
     )
     print(f"Checkpoint: {plain:.4f} mAP50-95.\n\n| before any step | mAP50-95 |\n|---|---|")

@@ -6,7 +6,7 @@ The subnet that is the network equals it. What is larger begins without changing
 |---|---|
 | larger kernels | zero around the trained one |
 | more channels | fresh weights that make them, zero weights wherever a trained channel would read them |
-| more blocks | the identity (`spaces.identity`): exactly with a shortcut, nearly without |
+| more blocks | the identity (`spaces.identity`); without a shortcut, that and constants which a batch norm takes away |
 | other candidates of a layer choice | what of the trained layer fits: padded with zeros, or its centre |
 
 So after Net2Net (Chen et al. 2016, arXiv:1511.05641), but that new channels are not copies of old ones, which would get
@@ -15,7 +15,9 @@ equal gradients: zero weights behind them keep the function as well, and let eve
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,14 +39,16 @@ from .elastic_trace import Layout, Trace, layers, trace_network
 from .elastic_wiring import fit
 from .elements import Elements
 from .holding import Holding, find_holding
-from .identity import make_identity
+from .identity import make_identity, statistics_of_batches
 from .model_space import NASBACKBONE, NASDETECTOR
 from .nas_rows import NAS_ROWS
 from .nni_compat import LayerChoice
 from .space import Arch, Space
 
-# Of the largest value of a row's output: sums in another order.
-_ROUNDING = 1e-4
+# Of the largest value of a row's output: sums in another order; and behind constants that are large beside the rest.
+_ROUNDING, _ROUNDING_SHIFTED = 1e-4, 1e-3
+# Images of noise that statistics are taken from where there are no others: so many values a channel on a 2 x 2 map.
+_NUM_NOISE = 64
 
 Supernet = NASBACKBONE | NASDETECTOR
 State = Mapping[str, Tensor]
@@ -71,6 +75,9 @@ class WarmStart:
     inexact
         Rows in which the largest subnet does not compute what the network does: blocks more are no identity there, or
         channels are taken together otherwise than in the network (groups, attention).
+    shifted
+        Rows in which what is deeper computes what the network does with batch norm statistics of its own: in training,
+        and calibrated.
     known
         (elements of the supernet,), as `Elements` numbers them: whether they are the network's own.
     """
@@ -84,6 +91,7 @@ class WarmStart:
     classes: tuple[str, ...]
     num_classes: int
     inexact: tuple[str, ...]
+    shifted: tuple[str, ...]
     known: Tensor = field(repr=False, compare=False)
 
     def __str__(self) -> str:
@@ -96,6 +104,8 @@ class WarmStart:
             f"{self.grown:,} grown around them, {self.fresh:,} initialised anew",
             f"{len(self.classes)} of {self.num_classes} classes by name",
         ]
+        if self.shifted:
+            said.append(f"the largest subnet needs batch norm statistics of its own in {', '.join(self.shifted)}")
         if self.inexact:
             said.append(f"the largest subnet begins otherwise in {', '.join(self.inexact)}")
         return "; ".join(said)
@@ -107,6 +117,7 @@ def warm_start(
     cfg: str | Path | Mapping[str, Any] | Config,
     state: State,
     names: Mapping[int, str] | Sequence[str] | None = None,
+    images: Tensor | None = None,
 ) -> WarmStart:
     """Put a plain network's weights, or another supernet's, into a supernet, in place.
 
@@ -120,6 +131,9 @@ def warm_start(
     names
         The network's class names, in place of the YAML's own. Weights of classes go to the supernet's of the same name;
         if neither has names, by number. Other classes are as in a new head. Anchors stay the supernet's.
+    images
+        (N, C, H, W), such as the network is trained with, from which batch norms of blocks more begin; noise if there
+        are none.
 
     Raises
     ------
@@ -130,7 +144,7 @@ def warm_start(
     if any(row.module in NAS_ROWS or any(choices_in(row)) for row in config.rows):
         return _continue(supernet, config, state)
     with torch.random.fork_rng(devices=()):  # what is built for comparison draws no random numbers of the caller's
-        return _Loading(supernet, config, state, names).run()
+        return _Loading(supernet, config, state, names, images).run()
 
 
 def _continue(supernet: Supernet, config: Config, state: State) -> WarmStart:
@@ -151,7 +165,7 @@ def _continue(supernet: Supernet, config: Config, state: State) -> WarmStart:
     total = sum(p.numel() for p in supernet.parameters())
     classes = tuple(_names_of(supernet).values())
     known = torch.ones(elements.total, dtype=torch.bool)
-    return WarmStart(None, True, None, total, 0, 0, classes, len(classes), (), known)
+    return WarmStart(None, True, None, total, 0, 0, classes, len(classes), (), (), known)
 
 
 def plain_network(supernet: Supernet, raw: Mapping[str, Any] | Config) -> Network:
@@ -233,7 +247,7 @@ def _candidates(supernet: nn.Module) -> Iterator[dict[str, Any]]:
 class _Loading:
     """One call of `warm_start`."""
 
-    def __init__(self, supernet: Supernet, config: Config, state: State, names: Any) -> None:
+    def __init__(self, supernet: Supernet, config: Config, state: State, names: Any, images: Tensor | None) -> None:
         self.supernet, self.elements = supernet, Elements(supernet)
         self.known = torch.zeros(self.elements.total, dtype=torch.bool)
         space: Space = supernet.space
@@ -253,7 +267,9 @@ class _Loading:
         self.state = self._checked(state)
         self.size = image_size(self.network)
         self.trace, _ = trace_network(self.network, self.size)
+        self.images = _noise(_NUM_NOISE, self.network.config.ch, self.size) if images is None else images.cpu()
         self._prepared: set[int] = set()
+        self._shifted: set[int] = set()  # rows
 
     def _checked(self, state: State) -> dict[str, tuple[Tensor, Tensor | None]]:
         """Tensor to its value, and which of its elements are known, if not all; of as many classes as the supernet."""
@@ -298,6 +314,7 @@ class _Loading:
             classes=self.named,
             num_classes=self.num_classes,
             inexact=tuple(f"row {row.index} ({row.module})" for row in self._inexact()),
+            shifted=tuple(f"row {row.index} ({row.module})" for row in self.config.rows if row.index in self._shifted),
             known=self.known,
         )
 
@@ -322,7 +339,7 @@ class _Loading:
                 shape = [1] * tensor.ndim
                 shape[out] = -1
                 tensor.data[reads.view(shape) & ~known] = 0
-        self._deepen(subnet, trace, set(names.values()), where)
+        self._deepen(subnet, set(names.values()), where)
         self.elements.write(where, subnet.state_dict())
 
     def _inexact(self) -> list[Row]:
@@ -332,10 +349,11 @@ class _Loading:
         for key, (value, known) in self.state.items():
             tensor = network.get_parameter(key) if key in dict(network.named_parameters()) else network.get_buffer(key)
             tensor.copy_(value if known is None else torch.where(known, value, tensor))
-        image = torch.rand(1, network.config.ch, self.size, self.size, generator=torch.Generator().manual_seed(0))
+        image = _noise(1, network.config.ch, self.size)
         outputs: dict[int, Any] = {-1: image}
         # Of every row, and last, as the network's input is called -1, of the image.
         runs, larger = ([*t.rows, (image.shape[1],)] for t in (self.trace, trace_network(largest, self.size)[0]))
+        deeper = _outermost(largest, set(self._names(largest).values()))
         found = []
         for row, own, other in zip(network.config.rows, network.model, largest.model, strict=True):
             given = [outputs[j] for j in row.sources]
@@ -344,8 +362,12 @@ class _Loading:
             alike = all(len(runs[j]) == len(larger[j]) for j in row.sources)
             if not alike or not all(isinstance(x, Tensor) for x in given):
                 continue  # several maps at a time: nothing of them can be told
+            new = [name for name in deeper if name.startswith(f"model.{row.index}.")]
             embedded = [_embedded(x, runs[j], larger[j]) for j, x in zip(row.sources, given, strict=True)]
-            z = other(embedded if listed else embedded[0])
+            # Blocks that shift were compared as they were made.
+            skipped = new if row.index in self._shifted else []
+            with _bypassed([largest.get_submodule(name) for name in skipped]):
+                z = other(embedded if listed else embedded[0])
             if isinstance(own, Detect):
                 columns = [*range(5), *(5 + i for _, i in self.classes)]
                 y, z = (torch.cat([level[..., columns].flatten() for level in logits]) for _, logits in (y, z))
@@ -353,7 +375,7 @@ class _Loading:
                 z = fit(z, larger[row.index], runs[row.index])
             else:
                 continue
-            if float((y - z).abs().max()) > _ROUNDING * float(y.abs().max()):
+            if _differ(z, y) > _ROUNDING:
                 found.append(row)
         return found
 
@@ -397,15 +419,79 @@ class _Loading:
                 found[f"{name_in_subnet}.{key}"] = _put(tensor.data, value, known, None)
         return found
 
-    def _deepen(self, subnet: Network, trace: Trace, named: set[str], where: Mapping[str, Tensor]) -> None:
+    def _deepen(self, subnet: Network, named: set[str], where: Mapping[str, Tensor]) -> None:
         """Blocks that the network has not begin as the identity."""
+        rows: dict[int, list[str]] = {}
         for block in _outermost(subnet, named):
             first = f"{block}.{next(iter(layers(subnet.get_submodule(block))))}".rstrip(".")
             key = next(k for k in where if k.startswith(f"{first}."))
-            if (number := int(where[key].reshape(-1)[0])) in self._prepared:
-                continue
-            self._prepared.add(number)
-            make_identity(subnet.get_submodule(block), sum(trace.inputs.get(first, ())))
+            if (number := int(where[key].reshape(-1)[0])) not in self._prepared:
+                self._prepared.add(number)
+                rows.setdefault(int(block.split(".")[1]), []).append(block)
+        if not rows:
+            return
+
+        def deepen(row: nn.Module, given: tuple[Any, ...], index: int) -> None:
+            """With what the row is given in the network; the rows before it have been deepened."""
+            hooks[index].remove()  # it is run several times
+            if _deepened(row, [subnet.get_submodule(name) for name in rows[index]], *given):
+                self._shifted.add(index)
+
+        hooks = {i: subnet.model[i].register_forward_pre_hook(functools.partial(deepen, index=i)) for i in rows}
+        with statistics_of_batches(subnet.eval()):
+            subnet(self.images)
+
+
+def _deepened(row: nn.Module, blocks: Sequence[nn.Module], given: Any) -> bool:
+    """Make blocks of a row the identity.
+
+    Returns
+    -------
+    Whether they add constants, which the row's own batch norms take away.
+    """
+    states = [{k: v.clone() for k, v in block.state_dict().items()} for block in blocks]
+
+    def made(shifts: bool) -> tuple[Any, list[float]]:
+        errors: list[float] = []
+
+        def make(block: nn.Module, inputs: tuple[Any, ...]) -> None:
+            hooks[block].remove()  # it is run several times
+            if isinstance(inputs[0], Tensor) and inputs[0].ndim == 4:
+                errors.append(make_identity(block, inputs[0], shifts))
+
+        for block, state in zip(blocks, states, strict=True):
+            block.load_state_dict(state)
+        hooks = {block: block.register_forward_pre_hook(make) for block in blocks}
+        return row(given), errors
+
+    if not any(made(shifts=False)[1]):
+        return False
+    with _bypassed(blocks):
+        expected = row(given)
+    y, errors = made(shifts=True)
+    if not any(errors) and isinstance(y, Tensor) and _differ(y, expected) < _ROUNDING_SHIFTED:
+        return True
+    made(shifts=False)
+    return False
+
+
+@contextmanager
+def _bypassed(blocks: Sequence[nn.Module]) -> Iterator[None]:
+    """Within it, blocks give what they are given."""
+    hooks = [block.register_forward_hook(lambda block, inputs, output: inputs[0]) for block in blocks]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _differ(y: Tensor, expected: Tensor) -> float:
+    return float((y - expected).abs().max() / expected.abs().max())
+
+
+def _noise(number: int, channels: int, size: int) -> Tensor:
+    return torch.rand(number, channels, size, size, generator=torch.Generator().manual_seed(0))
 
 
 def _put(tensor: Tensor, value: Tensor, known: Tensor, cut: Cut | None) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from models.errors import InputError
@@ -20,3 +22,24 @@ def device_of(device: str) -> str:
     if asked.type == "cuda" and (asked.index or 0) >= torch.cuda.device_count():
         raise InputError(f"--device {device}: this PyTorch sees {torch.cuda.device_count()} CUDA devices")
     return device
+
+
+def visible_to_workers(device: str, num_workers: int) -> list[str | None]:
+    """What ``CUDA_VISIBLE_DEVICES`` is to be in each of several worker processes.
+
+    Parameters
+    ----------
+    device
+        As `device_of` takes it.
+
+    Returns
+    -------
+    Worker i has the i-th device of those that this process may use, from the first on again where there are more
+    workers than devices. None, which is to leave it alone, where it is the CPU or one device by its number.
+    """
+    if device_of(device) != "cuda":
+        return [None] * num_workers
+    given = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    number = torch.cuda.device_count()
+    names = given[:number] or [str(i) for i in range(number)]
+    return [names[i % len(names)] for i in range(num_workers)]

@@ -1,20 +1,23 @@
-"""Where studies are kept: an SQLite file, a PostgreSQL server, or a journal file."""
+"""Where studies are kept: an SQLite file, a PostgreSQL server, a journal file, or what Optuna's gRPC proxy has."""
 
 from __future__ import annotations
 
 import importlib.util
 import random
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
-from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import BaseStorage, GrpcStorageProxy, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from models.errors import InputError
 
 _WAIT_SECONDS = 120
+_PROXY_SECONDS = 10
 _ATTEMPTS = 5
 
 
@@ -33,7 +36,8 @@ def open_storage(url: str | None) -> BaseStorage:
     ----------
     url
         ``sqlite:///study.db``, ``postgresql://user@host/database``, ``journal:study.log``, which also serves several
-        machines on a network file system, or None for this process' memory.
+        machines on a network file system, ``grpc://host:13000``, where Optuna's `run_grpc_proxy_server` runs, or None
+        for this process' memory.
 
     Raises
     ------
@@ -53,11 +57,27 @@ def open_storage(url: str | None) -> BaseStorage:
             return _database(url, {"connect_args": {"timeout": _WAIT_SECONDS}})
         if scheme.partition("+")[0] in ("postgresql", "mysql"):
             return _database(_with_driver(url), {"pool_pre_ping": True})
+        host, _, port = rest.removeprefix("//").rpartition(":")
+        if scheme == "grpc" and host and port.isdecimal():
+            return _proxy(host, int(port))
     except (ImportError, OSError, SQLAlchemyError) as e:
         raise InputError(f"--storage {_shown(url)}: {(str(e).splitlines() or [type(e).__name__])[0]}") from e
     raise InputError(
-        f"--storage {_shown(url)}: right would be sqlite:///study.db, journal:study.log or postgresql://user@host/database"
+        f"--storage {_shown(url)}: right would be sqlite:///study.db, journal:study.log, "
+        "postgresql://user@host/database or grpc://host:port"
     )
+
+
+def _proxy(host: str, port: int) -> BaseStorage:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        proxy = GrpcStorageProxy(host=host, port=port)
+    try:
+        proxy.wait_server_ready(_PROXY_SECONDS)
+    except ConnectionError:
+        proxy.close()
+        raise ConnectionError("no proxy of Optuna answers; right would be a running run_grpc_proxy_server") from None
+    return proxy
 
 
 def _database(url: str, options: dict[str, Any]) -> RDBStorage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from models.errors import InputError
 from models.plugins import load_plugins_of_run
 
+from ..run.device import visible_to_workers
 from ..run.folder import RunFolder
 from .options import Options
 from .report import Pick, report, write_pick
@@ -53,9 +55,9 @@ def _open(options: Options, run: RunFolder) -> SubnetSearch:
 
 
 def _by_workers(options: Options, run: RunFolder) -> None:
-    """Work by several processes. What one of them left behind when it was killed, others do."""
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_worker, args=(options, run.path)) for _ in range(options.workers)]
+    """Work by several processes, one a device. What one of them left behind when it was killed, others do."""
+    context, devices = multiprocessing.get_context("spawn"), visible_to_workers(options.device, options.workers)
+    workers = [context.Process(target=_worker, args=(options, run.path, device)) for device in devices]
     for worker in workers:
         worker.start()
     try:
@@ -71,7 +73,9 @@ def _by_workers(options: Options, run: RunFolder) -> None:
             print(f"worker {worker.pid} ended by {worker.exitcode}; its arch is evaluated again", flush=True)
 
 
-def _worker(options: Options, path: Path) -> None:
+def _worker(options: Options, path: Path, device: str | None) -> None:
+    if device is not None:  # CUDA looks at it when it is first used
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
     try:
         load_plugins_of_run(options.plugin)
         job = _open(options, RunFolder(path.parent, path.name, exist_ok=True))

@@ -22,6 +22,9 @@ from spaces.warm_start import warm_start
 from ..tasks.task import SearchTask
 from .subnets import SUPERNET
 
+# Of the images together that statistics of what is new are taken from: five of 640 x 640, or 50 of 200 x 200.
+_PIXELS = 2_000_000
+
 
 class Weights(NamedTuple):
     """A plain network's, or a supernet's, as found in a file; `names` of its classes where it knows them."""
@@ -88,9 +91,10 @@ def begun(task: SearchTask, weights: Weights, seed: int) -> tuple[Any, str]:
         The weights are of another family, or larger than the space.
     """
     pl.seed_everything(seed, verbose=False)
-    supernet = make_supernet(task.space())
+    supernet, images = make_supernet(task.space()), task.sample()
+    images = images[: max(_PIXELS // images[0, 0].numel(), 2)]
     try:
-        start = warm_start(supernet, read_config(weights.cfg, file=weights.file), weights.state, weights.names)
+        start = warm_start(supernet, read_config(weights.cfg, file=weights.file), weights.state, weights.names, images)
         if not weights.is_supernet:  # which has learnt in its own order
             order_channels(supernet, start)
     except InputError as e:

@@ -150,6 +150,9 @@ class ClassifyTask:
         loader = self._few() if batches == RATING_BATCHES else itertools.islice(self._alone("weights"), batches)
         return calibrate_bn(network, (self._input(network, x) for x, _ in loader))
 
+    def sample(self) -> torch.Tensor:
+        return torch.cat([images for images, _ in self._few()])
+
     @functools.cache  # noqa: B019  (a task lives as long as its run)
     def _few(self) -> list[Any]:
         """The batches of a rating's statistics."""

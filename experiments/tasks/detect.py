@@ -221,6 +221,9 @@ class DetectTask:
         given = (b._replace(images=b.images.to(device)) for b in found)
         return calibrate_bn(network, map(module.inputs, given))
 
+    def sample(self) -> Tensor:
+        return self.module().network_input(torch.cat([batch.images for batch in self._few()]))
+
     def _train(self) -> Any:
         """Batches of the weights' images for this process alone, the same ones whenever it is asked."""
         return make_loader(self._parts["weights"], self.options.batch, seed=self.options.seed, collate=collate)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from torch import Tensor
+
 from models.detector import Model
 from models.errors import InputError
 from models.grammar import Config, read_config
@@ -97,6 +99,9 @@ class SearchTask(Protocol):
 
     def calibrated(self, network: Network, batches: int | None = None) -> Network:
         """A copy with batch norm statistics of so many batches of training data (all), at its resolution."""
+
+    def sample(self) -> Tensor:
+        """(N, C, H, W), images of the first batches of training data as a network takes them, the same in all processes."""
 
     def rate(self, network: Network) -> float:
         """The metric on the data of the architecture, for searches to go by; statistics from some training batches."""

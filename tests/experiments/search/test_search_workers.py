@@ -1,4 +1,4 @@
-"""Several processes on one study, one of them killed: SQLite, a journal file, and a PostgreSQL of the test's own."""
+"""Several processes on one study, one of them killed: SQLite, a journal file, Optuna's proxy, and a PostgreSQL of the test's own."""
 
 import os
 import pwd
@@ -16,6 +16,7 @@ import pytest
 from experiments.search import open_storage
 from experiments.testing import run
 from tests.experiments.searchers_toys import search
+from tests.refusal import refused
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -24,7 +25,7 @@ import sys
 from experiments.search import open_storage
 from experiments.testing import accuracy
 from tests.experiments.searchers_toys import search
-found = search("evolution", budget=40, storage=open_storage(sys.argv[1]))
+found = search("evolution", budget=20, storage=open_storage(sys.argv[1]))
 number, asked = 0, found.ask()
 if sys.argv[2] == "stuck":
     found.tell(asked, {"accuracy": accuracy(asked.arch)})
@@ -60,11 +61,11 @@ def check_workers(url):
         for w in workers:
             w.kill()
             w.wait()
-    results = search("evolution", budget=40, storage=open_storage(url)).results()
-    assert [r.number for r in results] == list(range(40))
-    assert len({tuple(r.arch.values()) for r in results}) == 40
+    results = search("evolution", budget=20, storage=open_storage(url)).results()
+    assert [r.number for r in results] == list(range(20))
+    assert len({tuple(r.arch.values()) for r in results}) == 20
     assert all(r.values for r in results)
-    assert sum(told) == 39, "what the killed worker was at is asked again, what it had told is kept"
+    assert sum(told) == 19, "what the killed worker was at is asked again, what it had told is kept"
 
 
 class TestWorkers:
@@ -77,6 +78,17 @@ class TestWorkers:
     def test_postgresql(self, postgresql):
         check_workers(postgresql)
 
+    def test_grpc_proxy(self, proxy):
+        check_workers(proxy)
+
+    def test_no_proxy_answers(self, monkeypatch):
+        monkeypatch.setattr("experiments.search.storage._PROXY_SECONDS", 0.2)
+        url = f"grpc://127.0.0.1:{free_port()}"
+        with refused(url, "no proxy", "run_grpc_proxy_server"):
+            open_storage(url)
+        with refused("grpc://127.0.0.1", "right would be", "grpc://host:port"):
+            open_storage("grpc://127.0.0.1")
+
     def test_a_live_workers_arch_is_left_to_it(self, tmp_path):
         url = f"journal:{tmp_path / 'study.log'}"
         one, other = (search("random", budget=2, storage=open_storage(url)) for _ in "ab")
@@ -84,6 +96,31 @@ class TestWorkers:
         assert len(run(other)) == 1
         one.tell(asked, {"accuracy": 0.0})
         assert len(one.results()) == 2
+
+
+PROXY = """
+import sys
+from optuna.storages import run_grpc_proxy_server
+from experiments.search import open_storage
+run_grpc_proxy_server(open_storage(sys.argv[1]), host="127.0.0.1", port=int(sys.argv[2]))
+"""
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture
+def proxy(tmp_path):
+    """Optuna's gRPC proxy on a free port of 127.0.0.1, before a file of SQLite."""
+    port = free_port()
+    command = [sys.executable, "-c", PROXY, f"sqlite:///{tmp_path / 'study.db'}", str(port)]
+    server = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    yield f"grpc://127.0.0.1:{port}"  # who opens it waits for it
+    server.kill()
+    server.wait()
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +143,7 @@ def postgresql():
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder, **as_user}
     command = [binaries / "initdb", "-D", folder / "data", "-U", "search", "-A", "trust", "--no-sync"]
     subprocess.run(command, check=True, **quiet)
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = free_port()
     command = [binaries / "postgres", "-D", folder / "data", "-k", folder, "-h", "127.0.0.1", "-p", str(port), "-F"]
     server = subprocess.Popen(command, **quiet)
     try:

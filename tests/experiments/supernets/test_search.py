@@ -296,6 +296,21 @@ class TestRun:
         assert workers, "and it was others that evaluated"
         assert os.getpid() not in workers
 
+    def test_a_worker_sees_its_own_device(self, tmp_path, monkeypatch):
+        """And the process that starts them none the less."""
+        seen = []
+        job = type("Job", (), {"work": lambda self: seen.append(os.environ.get("CUDA_VISIBLE_DEVICES"))})
+        monkeypatch.setattr(subnet_search, "_open", lambda options, run: job())
+        process = type("Process", (), {"is_alive": lambda self: False, "join": lambda self: None, "exitcode": 0})
+        process.__init__ = lambda self, target, args: setattr(self, "start", lambda: target(*args))
+        context = type("Context", (), {"Process": process})
+        monkeypatch.setattr(subnet_search.multiprocessing, "get_context", lambda how: context)
+        monkeypatch.setattr(subnet_search, "visible_to_workers", lambda device, number: ["3", "5"][:number])
+        monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+        subnet_search._by_workers(replace(OPTIONS, workers=2), RunFolder(tmp_path, "run"))
+        assert seen == ["3", "5"]
+
     def test_workers_do_not_measure_beside_each_other(self, supernet, tmp_path, rated, monkeypatch):
         costs = tmp_path / "costs.yaml"
         costs.write_text("costs: {latency: {provider: torch}}")
