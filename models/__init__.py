@@ -10,6 +10,7 @@ _EXPORTS = {
     "Classifier": "classifier",
     "Config": "grammar",
     "Detect": "heads",
+    "DetectDFL": "dfl",
     "InputError": "errors",
     "Model": "detector",
     "Network": "network",

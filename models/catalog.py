@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 
-from . import blocks, heads, registry  # noqa: F401  (importing blocks and heads registers what they define)
+from . import blocks, dfl, heads, registry  # noqa: F401  (importing blocks and heads registers what they define)
 from .grammar import Row
 from .registry import Entry
 

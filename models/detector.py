@@ -56,7 +56,7 @@ class Model(Network):
     ) -> None:
         super().__init__()
         config = read_config(cfg, nc, ch, anchors)
-        if config.rows[-1].module != "Detect":
+        if config.rows[-1].module not in ("Detect", "DetectDFL"):
             if config.rows[-1].module == "Segment":
                 raise config.rows[-1].error("Segment heads are not supported yet; Detect is")
             raise no_levels(config.file)
