@@ -10,6 +10,7 @@ _EXPORTS = {
     "Classifier": "classifier",
     "Config": "grammar",
     "Detect": "heads",
+    "Head": "head",
     "DetectDFL": "dfl",
     "InputError": "errors",
     "Model": "detector",

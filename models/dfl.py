@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from .blocks import Conv, DWConv
-from .errors import InputError
+from .dfl_loss import DFLLoss
 from .grammar import Config, Row
+from .head import Form, Head, Loss
 from .registry import all_inputs, register
 
 # Most detections that the one-to-one form gives, as YOLOv10 does (https://github.com/THU-MIG/yolov10).
@@ -65,7 +66,7 @@ class DFL(nn.Module):
 
 
 @register(channels=_detect_dfl)
-class DetectDFL(nn.Module):
+class DetectDFL(Head):
     """Anchor-free head: a branch for boxes and one for classes at each level.
 
     A row ``Detect, [nc]`` in a YAML without anchors reads as this head.
@@ -98,7 +99,8 @@ class DetectDFL(nn.Module):
     confident first.
     """
 
-    stride: Tensor
+    parts: ClassVar[tuple[str, ...]] = ("box", "cls", "dfl")
+    width_by_class: ClassVar[tuple[str, ...]] = ("cv3.", "one2one_cv3.")
 
     def __init__(
         self, nc: int, ch: Sequence[int], reg_max: int = 16, end2end: bool = False, depthwise: bool = False
@@ -106,6 +108,7 @@ class DetectDFL(nn.Module):
         super().__init__()
         self.nc, self.reg_max, self.nl, self.no = nc, reg_max, len(ch), 4 * reg_max + nc
         self.end2end, self.depthwise = end2end, depthwise
+        self.form: Form = "detections" if end2end else "classes"
         self.register_buffer("stride", torch.zeros(self.nl), persistent=False)
         c2, c3 = max(16, ch[0] // 4, 4 * reg_max), max(ch[0], min(nc, _CLASS_WIDTH))
 
@@ -140,6 +143,20 @@ class DetectDFL(nn.Module):
                 for b, c, stride in zip(box, cls, strides, strict=True):
                     cast(Any, b)[-1].bias.fill_(_BOX_BIAS)
                     cast(Any, c)[-1].bias.fill_(math.log(_OBJECTS / self.nc / (640 / stride) ** 2))
+
+    def loss(self, imgsz: int = 640) -> Loss:
+        return DFLLoss(self)
+
+    def by_class(self) -> Mapping[str, tuple[int, int]]:
+        branches = ("cv3", "one2one_cv3") if self.end2end else ("cv3",)
+        return {f"{name}.{level}.2": (1, 0) for name in branches for level in range(self.nl)}
+
+    def of_classes(self, logits: Sequence[Tensor], classes: Sequence[int]) -> Tensor:
+        channels = [*range(4 * self.reg_max), *(4 * self.reg_max + i for i in classes)]
+        return torch.cat([level[:, channels].flatten() for level in logits])
+
+    def is_like(self, other: Any) -> bool:
+        return super().is_like(other) and (other.reg_max, other.end2end) == (self.reg_max, self.end2end)
 
     def forward(self, x: list[Tensor]) -> Any:
         if not self.end2end:

@@ -289,9 +289,7 @@ def _anchors(anchors: Any, file: str) -> Any:
     )
 
 
-def _row(
-    index: int, section: str, written: Any, names: Mapping[str, Any], file: str, raw: Mapping[str, Any]
-) -> Row:
+def _row(index: int, section: str, written: Any, names: Mapping[str, Any], file: str, raw: Mapping[str, Any]) -> Row:
     def error(message: str) -> InputError:
         return InputError(f"{file}: row {index}{message}")
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models import InputError, Model, count_params
+from models import Model, count_params
 from models.grammar import read_config
 
 # Published for YOLOv5u as built for training: YOLOv5's rows with this head, the 16 values of its bins included.
