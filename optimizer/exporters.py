@@ -288,7 +288,7 @@ _NMS_TEXT = """
 nms (float[{n}, {a}, {no}] predictions) => (float[K, 7] detections)
 <
   int64[1] nms_0 = {{0}}, int64[1] nms_1 = {{1}}, int64[1] nms_2 = {{2}}, int64[1] nms_4 = {{4}},
-  int64[1] nms_5 = {{5}}, int64[1] nms_no = {{{no}}}, int64[1] nms_all = {{-1}}, int64[2] nms_column = {{-1, 1}},
+  {five}int64[1] nms_no = {{{no}}}, int64[1] nms_all = {{-1}}, int64[2] nms_column = {{-1, 1}},
   int64[2] nms_image_box = {{0, 2}},
   int64[{nc}] nms_class_range = {{{class_range}}}, int64 nms_axis = {{0}}, float[2] nms_off_on = {{0.0, 1.0}},
   float nms_half = {{0.5}}, float nms_zero = {{0.0}},
@@ -364,6 +364,7 @@ def _nms_graph(onnx: Any, raw: Any, head: Head, nms: NMS) -> Any:
         opset=raw.opset_import[0].version,
         **{"n": n, "a": a, "no": no, "nc": head.nc, "class_range": ", ".join(map(str, range(head.nc)))},
         scores=_scores_text(head),
+        five="" if head.form == "classes" else "int64[1] nms_5 = {5}, ",  # an unused constant is warned of
         **{"max_det": nms.max_det, "iou": float(nms.iou), "conf": float(nms.conf)},
     )
     return onnx.parser.parse_model(text)
