@@ -10,6 +10,8 @@ _EXPORTS = {
     "Classifier": "classifier",
     "Config": "grammar",
     "Detect": "heads",
+    "Head": "head",
+    "DetectDFL": "dfl",
     "InputError": "errors",
     "Model": "detector",
     "Network": "network",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 
-from . import blocks, heads, registry  # noqa: F401  (importing blocks and heads registers what they define)
-from .grammar import Row
+from . import blocks, dfl, heads, registry  # noqa: F401  (importing blocks and heads registers what they define)
+from .errors import InputError
+from .grammar import Config, Row
+from .head import Head
 from .registry import Entry
 
 
@@ -26,3 +29,25 @@ def lookup(row: Row) -> Entry:
     close = difflib.get_close_matches(row.module, known, n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(sorted(known))}"
     raise row.error(f"unknown module; {hint}")
+
+
+def is_head(row: Row) -> bool:
+    """Whether a row is a detection head."""
+    entry = registered().get(row.module)
+    return entry is not None and isinstance(entry.cls, type) and issubclass(entry.cls, Head)
+
+
+def check_head(config: Config) -> None:
+    """`InputError` unless the last row is a detection head; it names those that would do."""
+    last = config.rows[-1]
+    if is_head(last):
+        return
+    if last.module in registered() or not isinstance(last.source, tuple):
+        raise InputError(f"{config.file}: a detector's last row is Detect; this YAML has no head to detect with")
+    if last.module == "Segment":
+        lookup(last)
+    known = sorted(name for name in registered() if is_head(replace(last, module=name)))
+    raise last.error(
+        f"no head of this name is known; right would be {' or '.join(known)} (write Detect, [nc, anchors] for anchors, "
+        "Detect, [nc] without any), or a plug-in that registers it"
+    )

@@ -9,15 +9,16 @@ from typing import Any, cast
 
 import torch
 
+from .catalog import check_head
 from .errors import InputError
 from .grammar import Config, read_config
-from .heads import Detect, no_levels
+from .head import Head
 from .network import BuildRow, Network, build_row
 from .strides import check_imgsz
 
 
 class Model(Network):
-    """A detector built from a YAML: every row of backbone and head, the last one `Detect`.
+    """A detector built from a YAML: every row of backbone and head, the last one a `models.head.Head`.
 
     Parameters
     ----------
@@ -56,10 +57,7 @@ class Model(Network):
     ) -> None:
         super().__init__()
         config = read_config(cfg, nc, ch, anchors)
-        if config.rows[-1].module != "Detect":
-            if config.rows[-1].module == "Segment":
-                raise config.rows[-1].error("Segment heads are not supported yet; Detect is")
-            raise no_levels(config.file)
+        check_head(config)
         if build is build_row:
             config.require_plain()
         self.build(config, build)
@@ -75,8 +73,8 @@ class Model(Network):
         self.head.set_strides([reductions[j] for j in config.rows[-1].sources])
 
     @property
-    def head(self) -> Detect:
-        return cast(Detect, self.model[-1])
+    def head(self) -> Head:
+        return cast(Head, self.model[-1])
 
     @property
     def stride(self) -> torch.Tensor:

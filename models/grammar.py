@@ -23,10 +23,14 @@ from .errors import InputError
 
 MODELS = Path(__file__).resolve().parent
 SECTIONS = ("backbone", "head")
+# What `Detect, [nc]` is in a YAML without anchors, and what such a YAML may say of it at its top, not in its row.
+ANCHOR_FREE = "DetectDFL"
+HEAD_KEYS = ("reg_max", "end2end", "depthwise")
 KEYS = (
     *("nc", "ch", "anchors", "depth_multiple", "width_multiple", "channel_multiple", "activation"),
     *SECTIONS,
     *("resolution", "names"),
+    *HEAD_KEYS,
 )
 CHOICE_KEYS = ("choice", "range", "table")
 
@@ -138,7 +142,7 @@ class Config:
 
     def read_row(self, row: Row, written: list[Any]) -> Row:
         """The row that is `written` in the place of `row`."""
-        return _row(row.index, row.section, written, {"nc": self.nc, "anchors": self.anchors}, self.file)
+        return _row(row.index, row.section, written, {"nc": self.nc, "anchors": self.anchors}, self.file, self.raw)
 
     def require_plain(self) -> Config:
         """Raise `InputError` if a choice is left; a space must be frozen before a plain network is built from it."""
@@ -253,7 +257,7 @@ def read_config(
         if not isinstance(raw.setdefault(section, []), list):
             raise InputError(f"{file}: '{section}' must be a list of rows [from, number, module, args]")
         for written in raw[section]:
-            rows.append(_row(len(rows), section, written, names, file))
+            rows.append(_row(len(rows), section, written, names, file, raw))
     if not raw["backbone"]:
         raise InputError(f"{file}: 'backbone' has no rows")
     return Config(
@@ -285,7 +289,7 @@ def _anchors(anchors: Any, file: str) -> Any:
     )
 
 
-def _row(index: int, section: str, written: Any, names: Mapping[str, Any], file: str) -> Row:
+def _row(index: int, section: str, written: Any, names: Mapping[str, Any], file: str, raw: Mapping[str, Any]) -> Row:
     def error(message: str) -> InputError:
         return InputError(f"{file}: row {index}{message}")
 
@@ -317,6 +321,10 @@ def _row(index: int, section: str, written: Any, names: Mapping[str, Any], file:
         number = parse_value(number, names)
     except InputError as e:
         raise error(f" ({module}): {e}") from None
+    if module == "Detect" and len(values) == 1 and names["anchors"] is None:
+        module = ANCHOR_FREE
+    if module == ANCHOR_FREE:
+        kwargs = {**{k: parse_value(raw[k]) for k in HEAD_KEYS if raw.get(k) is not None}, **kwargs}
     source = tuple(source) if isinstance(source, list) else source
     return Row(index, section, source, number, module, tuple(values), kwargs, file, written)
 

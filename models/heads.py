@@ -1,16 +1,17 @@
-"""Detection heads."""
+"""The anchor-based head."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError
 from .grammar import Config, Row
+from .head import Form, Head, Loss
+from .loss import DetectionLoss, scaled_gains
 from .registry import all_inputs, register
 
 # RetinaNet's anchors (Lin et al. 2017, arXiv:1708.02002, section 4): squares of 4 strides, in even steps to the octave.
@@ -23,7 +24,8 @@ def _detect(config: Config, row: Row, c_in: Sequence[int]) -> tuple[list[Any], i
     if isinstance(nc, bool) or not isinstance(nc, int) or nc < 1:
         raise row.error(f"the first argument is the number of classes, got {nc!r}")
     if not isinstance(anchors, (int, list)):
-        raise row.error(f"the second argument is anchors, got {anchors!r}")
+        hint = "; without the YAML's key 'anchors' it is the anchor-free head" if len(row.args) == 1 else ""
+        raise row.error(f"the second argument is anchors, got {anchors!r}{hint}")
     c_in = all_inputs(row, c_in)
     if isinstance(anchors, list) and len(anchors) != len(c_in):
         raise row.error(f"from names {len(c_in)} levels, but anchors has {len(anchors)}")
@@ -31,7 +33,7 @@ def _detect(config: Config, row: Row, c_in: Sequence[int]) -> tuple[list[Any], i
 
 
 @register(channels=_detect)
-class Detect(nn.Module):
+class Detect(Head):
     """YOLOv5's anchor-based head: a 1 x 1 convolution a level.
 
     Attributes
@@ -48,7 +50,8 @@ class Detect(nn.Module):
     class probabilities; and that list.
     """
 
-    stride: Tensor
+    form: Form = "objectness"
+    parts: ClassVar[tuple[str, ...]] = ("box", "obj", "cls")
     anchors: Tensor
 
     def __init__(self, nc: int, anchors: int | list[list[float]], ch: Sequence[int]) -> None:
@@ -83,6 +86,20 @@ class Detect(nn.Module):
             bias[:, 4] += math.log(8 / (640 / stride) ** 2)
             bias[:, 5:] += math.log(0.6 / (self.nc - 0.99999))
 
+    def loss(self, imgsz: int = 640) -> Loss:
+        return DetectionLoss(self, scaled_gains(self.nl, self.nc, imgsz))
+
+    def by_class(self) -> Mapping[str, tuple[int, int]]:
+        return {f"m.{level}": (self.na, 5) for level in range(self.nl)}
+
+    def of_classes(self, logits: Sequence[Tensor], classes: Sequence[int]) -> Tensor:
+        columns = [*range(5), *(5 + i for i in classes)]
+        return torch.cat([level[..., columns].flatten() for level in logits])
+
+    def is_like(self, other: Any) -> bool:
+        same = super().is_like(other) and other.anchors.shape == self.anchors.shape
+        return same and torch.allclose(other.anchors, self.anchors)
+
     def forward(self, x: list[Tensor]) -> Any:
         logits = []
         for conv, feature in zip(self.m, x, strict=True):
@@ -108,8 +125,3 @@ class Detect(nn.Module):
         xy = (2 * probability[..., :2] - 0.5 + grid) * stride
         wh = (2 * probability[..., 2:4]) ** 2 * anchors
         return torch.cat((xy, wh, probability[..., 4:]), -1).view(n, -1, self.no)
-
-
-def no_levels(file: str) -> InputError:
-    """The error for a YAML whose last row is no detection head."""
-    return InputError(f"{file}: a detector's last row is Detect; this YAML has no head to detect with")

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms, box_convert
 
+from .head import Form
+
 # NMS is quadratic in the boxes. At 0.001 confidence, several labels a box, an image seldom has this many (YOLOv5).
 _MAX_CANDIDATES = 30_000
 
@@ -19,6 +21,7 @@ def non_max_suppression(
     multi_label: bool = False,
     classes: Sequence[int] | None = None,
     agnostic: bool = False,
+    form: Form = "objectness",
 ) -> list[Tensor]:
     """Non-maximum suppression of a batch.
 
@@ -26,8 +29,9 @@ def non_max_suppression(
     takes `conf=0.001, iou=0.6, multi_label=True`.
 
     Args:
-        z: (N, A, nc + 5) as x, y of the centre, width, height in pixels, objectness, class probabilities: what
-            the head returns in eval mode.
+        z: what the head returns in eval mode, in its `form`: (N, A, nc + 5) as x, y of the centre, width, height in
+            pixels, objectness, class probabilities; (N, A, nc + 4) without objectness; or (N, K, 6) detections, of
+            which none is suppressed.
         conf: detections have more than this confidence, objectness x class probability. With one class, whose
             probability no loss trains, the objectness alone.
         iou: of two boxes that overlap more than this, the less confident goes.
@@ -35,14 +39,18 @@ def non_max_suppression(
         multi_label: a box may be a detection of several classes, not only of its likeliest.
         classes: keep only these.
         agnostic: boxes suppress those of other classes too.
+        form: see `models.head.Form`.
 
     Returns:
         For each image (n, 6), float32: x1, y1, x2, y2 in pixels, confidence, class; most confident first.
     """
     detections = []
     for rows in z:
-        rows = rows[rows[:, 4] > conf].float()
-        scores = rows[:, 4:5] * rows[:, 5:] if rows.shape[1] > 6 else rows[:, 4:5]
+        if form == "detections":
+            detections.append(_thinned(rows.float(), conf, max_det, classes))
+            continue
+        rows = rows[(rows[:, 4] if form == "objectness" else rows[:, 4:].amax(1)) > conf].float()
+        scores = scores_of(rows, form)
         if multi_label:
             box, label = (scores > conf).nonzero(as_tuple=True)
             score = scores[box, label]
@@ -60,3 +68,20 @@ def non_max_suppression(
         keep = batched_nms(xyxy, score, torch.zeros_like(label) if agnostic else label, iou)[:max_det]
         detections.append(torch.cat((xyxy[keep], score[keep, None], label[keep, None].float()), 1))
     return detections
+
+
+def scores_of(predictions: Tensor, form: Form) -> Tensor:
+    """(…, nc) confidences of predictions in the form ``objectness`` or ``classes``."""
+    if form == "classes":
+        return predictions[..., 4:]
+    if predictions.shape[-1] == 6:  # one class, whose probability no loss trains
+        return predictions[..., 4:5]
+    return predictions[..., 4:5] * predictions[..., 5:]
+
+
+def _thinned(found: Tensor, conf: float, max_det: int, classes: Sequence[int] | None) -> Tensor:
+    """Of detections (n, 6) those that are asked for, most confident first."""
+    found = found[found[:, 4] > conf]
+    if classes is not None:
+        found = found[torch.isin(found[:, 5], torch.tensor(classes, dtype=found.dtype, device=found.device))]
+    return found[found[:, 4].argsort(descending=True, stable=True)[:max_det]]

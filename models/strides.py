@@ -52,7 +52,7 @@ def _size(row: Row, side: float) -> float | None:
         scale = _argument(row, 1, "scale_factor", None)
         return side * scale if isinstance(scale, int) else None
     if row.module not in _STRIDED:
-        return {"GlobalPool": 1, "Detect": math.nan}.get(row.module)
+        return {"GlobalPool": 1, "Detect": math.nan, "DetectDFL": math.nan}.get(row.module)
     place = _STRIDED[row.module]
     k, s = _argument(row, place - 1, "k", 1), _argument(row, place, "s", 1)
     if not isinstance(s, int) or (row.number != 1 and s != 1 and row.module not in _ONCE):

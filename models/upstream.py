@@ -1,4 +1,4 @@
-"""Checkpoints of upstream YOLOv5: pickles of classes that this project does not have, read without running any.
+"""Checkpoints of YOLOv5 and its anchor-free successors: pickles of classes not of this project, of which none is run.
 
 PyTorch's own restricted unpickler (`torch.load(weights_only=True)`) does the reading. Classes of upstream, of
 `torch.nn` and a few that only describe a run are replaced by `_Inert`, which keeps the state it is given and does
@@ -7,6 +7,7 @@ nothing; anything else that the pickle names is refused. Upstream's code is neve
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,13 +19,18 @@ from torch import Tensor
 from .detector import Model
 from .errors import InputError
 from .files import load_detector
+from .grammar import SECTIONS
 
 # Prefixes of what becomes `_Inert`: the network's classes, and what training notes down beside them.
 _INERT = (
-    *("models.", "utils.", "torch.nn.modules.", "torch.nn.parallel."),
+    *("ultralytics.nn.", "ultralytics.utils.", "models.", "utils.", "torch.nn.modules.", "torch.nn.parallel."),
     *("numpy.dtype", "numpy.ndarray", "numpy.core.multiarray.", "numpy._core.multiarray."),
     *("argparse.Namespace", "pathlib.PosixPath", "pathlib.WindowsPath", "pathlib._local.", "datetime."),
 )
+# What the successors note down in a network's YAML, beside what builds it.
+_NOTES = ("yaml_file", "channels", "scale", "scales")
+# Heads of theirs that are the anchor-free one here.
+_ANCHOR_FREE = ("Detect", "v10Detect")
 # Kept in the head by YOLOv5 up to v5: the anchors in pixels, which follow from `anchors`.
 _ZIP = b"PK\x03\x04"
 _REDUNDANT = (".anchor_grid",)
@@ -63,7 +69,7 @@ class _Inert:
 
 
 def load_upstream(path: str | Path, cfg: str | Path | Mapping[str, Any] | None = None) -> Upstream:
-    """Read an upstream YOLOv5 checkpoint, and check that it fits the detector that its YAML describes here.
+    """Read a checkpoint of YOLOv5 or of an anchor-free successor, and check that it fits what its YAML describes here.
 
     Its exponential moving average is taken where it has one.
 
@@ -90,6 +96,8 @@ def load_upstream(path: str | Path, cfg: str | Path | Mapping[str, Any] | None =
         names, state = None, network
     else:
         raise InputError(f"{path}: no YOLOv5 checkpoint: it should hold a network under 'ema' or 'model'")
+    if isinstance(cfg, dict) and "anchors" not in cfg:
+        cfg = _anchor_free(cfg, state)
     state = {_our_key(k): _float(v) for k, v in state.items() if not k.endswith(_REDUNDANT)}
     model = Model(cfg)
     _check_fit(model, state, path)
@@ -190,6 +198,39 @@ def _yaml_of(network: _Inert, path: str | Path) -> dict[str, Any]:
     if found and found != {f"nn.{_DEFAULT_ACTIVATION}()"}:
         raw.setdefault("activation", found.pop())
     return raw
+
+
+def _anchor_free(raw: dict[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """A successor's YAML as ours: its scale as multiples, and its head's form, which the tensors tell."""
+    rows = [*raw.get("backbone", []), *raw.get("head", [])]
+    if not rows or rows[-1][2] not in _ANCHOR_FREE:
+        return raw
+    most = math.inf
+    raw = {"ch": raw.get("channels", raw.get("ch", 3)), **raw}
+    if isinstance(scales := raw.get("scales"), dict) and (at := scales.get(raw.get("scale") or next(iter(scales)))):
+        raw["depth_multiple"], raw["width_multiple"], most = at
+    raw = {k: v for k, v in raw.items() if k not in _NOTES}
+    for section in SECTIONS:
+        raw[section] = [_capped(row, most) for row in raw[section]]
+    last = raw["head"][-1]
+    raw["head"][-1] = [*last[:2], "Detect", [last[3][0]]]
+
+    prefix = f"model.{len(rows) - 1}."
+    own = {k.removeprefix("module.").removeprefix(prefix): v for k, v in state.items() if prefix in k}
+    if (bias := own.get("cv2.0.2.bias")) is not None:
+        form: dict[str, Any] = {"reg_max": len(bias) // 4, "end2end": any(k.startswith("one2one_") for k in own)}
+        form["depthwise"] = "cv3.0.0.0.conv.weight" in own
+        usual = {"reg_max": 16, "end2end": False, "depthwise": False}
+        raw = {k: v for k, v in raw.items() if k not in form} | {k: v for k, v in form.items() if v != usual[k]}
+    return raw
+
+
+def _capped(row: list[Any], most: float) -> list[Any]:
+    """A row whose first argument is at most `most` channels, as the third number of a scale says."""
+    source, number, module, args = row
+    if args and isinstance(args[0], int) and not isinstance(args[0], bool) and args[0] > most:
+        args = [int(most), *args[1:]]
+    return [source, number, module, list(args)]
 
 
 def _activations(module: _Inert) -> Iterator[_Inert]:

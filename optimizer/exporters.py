@@ -21,7 +21,8 @@ from models.classifier import Classifier
 from models.detector import Model
 from models.errors import InputError
 from models.files import atomic, dump_model_yaml
-from models.postprocess import non_max_suppression
+from models.head import Form, Head
+from models.postprocess import non_max_suppression, scores_of
 from models.strides import check_imgsz
 
 TOLERANCE = 1e-4
@@ -78,16 +79,15 @@ def export_onnx(
 
     The graph takes ``images``, float32 (N, ch, imgsz, imgsz), RGB from 0 to 1. It gives
 
-    - ``predictions``, float32 (N, A, nc + 5): centre x, y, width, height in pixels of the input, objectness, class
-      probabilities, as `Model` in eval mode; or
+    - ``predictions``, float32 (N, A, …) in the form that `models.head.Form` describes, as `Model` in eval mode; or
     - with `nms`, ``detections``, float32 (K, 7): index of the image in the batch, x1, y1, x2, y2 in pixels of the
       input, confidence, class; images in order, in each the most confident first. As `non_max_suppression` does
       with one class a box; by the operator NonMaxSuppression;
     - of a classifier ``logits``, float32 (N, nc).
 
     Its metadata hold, as text: ``names`` (JSON, {index: name}), ``stride``, ``imgsz``, ``batch`` (dynamic, or a
-    number), ``arch`` (JSON; null for a network of no search), ``yaml``, ``nms`` (JSON of `NMS`, or null) and ``task``
-    (detect or classify).
+    number), ``arch`` (JSON; null for a network of no search), ``yaml``, ``nms`` (JSON of `NMS`, or null), ``task``
+    (detect or classify) and ``form`` (of the predictions; empty for a classifier).
 
     Parameters
     ----------
@@ -181,6 +181,7 @@ def metadata(model: Model | Classifier, imgsz: int, batch: int | None, nms: NMS 
         "yaml": dump_model_yaml(model.config.raw),
         "nms": json.dumps(None if nms is None else asdict(nms)),
         "task": "detect" if isinstance(model, Model) else "classify",
+        "form": model.head.form if isinstance(model, Model) else "",
     }
 
 
@@ -222,7 +223,9 @@ def _graphs(
     if nms is not None:
         if not isinstance(model, Model):
             raise InputError("--nms is of detectors; a classifier has no boxes")
-        tail = _nms_graph(onnx, raw, model.head.nc, nms)
+        if model.head.form == "detections":
+            raise InputError("--nms: this detector gives each object once; right would be a file without NMS")
+        tail = _nms_graph(onnx, raw, model.head, nms)
     whole = copy.deepcopy(raw)
     if tail is not None:
         whole = onnx.compose.merge_models(raw, tail, io_map=[(_PREDICTIONS, _PREDICTIONS)])
@@ -285,7 +288,7 @@ _NMS_TEXT = """
 nms (float[{n}, {a}, {no}] predictions) => (float[K, 7] detections)
 <
   int64[1] nms_0 = {{0}}, int64[1] nms_1 = {{1}}, int64[1] nms_2 = {{2}}, int64[1] nms_4 = {{4}},
-  int64[1] nms_5 = {{5}}, int64[1] nms_no = {{{no}}}, int64[1] nms_all = {{-1}}, int64[2] nms_column = {{-1, 1}},
+  {five}int64[1] nms_no = {{{no}}}, int64[1] nms_all = {{-1}}, int64[2] nms_column = {{-1, 1}},
   int64[2] nms_image_box = {{0, 2}},
   int64[{nc}] nms_class_range = {{{class_range}}}, int64 nms_axis = {{0}}, float[2] nms_off_on = {{0.0, 1.0}},
   float nms_half = {{0.5}}, float nms_zero = {{0.0}},
@@ -300,9 +303,7 @@ nms (float[{n}, {a}, {no}] predictions) => (float[K, 7] detections)
   nms_high = Add (nms_centre, nms_half_size)
   nms_boxes = Concat <axis = 2> (nms_low, nms_high)
 
-  nms_objectness = Slice (predictions, nms_4, nms_5, nms_2)
-  nms_probability = Slice (predictions, nms_5, nms_no, nms_2)
-  nms_scores = {scores}
+{scores}
   nms_label = ArgMax <axis = 2, keepdims = 1> (nms_scores)
   nms_best = GatherElements <axis = 2> (nms_scores, nms_label)
   nms_is_best = Equal (nms_label, nms_class_range)
@@ -348,7 +349,7 @@ nms (float[{n}, {a}, {no}] predictions) => (float[K, 7] detections)
 """
 
 
-def _nms_graph(onnx: Any, raw: Any, nc: int, nms: NMS) -> Any:
+def _nms_graph(onnx: Any, raw: Any, head: Head, nms: NMS) -> Any:
     """Non-maximum suppression of what `raw` gives.
 
     The operator suppresses within a class of an image and keeps `max_det` of each class. Sorted by confidence, then
@@ -361,12 +362,24 @@ def _nms_graph(onnx: Any, raw: Any, nc: int, nms: NMS) -> Any:
     text = _NMS_TEXT.format(
         ir_version=raw.ir_version,
         opset=raw.opset_import[0].version,
-        **{"n": n, "a": a, "no": no, "nc": nc, "class_range": ", ".join(map(str, range(nc)))},
-        # With one class no loss trains its probability: the objectness alone, as in `non_max_suppression`.
-        scores="Mul (nms_objectness, nms_probability)" if nc > 1 else "Identity (nms_objectness)",
+        **{"n": n, "a": a, "no": no, "nc": head.nc, "class_range": ", ".join(map(str, range(head.nc)))},
+        scores=_scores_text(head),
+        five="" if head.form == "classes" else "int64[1] nms_5 = {5}, ",  # an unused constant is warned of
         **{"max_det": nms.max_det, "iou": float(nms.iou), "conf": float(nms.conf)},
     )
     return onnx.parser.parse_model(text)
+
+
+def _scores_text(head: Head) -> str:
+    """As `models.postprocess.scores_of`."""
+    if head.form == "classes":
+        return "  nms_scores = Slice (predictions, nms_4, nms_no, nms_2)"
+    objectness = "  {} = Slice (predictions, nms_4, nms_5, nms_2)"
+    if head.nc == 1:
+        return objectness.format("nms_scores")
+    return f"""{objectness.format("nms_objectness")}
+  nms_probability = Slice (predictions, nms_5, nms_no, nms_2)
+  nms_scores = Mul (nms_objectness, nms_probability)"""
 
 
 def _check_file(onnx: Any, written: Any, opset: int, path: str | Path) -> None:
@@ -415,13 +428,18 @@ def _compare(
         batches.append(n)
         expected = _computed(model, x)
         got = torch.from_numpy(runners.predict(x.numpy()))
-        difference = max(difference, _difference(expected, got, f"{what}, batch of {n}"))
+        compared = _difference
+        if isinstance(model, Model) and model.head.form == "detections":
+            compared = _difference_of_sets
+        difference = max(difference, compared(expected, got, f"{what}, batch of {n}"))
         if nms is not None and runners.suppress is not None:
+            head = cast(Model, model).head
             where = f"{what}, detections in a batch of {n}"
             whole, parts = runners.run(x.numpy()), runners.suppress(got.numpy())
             _difference(torch.from_numpy(parts), torch.from_numpy(whole), where)
-            for z in (_without_ties(got), _without_ties(_random_predictions(expected, x.shape[-1]))):
-                wanted = _class_by_class(z, nms)
+            for z in (got, _random_predictions(expected, x.shape[-1])):
+                z = _without_ties(z, head.form)
+                wanted = _class_by_class(z, nms, head)
                 _difference(wanted, torch.from_numpy(runners.suppress(z.numpy())), where)
                 num_detections += len(wanted)
     return difference, tuple(batches), None if nms is None else num_detections
@@ -435,15 +453,19 @@ def _random_predictions(like: Tensor, imgsz: int) -> Tensor:
     return z
 
 
-def _without_ties(z: Tensor) -> Tensor:
+def _without_ties(z: Tensor, form: Form) -> Tensor:
     """Predictions in the same order of confidence, but no two confidences are equal, nor two classes of a box.
 
     Which of two equals stays is nobody's law. About one box in six has more confidence than 0.25.
     """
     z = z.clone()
-    confidence, label = (z[..., 4:5] * z[..., 5:] if z.shape[2] > 6 else z[..., 4:5]).max(2, keepdim=True)
+    confidence, label = scores_of(z, form).max(2, keepdim=True)
     rank = confidence.squeeze(2).argsort(1).argsort(1)
-    z[..., 4] = ((rank + 0.5) / z.shape[1]) ** 8
+    best = ((rank + 0.5) / z.shape[1])[..., None] ** 8
+    if form == "classes":
+        z[..., 4:] *= best / 2
+        return z.scatter(2, label + 4, best)
+    z[..., 4:5] = best
     z[..., 5:] /= 2
     return z.scatter(2, label + 5, 1.0)
 
@@ -462,18 +484,36 @@ def _difference(expected: Tensor, got: Tensor, what: str) -> float:
     return difference.max().item() if difference.numel() else 0.0
 
 
-def _class_by_class(z: Tensor, nms: NMS) -> Tensor:
+def _difference_of_sets(expected: Tensor, got: Tensor, what: str) -> float:
+    """As `_difference`, of detections (N, K, 6) in any order: rounding decides that of equal confidences.
+
+    It decides as well which of those as confident as the last are among the K, and these are not compared.
+    """
+    if expected.shape != got.shape:
+        return _difference(expected, got, what)
+    worst = _difference(expected[..., 4].sort(1).values, got[..., 4].sort(1).values, what)
+    for one, other in ((expected, got), (got, expected)):
+        for own, theirs in zip(one, other, strict=True):
+            own = own[own[:, 4] > own[:, 4].min() + TOLERANCE]
+            if len(own):
+                nearest = torch.cdist(own, theirs, p=torch.inf, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
+                worst = max(worst, _difference(own, theirs[nearest], what))
+    return worst
+
+
+def _class_by_class(z: Tensor, nms: NMS, head: Head) -> Tensor:
     """`non_max_suppression` as rows of `detections`.
 
     One class after the other: torchvision's NMS of several classes at once moves boxes apart by large offsets, which
     round them. The operator does not, and a pair may overlap by a hair more or less than the threshold.
     """
     rows = [torch.zeros(0, 7)]
-    nc = max(z.shape[2] - 5, 1)
     for i, image in enumerate(z):
         found = [
-            non_max_suppression(image[None], nms.conf, nms.iou, nms.max_det, classes=[c], agnostic=True)[0]
-            for c in range(nc)
+            non_max_suppression(
+                image[None], nms.conf, nms.iou, nms.max_det, classes=[c], agnostic=True, form=head.form
+            )[0]
+            for c in range(head.nc)
         ]
         detections = torch.cat(found)
         best = detections[:, 4].argsort(descending=True, stable=True)[: nms.max_det]

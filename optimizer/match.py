@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.catalog import lookup
+from models.catalog import is_head, lookup
 from models.detector import Model
 from models.errors import InputError
 from models.files import load_detector, save_detector
@@ -99,11 +99,11 @@ def _plain(config: Config) -> Config:
 
 
 def _of_head(model: Model, source: Config, state: State) -> dict[str, Tensor]:
-    """Weights of `Detect`, where it was searched on as well and has as many classes and anchors as this detector's."""
+    """Weights of the head, where it was searched on as well and has as many classes and anchors as the detector's."""
     if len(model.config.rows) != len(source.rows) + 1:
         return {}
-    prefix = f"model.{len(source.rows)}.m."
-    own = {k: v for k, v in model.state_dict().items() if k.startswith(prefix)}
+    prefix = f"model.{len(source.rows)}."
+    own = {k: v for k, v in model.state_dict().items() if k.startswith(prefix) and not k.endswith(".anchors")}
     fits = all(k in state and state[k].shape == v.shape for k, v in own.items())
     return {k: state[k] for k in own} if fits else {}
 
@@ -127,8 +127,8 @@ def _searched(searched: Any, arch: Mapping[str, Any] | None) -> tuple[Config, St
 
 
 def _without_head(config: Config) -> Config:
-    """Without a closing `Detect`: classes and anchors are the detector's."""
-    return config.first(len(config.rows) - (config.rows[-1].module == "Detect"))
+    """Without a closing head: classes and anchors are the detector's."""
+    return config.first(len(config.rows) - is_head(config.rows[-1]))
 
 
 def join(target: Config, source: Config) -> dict[str, Any]:

@@ -33,12 +33,14 @@ def check_elastic(
     """
     import torch
 
+    from models.catalog import is_head
+
     from .model_space import NASBACKBONE, NASDETECTOR
     from .space import Space
 
     torch.manual_seed(seed)
     space = Space(cfg)
-    is_detector = space.config.rows[-1].module == "Detect"
+    is_detector = is_head(space.config.rows[-1])
     net = (NASDETECTOR if is_detector else NASBACKBONE)(cfg, nc=nc or space.config.nc or 3)
     _randomize(net)
     rng, decisions = random.Random(seed), net.space.decisions

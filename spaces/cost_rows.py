@@ -19,10 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from models.catalog import lookup
+from models.catalog import is_head
 from models.errors import InputError
 from models.grammar import Row
-from models.heads import Detect
 
 from .cost_block import Block, Cost, Remembered, Shapes
 from .space import Arch, Space
@@ -138,7 +137,7 @@ class RowTables:
             arch = {k: space.decisions[k].values[i] for k, i in zip(self.own, own, strict=True)}
             self._frozen[own] = space.row_at(self.row, arch)
         channels, shapes, (imgsz, *_) = zip(*(self.rows.fed[i] for i in fed), strict=True)
-        if lookup(self._frozen[own]).cls is Detect and (odd := [s for s in shapes if imgsz % s[-1]]):
+        if is_head(self._frozen[own]) and (odd := [s for s in shapes if imgsz % s[-1]]):
             raise self.row.error(
                 f"images of {imgsz} pixels are no multiple of the stride: a level has {odd[0][-1]} cells"
             )

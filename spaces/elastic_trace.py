@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from models.heads import Detect
+from models.head import Head
 from models.network import Network
 
 # Lengths of the runs that a tensor's channels come in.
@@ -318,16 +318,11 @@ def trace_network(network: Network, size: int) -> tuple[Trace, Channels]:
         if isinstance(output, Tensor) and output.ndim == 4:
             rows[index] = _channels_of(output, 1)
 
-    def run(given: list[Tensor]) -> Any:
-        for module in network.modules():
-            module.training = isinstance(module, Detect)
-        return network(given[0])
-
     handles = [
         row.register_forward_hook(lambda _, __, output, index=index: take_note(index, output))
         for index, row in enumerate(network.model)
     ]
-    tracer, output = _followed(network, [(c_in,)], (size, size), run)
+    tracer, output = _followed(network, [(c_in,)], (size, size), lambda given: network(given[0]))
     for handle in handles:
         handle.remove()
     pairs = torch.cat([torch.zeros(2, 0).long(), *(torch.stack(pair) for pair in tracer.mode.joined)], 1)
@@ -345,6 +340,8 @@ def _followed(
     ]
     modes = {module: module.training for module in block.modules()}
     block.eval()
+    for module in modes:  # a head's logits, of all its branches; what it decodes is no channels
+        module.training = isinstance(module, Head)
     try:
         with tracer.watching():
             return tracer, run(given)

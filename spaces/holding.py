@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from models.catalog import lookup
+from models.catalog import is_head, lookup
 from models.complexity import count_params
 from models.errors import InputError
 from models.grammar import Config, Row
@@ -115,7 +115,7 @@ def _check_rows(space: Space, plain: Config) -> None:
         )
     if len(plain.rows) != len(theirs):
         raise InputError(f"{plain.file}: has {len(plain.rows)} rows, and the space {len(theirs)}; {_RIGHT}")
-    if plain.num_anchors != space.config.num_anchors and plain.rows[-1].module == "Detect":
+    if plain.num_anchors != space.config.num_anchors and is_head(plain.rows[-1]):
         raise plain.rows[-1].error(
             f"has {plain.num_anchors} anchors a level, and the space's {space.config.num_anchors}; right would be "
             "weights with as many, or a space with these anchors"

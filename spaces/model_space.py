@@ -13,7 +13,7 @@ from models.classifier import Classifier, build_classifier, classify
 from models.detector import Model
 from models.errors import InputError
 from models.grammar import Config, Row, choices_in, read_config
-from models.heads import Detect
+from models.head import Head
 from models.network import Network
 from models.registry import one_input
 
@@ -140,9 +140,9 @@ class NASDETECTOR(_Supernet, ModelSpace, Model):
     extra_oneshot_hooks = NASBACKBONE.extra_oneshot_hooks
 
     @property
-    def head(self) -> Detect:
+    def head(self) -> Head:
         last = self.model[-1]
-        return cast(Detect, last.block if isinstance(last, ElasticRow) else last)
+        return cast(Head, last.block if isinstance(last, ElasticRow) else last)
 
 
 @contextmanager

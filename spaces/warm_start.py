@@ -29,7 +29,7 @@ from models.classifier import Classifier
 from models.detector import Model
 from models.errors import InputError
 from models.grammar import Config, Row, choices_in, read_config
-from models.heads import Detect
+from models.head import Head
 from models.network import Network
 
 from .elastic import repeated
@@ -275,18 +275,24 @@ class _Loading:
         """Tensor to its value, and which of its elements are known, if not all; of as many classes as the supernet."""
         found: dict[str, tuple[Tensor, Tensor | None]] = {}
         own = {k: v for k, v in self.network.state_dict().items() if not k.endswith(".anchors")}
-        heads = {name: m for name, m in self.network.named_modules() if isinstance(m, Detect)}
+        heads = {name: m for name, m in self.network.named_modules() if isinstance(m, Head)}
+        by_class = {f"{name}.{layer}": how for name, m in heads.items() for layer, how in m.by_class().items()}
+        widened = {f"{name}.{branch}" for name, m in heads.items() for branch in m.width_by_class}
         for key, tensor in own.items():
             value = state[key].detach().cpu() if key in state else None
             if key.startswith("linear."):
                 if value is not None:
                     found[key] = _by_class(value, self.num_classes, 1, 0, self.classes)
                 continue
-            head = next((m for name, m in heads.items() if key.startswith(f"{name}.m.")), None)
-            if value is not None and head is not None:
-                found[key] = _by_class(value, head.nc, head.na, 5, self.classes)
+            layer = key.rpartition(".")[0]
+            if value is not None and layer in by_class:
+                groups, offset = by_class[layer]
+                found[key] = _by_class(value, self.num_classes, groups, offset, self.classes)
             elif value is not None:
                 found[key] = value, None
+            if value is not None and found[key][0].shape != tensor.shape and key.startswith(tuple(widened)):
+                # A branch as wide as it has classes: another number of them has another branch.
+                found[key] = torch.zeros_like(tensor), torch.zeros(tensor.shape, dtype=torch.bool)
             if value is None or found[key][0].shape != tensor.shape:
                 what = "is not there" if value is None else f"is {list(value.shape)}"
                 raise InputError(
@@ -368,9 +374,8 @@ class _Loading:
             skipped = new if row.index in self._shifted else []
             with _bypassed([largest.get_submodule(name) for name in skipped]):
                 z = other(embedded if listed else embedded[0])
-            if isinstance(own, Detect):
-                columns = [*range(5), *(5 + i for _, i in self.classes)]
-                y, z = (torch.cat([level[..., columns].flatten() for level in logits]) for _, logits in (y, z))
+            if isinstance(own, Head):
+                y, z = (own.of_classes(logits, [i for _, i in self.classes]) for _, logits in (y, z))
             elif isinstance(y, Tensor) and len(runs[row.index]) == len(larger[row.index]):
                 z = fit(z, larger[row.index], runs[row.index])
             else:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.catalog import is_head
 from models.classifier import Classifier
 from models.detector import Model
 from models.errors import InputError
@@ -93,7 +94,7 @@ def _built(raw: dict[str, Any]) -> Network:
     config = read_config(raw)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        if config.rows[-1].module == "Detect":
+        if is_head(config.rows[-1]):
             return Model(config).eval()
         if config.is_classifier:
             return Classifier(config).eval()
@@ -148,7 +149,7 @@ def _openvino(network: Network, x: Tensor, threads: int, folder: Path) -> Run:
 def _whole(network: Network, backend: str) -> Model | Classifier:
     if not isinstance(network, (Model, Classifier)):
         raise InputError(
-            f"{network.config.file}: backend '{backend}' needs a detector, that is a last row of Detect, or a "
+            f"{network.config.file}: backend '{backend}' needs a detector, that is a head for its last row, or a "
             "classifier, that is nc and no head"
         )
     return network

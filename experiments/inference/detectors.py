@@ -14,6 +14,7 @@ from torch import Tensor
 
 from models.detector import Model
 from models.errors import InputError
+from models.head import Form
 from models.postprocess import non_max_suppression
 from models.strides import check_imgsz
 from models.upstream import load_weights
@@ -39,6 +40,8 @@ class Detector(Protocol):
         Images at a time, if it takes no other number.
     rect
         Whether it takes images that are not square.
+    form
+        What it predicts; see `models.head.Form`.
     nms
         Thresholds in the graph of a file that gives detections instead of predictions.
     """
@@ -48,6 +51,7 @@ class Detector(Protocol):
     stride: int
     batch: int | None
     rect: bool
+    form: Form
     nms: NMS | None
 
     def check_imgsz(self, imgsz: int) -> int:
@@ -57,7 +61,7 @@ class Detector(Protocol):
         """uint8 (N, 3, H, W) as `predict` takes it, where it takes it."""
 
     def predict(self, prepared: Any) -> Tensor:
-        """(N, A, nc + 5) as `Model` in eval mode; with `nms`, (K, 7) as `optimizer.export_onnx`."""
+        """(N, A, …) as `Model` in eval mode, in `form`; with `nms`, (K, 7) as `optimizer.export_onnx`."""
 
     def wait(self) -> None:
         """Return when all that was asked has been computed: for measuring time."""
@@ -77,7 +81,7 @@ class TorchDetector:
         # Channels last, in which convolutions are fastest.
         self._model = copy.deepcopy(model).fuse().to(self.device).to(memory_format=torch.channels_last)
         self.names, self.imgsz = model.names, imgsz
-        self.stride = int(model.stride.max())
+        self.stride, self.form = int(model.stride.max()), model.head.form
 
     def check_imgsz(self, imgsz: int) -> int:
         return check_imgsz(imgsz, self.stride)
@@ -125,6 +129,7 @@ class OnnxDetector:
             self.imgsz, self.stride = int(said["imgsz"]), int(said["stride"])
             self.batch = None if said["batch"] == "dynamic" else int(said["batch"])
             thresholds = json.loads(said["nms"])
+            self.form: Form = said.get("form", "objectness")
         except (KeyError, ValueError, AttributeError) as e:
             raise InputError(f"{path}: not a file of export.py; its metadata has no proper {e}") from None
         self.nms = None if thresholds is None else NMS(**thresholds)
@@ -183,7 +188,7 @@ def detections_of(
     Of each image (n, 6) on the CPU: x1, y1, x2, y2 in pixels of the network input, confidence, class.
     """
     if detector.nms is None:
-        found = non_max_suppression(predicted, conf, iou, max_det, multi_label, classes)
+        found = non_max_suppression(predicted, conf, iou, max_det, multi_label, classes, form=detector.form)
         return [d.cpu() for d in found]
     images = []
     for i in range(num_images):

@@ -15,15 +15,15 @@ from typing import Any, Literal, Self, cast
 import torch
 from torch import Tensor, nn
 
+from models.catalog import is_head
 from models.errors import InputError
-from models.loss import DetectionLoss
 from spaces import CostModel, Sizes, gradients_in_place
 from spaces.kinds import RESOLUTION
 
 from ..run.processes import average
 from .base import Context, OneShot, batch_statistics
 from .derive import Arch
-from .distillation import AlphaDivergence, DetectionMimic, Distillation, FeatureMimic, SoftLabels, Tap
+from .distillation import AlphaDivergence, Distillation, FeatureMimic, SoftLabels, Tap, can_mimic, mimic_of
 from .options import Options
 from .regularize import Regularization, zero_last_gamma
 from .samplers import Sampler, make_sampler
@@ -35,7 +35,7 @@ SANDWICH = ("max", "random", "random", "min")
 DISTILL = ("auto", "none", "kl", "alpha", "mimic")
 
 # Rows whose output is several maps, or the channels of several.
-_SEVERAL = ("Concat", "Detect", "GhostConv", "SharedTowers")
+_SEVERAL = ("Concat", "GhostConv", "SharedTowers")
 
 
 class BigNASModule(SinglePathModule):
@@ -86,22 +86,27 @@ class BigNASModule(SinglePathModule):
     def _check_row(self, row: int) -> None:
         """`InputError` where a narrower subnet's map is not the first channels of the widest."""
         rows = cast(Any, self.model).config.rows
-        if 0 <= row < len(rows) and rows[row].module in _SEVERAL:  # what there is not, `Tap` refuses
+        # What there is not, `Tap` refuses.
+        if 0 <= row < len(rows) and (rows[row].module in _SEVERAL or is_head(rows[row])):
             raise InputError(
                 f"--distill-rows {row}: {rows[row].module} gives several maps; right would be a row with one, such as "
                 "the C3 behind it"
             )
 
     def _distillation_of(self, module: Any) -> Distillation | None:
-        detects = isinstance(getattr(module, "loss", None), DetectionLoss)
-        kind = ("mimic" if detects else "kl") if self.distill == "auto" else self.distill
+        detects = hasattr(module, "head")
+        kind = (
+            (("mimic" if can_mimic(module.loss) else "none") if detects else "kl")
+            if self.distill == "auto"
+            else self.distill
+        )
         if kind != "none" and detects != (kind == "mimic"):
             right = "mimic" if detects else "kl or alpha"
             raise InputError(f"--distill {kind} is not for this task; right would be {right}, or none")
         if kind == "none":
             return None
         if kind == "mimic":
-            return DetectionMimic(module.loss, self.distill_boxes)
+            return mimic_of(module.loss, self.distill_boxes)
         return SoftLabels() if kind == "kl" else AlphaDivergence()
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:

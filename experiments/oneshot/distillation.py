@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.dfl_loss import DFLLoss, expected, from_sides
 from models.errors import InputError
 from models.loss import DetectionLoss, complete_iou
 
@@ -116,9 +117,7 @@ class DetectionMimic:
 
     def __call__(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
         """Of lists of (N, na, ny, nx, nc + 5) logits; a sum over images, as the detection loss."""
-        if [s.shape for s in student] != [t.shape for t in teacher]:
-            shapes = (", ".join("x".join(map(str, x.shape)) for x in out) for out in (student, teacher))
-            raise InputError(f"the student gives maps of {next(shapes)}, but its teacher of {next(shapes)}")
+        _same_maps(student, teacher)
         losses, head, gains = [], self.loss.head, self.loss.gains
         for s, t, anchors, balance in zip(student, teacher, head.anchors, self.loss.balance, strict=True):
             s, t = s.float(), t.detach().float()
@@ -142,6 +141,76 @@ class DetectionMimic:
         if self.boxes == "l1":
             return (one - other).abs().mean(-1)
         return 1 - complete_iou(one, other)
+
+
+class DFLMimic:
+    """An anchor-free head's logits after another's, at every cell; both have the same head and image size.
+
+    Classes by binary cross entropy with the teacher's probabilities. Boxes by 1 - CIoU or L1 (in cells), and their
+    sides' distributions by cross entropy (Zheng et al. 2022, arXiv:2102.12252, section 3.1), weighed by the square of
+    the teacher's confidence, and left out where that is below a ten thousandth, for the reasons of `DetectionMimic`.
+    Of the one-to-many and the one-to-one branches each by itself; a teacher in eval mode has the latter alone.
+
+    Parameters
+    ----------
+    loss, boxes
+        As `DetectionMimic` takes them.
+    """
+
+    of_maps, with_labels = True, True
+
+    def __init__(self, loss: DFLLoss, boxes: Literal["ciou", "l1"] = "ciou") -> None:
+        self.loss, self.boxes = loss, boxes
+
+    def __call__(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        """Of lists of (N, 4 reg_max + nc, ny, nx) logits; a sum over images, as the detection loss."""
+        nl = self.loss.head.nl
+        student = student[-len(teacher) :]
+        _same_maps(student, teacher)
+        sets = [self._of(student[i : i + nl], teacher[i : i + nl]) for i in range(0, len(student), nl)]
+        return torch.stack(sets).sum() * len(student[0])
+
+    def _of(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        head, gains = self.loss.head, self.loss.gains
+        levels, theirs = [s.float() for s in student], [t.detach().float() for t in teacher]
+        (own_boxes, own_classes), (boxes, classes) = head.split(levels), head.split(theirs)
+        seen = classes.sigmoid()
+        total = seen.amax(1).sum().clamp_min(1)
+        cls = F.binary_cross_entropy_with_logits(own_classes, seen, reduction="sum") / total
+        image, cell = (seen.amax(1) > _LEAST_SEEN).nonzero(as_tuple=True)
+        weight = seen.amax(1)[image, cell] ** 2
+        own, given = (b[image, :, cell].view(len(cell), 4, head.reg_max) for b in (own_boxes, boxes))
+        centres = head.cells(levels)[0].T[cell]
+        one, other = (from_sides(centres, expected(bins)) for bins in (own, given))
+        if self.boxes == "l1":
+            distance = (one - other).abs().mean(-1)
+        else:
+            one, other = (torch.cat((b[:, :2], b[:, 2:].clamp(min=1e-9)), 1) for b in (one, other))
+            distance = 1 - complete_iou(one, other)
+        dfl = -(given.softmax(-1) * own.log_softmax(-1)).sum(-1).mean(-1)  # 0 of a single bin
+        return gains.cls * cls + ((gains.box * distance + gains.dfl * dfl) * weight).sum() / total
+
+
+# The loss of a head to what mimics its logits.
+_MIMICS: dict[type, Callable[[Any, Any], Distillation]] = {DetectionLoss: DetectionMimic, DFLLoss: DFLMimic}
+
+
+def can_mimic(loss: Any) -> bool:
+    """Whether there is a mimic of the logits that a detection loss belongs to."""
+    return type(loss) in _MIMICS
+
+
+def mimic_of(loss: Any, boxes: Literal["ciou", "l1"]) -> Distillation:
+    """The mimic of the logits that a detection loss belongs to."""
+    if not can_mimic(loss):
+        raise InputError(f"--distill mimic: not for {type(loss).__name__}, the loss of this head; right would be none")
+    return _MIMICS[type(loss)](loss, boxes)
+
+
+def _same_maps(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:
+    if [s.shape for s in student] != [t.shape for t in teacher]:
+        shapes = (", ".join("x".join(map(str, x.shape)) for x in out) for out in (student, teacher))
+        raise InputError(f"the student gives maps of {next(shapes)}, but its teacher of {next(shapes)}")
 
 
 class FeatureMimic:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from models.detector import Model
 from models.errors import InputError
 from models.files import is_classifier, load_classifier
@@ -55,6 +53,7 @@ def _check(path: str | Path, network: Network, task: Any) -> None:
         raise InputError(f"--teacher {path}: knows {network.config.nc} classes, the data has {task.data.nc}")
     if isinstance(network, Model) and isinstance(task, DetectTask):
         own, head = task.detector.head, network.head
-        same = own.anchors.shape == head.anchors.shape and torch.allclose(own.anchors, head.anchors)
-        if not same or not torch.equal(own.stride, head.stride):
-            raise InputError(f"--teacher {path}: has other anchors or strides than the detectors of this space")
+        if not own.is_like(head):
+            raise InputError(
+                f"--teacher {path}: has another head, or other anchors or strides, than the detectors of this space"
+            )

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.heads import Detect
+from models.head import Head
 from models.network import Network
 
 from .base import Loss
@@ -43,7 +43,7 @@ def zen(network: Network, images: Tensor, loss: Loss) -> float:
 
 def _maps(network: Network, x: Tensor) -> list[Tensor]:
     head, seen = network.model[-1], []
-    if not isinstance(head, Detect):
+    if not isinstance(head, Head):
         return [network.run_rows(x)]
     hook = head.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs[0]))
     network.run_rows(x)

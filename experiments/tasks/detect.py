@@ -18,7 +18,7 @@ from models.detector import Model
 from models.errors import InputError
 from models.files import save_detector, save_model_yaml
 from models.grammar import read_config
-from models.loss import DetectionLoss, scaled_gains
+from models.head import Head
 from models.network import Network
 from models.postprocess import non_max_suppression
 from optimizer import calibrate_bn
@@ -26,7 +26,7 @@ from spaces import CostModel, Space
 
 from ..run.lightning import interruptible
 from .loaders import Part, arch_share, make_loader, part_loader, parts_of
-from .metrics import NMS_FOR_AP, DetectionMetrics, in_original_pixels
+from .metrics import METRICS, NMS_FOR_AP, in_original_pixels
 from .module import RATING_BATCHES, TaskModule
 from .param_groups import build_optimizer
 from .resize import resized, resolution_of
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 
 
 class DetectionModule(TaskModule):
-    """YOLOv5's loss and COCO's mAP for any network with a `Detect` head.
+    """The loss of a detector's own head, and COCO's mAP.
 
-    Logs ``train_box``, ``train_obj``, ``train_cls`` and their sum ``train_loss``, the same of validation, and of the
+    Logs the parts of the loss, such as ``train_box``, and their sum ``train_loss``, the same of validation, and of the
     latter ``map50`` and ``map50_95``.
 
     Parameters
@@ -80,8 +80,8 @@ class DetectionModule(TaskModule):
     def set_model(self, model: nn.Module) -> None:
         """Set the network to train; its last row is the head."""
         super().set_model(model)
-        head = cast(Any, model).head
-        self.loss = DetectionLoss(head, scaled_gains(head.nl, head.nc, self.imgsz))
+        self.head = cast(Head, cast(Any, model).head)
+        self.loss = self.head.loss(self.imgsz)
 
     def network_input(self, images: Tensor) -> Tensor:
         """uint8 (N, 3, H, W) as the network takes it: 0 to 1, channels last, in which convolutions are fastest."""
@@ -117,14 +117,14 @@ class DetectionModule(TaskModule):
         with torch.autocast(batch.images.device.type, enabled=False):
             decoded, logits = network(self.network_input(batch.images))
         self.log_losses("val", self.loss(logits, batch.targets)[1], len(batch.images))
-        detections = non_max_suppression(decoded, **NMS_FOR_AP)
+        detections = non_max_suppression(decoded, **NMS_FOR_AP, form=self.head.form)
         self._seen += zip(*in_original_pixels(detections, batch), strict=True)
 
     def on_validation_epoch_end(self) -> None:
         seen, self._seen = self._seen, []
         if self.trainer.sanity_checking:
             return
-        metrics = DetectionMetrics(self.names)
+        metrics = METRICS[self.head.finds](self.names)
         metrics.update(*zip(*_of_all_processes(seen), strict=True))
         self.measured = metrics.compute()
         for name in ("map50", "map50_95"):

@@ -216,6 +216,10 @@ class DetectionMetrics:
         return self._curves
 
 
+# What a head finds (`models.head.Head.finds`) to what measures it.
+METRICS = {"boxes": DetectionMetrics}
+
+
 def score_table(measured: Mapping[str, Any], title: str | None = None) -> Table:
     """What `DetectionMetrics.compute` gives, over all classes and of each."""
     scores = {"mAP50-95": "map50_95", "mAP50": "map50", "mAP75": "map75", "precision": "precision", "recall": "recall"}

@@ -10,12 +10,8 @@ from ..run.console import say
 from ..run.pictures import picture
 from ..tasks.metrics import score_table
 
-_PANELS = (
-    ("box loss", ("train_box", "val_box")),
-    ("objectness loss", ("train_obj", "val_obj")),
-    ("class loss", ("train_cls", "val_cls")),
-    ("mAP of validation", ("map50", "map50_95")),
-)
+# Parts of a head's loss, as they are called in a picture.
+_LOSSES = {"box": "box loss", "obj": "objectness loss", "cls": "class loss", "dfl": "distribution loss"}
 
 
 def print_report(measured: Mapping[str, Any], title: str, run: Path, data: str) -> None:
@@ -31,11 +27,13 @@ def print_report(measured: Mapping[str, Any], title: str, run: Path, data: str) 
     )
 
 
-def plot_training(rows: Sequence[Mapping[str, float]], path: str | Path) -> None:
-    """Losses and mAP by epoch; a panel each."""
+def plot_training(rows: Sequence[Mapping[str, float]], path: str | Path, parts: Sequence[str]) -> None:
+    """Losses, of the `parts` of the head's, and mAP by epoch; a panel each."""
+    panels = [(_LOSSES.get(part, part), (f"train_{part}", f"val_{part}")) for part in parts]
+    panels.append(("mAP of validation", ("map50", "map50_95")))
     epochs = [row["epoch"] + 1 for row in rows]
     with picture(path, figsize=(14, 3.4), layout="constrained") as figure:
-        for axes, (title, names) in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
+        for axes, (title, names) in zip(figure.subplots(1, len(panels)), panels, strict=True):
             for name in names:
                 axes.plot(epochs, [row.get(name, float("nan")) for row in rows], marker=".", label=name)
             axes.set(title=title, xlabel="epoch")

@@ -28,8 +28,6 @@ from .options import Options
 from .report import plot_training, print_report
 from .weights import Start, read_weights, transfer
 
-_SHOWN = ("train_box", "train_obj", "train_cls", "val_loss", "map50", "map50_95")
-
 
 def train(
     options: Options, run: RunFolder, resume: bool = False, slice_of: Callable[[str, str], Start] | None = None
@@ -97,13 +95,14 @@ def train(
         make_loader(data.train, options.batch, seed=options.seed, drop_last=False, **given),
         make_loader(data.val, options.batch, seed=None, drop_last=False, **given),
     )
-    trainer, history = fit(options, run, training, loaders, best, accelerator, "train", _SHOWN, resume)
+    shown = (*(f"train_{part}" for part in model.head.parts), "val_loss", "map50", "map50_95")
+    trainer, history = fit(options, run, training, loaders, best, accelerator, "train", shown, resume)
 
     epochs, minutes = len(history.rows), round(training.seconds / 60, 2)
     results = {"best": best.best, "epochs": epochs, "minutes": minutes, **size}
     if trainer.is_global_zero:
         run.write_json("results.json", results)
-        plot_training(history.rows, run.path / "results.png")
+        plot_training(history.rows, run.path / "results.png", model.head.parts)
         title = f"{options.data}: epoch {best.best['epoch']}, the best of {epochs}; {minutes} minutes"
         print_report(best.best, title, run.path, options.data)
     return results
@@ -147,9 +146,9 @@ def _config(options: Options, run: RunFolder, start: Start | None, resume: bool)
 
 
 def _for_data(config: Config, data: DetectionData, options: Options, say: _Say) -> Config:
-    """With the data's classes and names, and anchors that fit its boxes."""
+    """With the data's classes and names, and, where the head has anchors, such that fit its boxes."""
     anchors = None
-    if options.autoanchor:
+    if options.autoanchor and config.anchors is not None:
         fitted = fit_anchors(config, data.train, options.seed)
         before = "" if fitted.recall_before is None else f" instead of {fitted.recall_before:.4f}"
         if fitted.replaced:

@@ -380,3 +380,90 @@ def test_damaged_pickles_are_refused(folder, tmp_path):
                 archive.writestr(name, data[:cut] if name.endswith("/data.pkl") else data)
         with refused("cut.pt"):
             load_upstream(tmp_path / "cut.pt")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("form", ["plain", "later"])
+def test_computes_what_an_anchor_free_successor_computes(tmp_path, form):
+    """Written by stand-ins of the successors' names and attributes, whose output is (N, 4 + nc, P)."""
+    script = (
+        UPSTREAM.replace("models.yolo", "ultralytics.nn.modules.head").replace("models.common", "ultralytics.nn.tasks")
+        + f"LATER, OLD, ACT = {form == 'later'}, False, nn.SiLU"
+        + """
+@home(yolo)
+class DFL(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(4, 1, 1, bias=False).requires_grad_(False)
+        self.conv.weight.data[:] = torch.arange(4.0).view(1, 4, 1, 1)
+
+class DW(Conv):
+    def __init__(self, c):
+        super().__init__(c, c, 3)
+        self.conv = nn.Conv2d(c, c, 3, padding=1, groups=c, bias=False)
+home(common)(DW)
+
+@home(yolo)
+class v10Detect(nn.Module):
+    def __init__(self, nc, c):
+        super().__init__()
+        def boxes():
+            return nn.ModuleList([nn.Sequential(Conv(c, 16, 3), Conv(16, 16, 3), nn.Conv2d(16, 16, 1))] * 1)
+        def classes():
+            if not LATER:
+                return nn.ModuleList([nn.Sequential(Conv(c, c, 3), Conv(c, c, 3), nn.Conv2d(c, nc, 1))])
+            one, two = (nn.Sequential(DW(c), Conv(c, c)) for _ in range(2))
+            return nn.ModuleList([nn.Sequential(one, two, nn.Conv2d(c, nc, 1))])
+        self.cv2, self.cv3, self.dfl = boxes(), classes(), DFL()
+        self.stride = torch.tensor([4.0])
+        if LATER:
+            self.one2one_cv2, self.one2one_cv3 = boxes(), classes()
+    def forward(self, x):
+        box, cls = (self.one2one_cv2, self.one2one_cv3) if LATER else (self.cv2, self.cv3)
+        b, c = box[0](x), cls[0](x).sigmoid().flatten(2)
+        n, _, h, w = b.shape
+        d = (b.view(n, 4, 4, h * w).softmax(2) * torch.arange(4.0).view(1, 1, 4, 1)).sum(2)
+        ys, xs = torch.meshgrid(torch.arange(h) + 0.5, torch.arange(w) + 0.5, indexing="ij")
+        xy = torch.stack((xs.flatten(), ys.flatten()))
+        low, high = xy - d[:, :2], xy + d[:, 2:]
+        return torch.cat(((low + high) / 2 * 4, (high - low) * 4, c), 1)
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.yaml = {"nc": 2, "scale": "s", "scales": {"n": [1, 1, 8], "s": [0.5, 0.5, 24]}, "yaml_file": "any.yaml",
+            "channels": 3, "backbone": [[-1, 1, "Conv", [16, 3, 2]], [-1, 4, "C3", [16]], [-1, 1, "Conv", [64, 3, 2]]],
+            "head": [[[2], 1, "v10Detect" if LATER else "Detect", ["nc"]]]}
+        self.model = nn.Sequential(Conv(3, 8, 3, 2), C3(8, 8, 2), Conv(8, 16, 3, 2), v10Detect(2, 16))
+        self.names = {0: "cat", 1: "dog"}
+    def forward(self, x):
+        return self.model(x)
+DetectionModel = home(common)(Net)
+model = randomized(0)
+model.model[3].dfl = DFL()
+x = torch.load("x.pt")
+torch.save({"model": model.half(), "ema": None, "train_args": {"imgsz": 64}}, "theirs.pt")
+torch.save(model.float()(x), "output.pt")
+"""
+    )
+    torch.save(X, tmp_path / "x.pt")
+    script = script.replace(
+        "sys.modules.update({m",
+        "sys.modules.update({n: types.ModuleType(n) for n in "
+        '("ultralytics", "ultralytics.nn", "ultralytics.nn.modules")})\nsys.modules.update({m',
+    )
+    subprocess.run(
+        [sys.executable, "-c", "import torch\nwith torch.no_grad():\n" + textwrap.indent(script, " ")],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    model, content = load_weights(tmp_path / "theirs.pt")
+    assert content["names"] == {0: "cat", 1: "dog"}
+    assert (model.head.reg_max, model.head.depthwise, model.head.end2end) == (4, form == "later", form == "later")
+    decoded, logits = model(X)
+    expected = torch.load(tmp_path / "output.pt").transpose(1, 2)
+    if form == "later":
+        decoded = model.head.decode(logits)
+    torch.testing.assert_close(decoded, expected, rtol=1e-3, atol=1e-3)

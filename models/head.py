@@ -1,0 +1,71 @@
+"""What a detector asks of its last row, whichever head that is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+# What a head's predictions are, (N, A, …) in pixels of the input: `objectness` is centre x, y, width, height,
+# objectness and class probabilities; `classes` the same without objectness; `detections` x1, y1, x2, y2, confidence
+# and class, the most confident first, each object once.
+Form = Literal["objectness", "classes", "detections"]
+Loss = Callable[[Sequence[Tensor], Tensor], tuple[Tensor, dict[str, Tensor]]]
+
+
+class Head(nn.Module):
+    """Base of the heads; who registers a subclass of it has a detector's last row.
+
+    It takes a list of maps, one a level. In training mode it gives a list of logits, to which `loss` belongs; in eval
+    mode a pair, the predictions in the head's `form` and such a list.
+
+    Attributes
+    ----------
+    nc, nl
+        Classes, levels.
+    stride
+        (nl,) in pixels, once `set_strides` has been called.
+    form
+        What the predictions are; `models.postprocess` makes detections of any of them.
+    finds
+        What metrics measure: ``boxes``.
+    parts
+        Names of the parts of the loss.
+    width_by_class
+        Beginnings of the names of layers whose widths may follow from the number of classes.
+    """
+
+    nc: int
+    nl: int
+    stride: Tensor
+    form: Form = "classes"
+    finds: ClassVar[str] = "boxes"
+    parts: ClassVar[tuple[str, ...]] = ()
+    width_by_class: ClassVar[tuple[str, ...]] = ()
+
+    def set_strides(self, strides: Sequence[float]) -> None:
+        """Take the measured strides of the levels."""
+        raise NotImplementedError
+
+    def loss(self, imgsz: int = 640) -> Loss:
+        """The loss that this head learns by, of images of that side.
+
+        It is called with the logits, those of training or of eval mode, and with targets (M, 6): image index, class,
+        and x, y of the centre, width, height in fractions of the input. It gives the loss, a sum over images, and its
+        `parts`, means over images, detached.
+        """
+        raise NotImplementedError
+
+    def by_class(self) -> Mapping[str, tuple[int, int]]:
+        """Layers whose outputs are by class, to (groups of outputs, outputs of a group before those of classes)."""
+        return {}
+
+    def of_classes(self, logits: Sequence[Tensor], classes: Sequence[int]) -> Tensor:
+        """(K,), what a network without the other classes gives as well."""
+        return torch.cat([level.flatten() for level in logits])
+
+    def is_like(self, other: Any) -> bool:
+        """Whether the logits of both mean the same, so that one can learn from the other."""
+        return type(other) is type(self) and other.nc == self.nc and torch.equal(other.stride, self.stride)
