@@ -67,16 +67,23 @@ def main() -> None:
     add("--batch", type=int, default=32, help="images that a proxy sees")
     add("--seed", type=int, default=0, help="of archs, weights and images")
     add("--processes", type=int, default=1, help="that score side by side")
-    add("--scores", type=Path, help="file that scores are kept in")
+    add("--scores", type=Path, help="file that scores are kept in; one that is there is gone on with")
     args = parser.parse_args()
 
     table = read_table(args.table)
     rng = np.random.default_rng(args.seed)
     keys = [sorted(table)[i] for i in rng.permutation(len(table))[: args.scored]]
+    done: dict[str, Any] = {}
+    if args.scores and args.scores.exists():
+        done = dict(map(json.loads, args.scores.read_text(encoding="utf-8").splitlines()))
+    jobs = [(k, args.proxies, args.batch, args.seed) for k in keys if k not in done]
     with multiprocessing.get_context("spawn").Pool(args.processes) as pool:
-        found = pool.map(score, [(k, args.proxies, args.batch, args.seed) for k in keys], chunksize=5)
-    if args.scores:
-        args.scores.write_text(json.dumps({k: s for k, (s, _) in zip(keys, found, strict=True)}), encoding="utf-8")
+        for job, pair in zip(jobs, pool.imap(score, jobs, chunksize=2), strict=True):
+            done[job[0]] = pair
+            if args.scores:
+                with args.scores.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps([job[0], pair]) + "\n")
+    found = [done[k] for k in keys]
 
     truth, flops = (np.array([table[k][i] for k in keys]) for i in (0, 1))
     best, few = max(accuracy for accuracy, _ in table.values()), slice(args.archs)
