@@ -6,7 +6,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -15,12 +14,14 @@ import pytest
 
 from experiments.search import open_storage
 from experiments.testing import run
+from tests.experiments.prepared import PreparedProcess
 from tests.experiments.searchers_toys import search
 
 ROOT = Path(__file__).resolve().parents[3]
 
 WORKER = """
-import sys
+import sys, time
+from pathlib import Path
 from experiments.search import open_storage
 from experiments.testing import accuracy
 from tests.experiments.searchers_toys import search
@@ -30,7 +31,8 @@ if sys.argv[2] == "stuck":
     found.tell(asked, {"accuracy": accuracy(asked.arch)})
     found.ask()
 print("asked", flush=True)
-sys.stdin.readline()
+while not Path(sys.argv[3]).exists():
+    time.sleep(0.01)
 while asked is not None:
     number += 1
     found.tell(asked, {"accuracy": accuracy(asked.arch)})
@@ -39,27 +41,17 @@ print(number, flush=True)
 """
 
 
-def start_worker(url, how):
-    command = [sys.executable, "-c", WORKER, url, how]
-    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def check_workers(url):
+def check_workers(url, folder):
     """Three processes on one study, one of which is killed in the middle of its second arch."""
-    workers = [start_worker(url, how) for how in ("stuck", "works", "works")]
-    try:
-        for w in workers:  # all of them have an arch by now
-            assert w.stdout.readline() == "asked\n"
-        workers[0].send_signal(signal.SIGKILL)
-        workers[0].wait(60)
-        for w in workers[1:]:
-            w.stdin.write("go\n")
-            w.stdin.flush()
-        told = [int(w.communicate(timeout=120)[0]) for w in workers[1:]]
-    finally:
-        for w in workers:
-            w.kill()
-            w.wait()
+    (folder / "worker.py").write_text(WORKER)
+    args = [[url, how, str(folder / "go")] for how in ("stuck", "works", "works")]
+    stuck, *others = workers = [PreparedProcess(folder / "worker.py", given, ROOT) for given in args]
+    for w in workers:  # all of them have an arch by now
+        assert w.stdout.readline() == "asked\n"
+    stuck.kill()
+    stuck.communicate()
+    (folder / "go").touch()
+    told = [int(w.communicate()[0]) for w in others]
     results = search("evolution", budget=40, storage=open_storage(url)).results()
     assert [r.number for r in results] == list(range(40))
     assert len({tuple(r.arch.values()) for r in results}) == 40
@@ -69,13 +61,13 @@ def check_workers(url):
 
 class TestWorkers:
     def test_sqlite(self, tmp_path):
-        check_workers(f"sqlite:///{tmp_path / 'study.db'}")
+        check_workers(f"sqlite:///{tmp_path / 'study.db'}", tmp_path)
 
     def test_journal(self, tmp_path):
-        check_workers(f"journal:{tmp_path / 'study.log'}")
+        check_workers(f"journal:{tmp_path / 'study.log'}", tmp_path)
 
-    def test_postgresql(self, postgresql):
-        check_workers(postgresql)
+    def test_postgresql(self, postgresql, tmp_path):
+        check_workers(postgresql, tmp_path)
 
     def test_a_live_workers_arch_is_left_to_it(self, tmp_path):
         url = f"journal:{tmp_path / 'study.log'}"
