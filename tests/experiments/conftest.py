@@ -66,7 +66,8 @@ def digits(tmp_path_factory):
 class Script:
     """A script in a folder, as a process of its own: one that begins with everything imported (`prepared.py`).
 
-    With `fresh` it is one that imports as its users' do, which takes seconds; a test of each script should be so.
+    With `fresh` it is one that imports as its users' do, which takes seconds; a test of each script should be so,
+    and those that start NNI's web manager are.
     """
 
     name, fresh = "train.py", False

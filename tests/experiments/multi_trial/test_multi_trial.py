@@ -37,7 +37,7 @@ if os.environ.get("NNI_TRIAL_SEQ_ID") == "1":
 @pytest.fixture(scope="module")
 def multi_trial(script):
     class MultiTrial(script):
-        name = "multi_trial_nas.py"
+        name, fresh = "multi_trial_nas.py", True
 
     return MultiTrial
 
@@ -48,9 +48,7 @@ def run(tmp_path_factory, multi_trial):
     cwd = tmp_path_factory.mktemp("multi_trial")
     (cwd / "crash.py").write_text(CRASH)
     args = ["--epochs", "2", "--max-trials", "3", "--target-latency", "0.001ms", "--target-weight", "1e-6"]
-    script = multi_trial(cwd)
-    script.fresh = True
-    code, out, err = script.run(*QUICK, *args, "--plugin", "crash.py", "--port", free_port())
+    code, out, err = multi_trial(cwd).run(*QUICK, *args, "--plugin", "crash.py", "--port", free_port())
     assert code == 0, err + out
     return cwd, cwd / "runs/multi_trial_nas/exp", out
 

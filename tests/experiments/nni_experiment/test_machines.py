@@ -82,7 +82,7 @@ def test_a_search_over_ssh_leaves_what_one_on_this_machine_does(tmp_path, server
     machines = config(tmp_path / "machines.yaml", server)
 
     class MultiTrial(script):
-        name = "multi_trial_nas.py"
+        name, fresh = "multi_trial_nas.py", True
 
     args = ["--cfg", ROOT / "tests/assets/tiny_nas.yaml", "--epochs", 1, "--max-trials", 2, "--device", "cpu"]
     code, out, err = MultiTrial(tmp_path).run(*args, "--port", free_port(), "--config", machines)

@@ -20,7 +20,7 @@ QUICK = ["--cfg", SPACE, "--imgsz", "32", "--epochs", "2", "--batch", "128", "--
 @pytest.fixture(scope="module")
 def oneshot(script):
     class Oneshot(script):
-        name = "oneshot_nas.py"
+        name, fresh = "oneshot_nas.py", True
 
     return Oneshot
 
@@ -68,7 +68,7 @@ def test_the_web_ui_shows_each_search_and_its_curve(run, script, tmp_path):
     cwd, folder, _ = run
 
     class MultiTrial(script):
-        name = "multi_trial_nas.py"
+        name, fresh = "multi_trial_nas.py", True
 
     url = f"http://{web.LOOPBACK}:{(port := free_port())}"
     viewer = MultiTrial(cwd).start("--view", folder, "--port", port)
