@@ -1,4 +1,4 @@
-"""Several processes on one study, one of them killed: SQLite, a journal, the gRPC proxy, a PostgreSQL of the test's own."""
+"""Several processes on one study, one of them killed: SQLite, a journal, the gRPC proxy, PostgreSQL."""
 
 import os
 import pwd
