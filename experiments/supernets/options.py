@@ -86,10 +86,14 @@ class Options:
         "write the detector of knee, flops<=4G or latency<=8ms", None, metavar="WHICH", resumes=True
     )
     storage: str | None = option(
-        "sqlite:///…, journal:FILE, postgresql://… or grpc://HOST:PORT (default: study.db of the run)", None, metavar="URL"
+        "sqlite:///…, journal:FILE, postgresql://… or grpc://HOST:PORT (default: study.db of the run)",
+        None,
+        metavar="URL",
     )
     study: str = option("name in the storage; one that is there is worked on together", "subnets")
-    workers: int = option("processes that evaluate, each on a GPU of its own where there are several", 1, type=positive_int)
+    workers: int = option(
+        "processes that evaluate, each on a GPU of its own where there are several", 1, type=positive_int
+    )
     seed: int = option("fixes the archs that are asked for", 0, type=seed)
     device: str = option("auto, cpu or cuda", "auto")
     cost_imgsz: int | None = option(

@@ -101,7 +101,7 @@ class SearchTask(Protocol):
         """A copy with batch norm statistics of so many batches of training data (all), at its resolution."""
 
     def sample(self) -> Tensor:
-        """(N, C, H, W), images of the first batches of training data as a network takes them, the same in all processes."""
+        """(N, C, H, W), images of the first training batches as a network takes them, the same in all processes."""
 
     def rate(self, network: Network) -> float:
         """The metric on the data of the architecture, for searches to go by; statistics from some training batches."""

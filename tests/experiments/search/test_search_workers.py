@@ -1,4 +1,4 @@
-"""Several processes on one study, one of them killed: SQLite, a journal file, Optuna's proxy, and a PostgreSQL of the test's own."""
+"""Several processes on one study, one of them killed: SQLite, a journal file, Optuna's proxy, and a PostgreSQL."""
 
 import os
 import pwd
