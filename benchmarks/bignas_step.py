@@ -34,6 +34,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8, help="images a batch")
     parser.add_argument("--steps", type=int, default=12, help="steps that are measured")
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch")
+    parser.add_argument("--precision", default="32-true", choices=["32-true", "bf16-mixed"], help="Lightning's")
     parser.add_argument("--only", choices=["supernet", "max"], help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
@@ -70,6 +71,7 @@ def evaluator(args: argparse.Namespace, steps: int, epochs: int, callbacks: Sequ
         val_dataloaders=loader,
         max_epochs=epochs,
         accelerator="cpu",
+        precision=args.precision,
         callbacks=[*callbacks],
         **quiet,
     )
@@ -94,10 +96,13 @@ def train(args: argparse.Namespace, distill: str, steps: int, epochs: int, callb
     strategy(given, SequentialExecutionEngine())
 
 
-def plain_step(network: Any, optimizer: Any, module: Any, batch: Any) -> float:
+def plain_step(network: Any, optimizer: Any, module: Any, batch: Any, precision: str) -> float:
     """Seconds of a step of a plain network."""
+    import torch
+
     start = time.perf_counter()
-    loss, _ = module.loss(network(module.network_input(batch.images)), batch.targets)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+        loss, _ = module.loss(network(module.network_input(batch.images)), batch.targets)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
@@ -146,7 +151,7 @@ def measure_steps(args: argparse.Namespace, distill: str) -> dict[str, tuple[flo
             self.together = 0.0
             for arch in self.archs:
                 network, optimizer, own = plain(args, slice_weights(module.model, arch)[0])
-                self.together += plain_step(network, optimizer, own, batch)
+                self.together += plain_step(network, optimizer, own, batch, args.precision)
 
     train(args, distill, WARMUP + args.steps, 2, [Beside()])
     median = statistics.median
@@ -208,7 +213,7 @@ def peak(args: argparse.Namespace) -> int:
 
 
 def in_a_process(args: argparse.Namespace, only: str, allocator: dict[str, str]) -> int:
-    options = [f"--{k}={getattr(args, k)}" for k in ("cfg", "imgsz", "batch", "threads")]
+    options = [f"--{k}={getattr(args, k)}" for k in ("cfg", "imgsz", "batch", "threads", "precision")]
     command = [sys.executable, "-m", "benchmarks.bignas_step", f"--only={only}", *options]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **allocator})
     return int(json.loads(done.stdout.splitlines()[-1]))
@@ -232,10 +237,9 @@ def main(args: argparse.Namespace) -> None:
     print("# The cost of a sandwich step\n")
     print(f"`python -m benchmarks.bignas_step {' '.join(sys.argv[1:])}`, {time.strftime('%Y-%m-%d')}; ", end="")
     print(f"{platform.processor() or platform.machine()}, {args.threads} threads, torch {version('torch')}.\n")
-    print(
-        f"{args.cfg}, {args.batch} images of {args.imgsz}, subnets {', '.join(SUBNETS)}; medians of {args.steps} steps,"
-    )
-    print("the same subnets as plain networks taking turns with the supernet, on the same batches.\n")
+    print(f"{args.cfg}, {args.batch} images of {args.imgsz}, {args.precision}, subnets {', '.join(SUBNETS)};")
+    print(f"medians of {args.steps} steps, the same subnets as plain networks taking turns with the supernet,")
+    print("on the same batches.\n")
     print("| | sandwich step | sum of plain steps | ratio |\n|---|---|---|---|")
     for distill, epochs in steps.items():
         said = "labels for all" if distill == "none" else "labels and distillation"

@@ -40,7 +40,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def per_image(data: Any, imgsz: int, seed: int, in_memory: bool) -> Any:
+def per_image(data: Any, imgsz: int, in_memory: bool) -> Any:
     """A data set that makes each mosaic as YOLOv5's loader does."""
     import cv2
     import numpy as np
@@ -58,7 +58,7 @@ def per_image(data: Any, imgsz: int, seed: int, in_memory: bool) -> Any:
     def scaled(i: int) -> Any:
         if i in kept:
             return kept[i]
-        image = cv2.imread(paths[i])
+        image: Any = cv2.imread(paths[i])
         ratio = imgsz / max(image.shape[:2])
         if ratio != 1:
             size = (int(image.shape[1] * ratio), int(image.shape[0] * ratio))
@@ -74,7 +74,7 @@ def per_image(data: Any, imgsz: int, seed: int, in_memory: bool) -> Any:
         def __getitem__(self, i: int) -> Any:
             rng = np.random.default_rng()
             cx, cy = (int(v) for v in rng.uniform(imgsz / 2, 3 * imgsz / 2, 2))
-            canvas = np.full((2 * imgsz, 2 * imgsz, 3), GREY, np.uint8)
+            canvas: Any = np.full((2 * imgsz, 2 * imgsz, 3), GREY, np.uint8)
             rows = []
             for corner, k in enumerate([i, *rng.integers(len(paths), size=3)]):
                 image, labels = scaled(int(k)), boxes[int(k)].copy()
@@ -155,8 +155,8 @@ def loading(args: argparse.Namespace) -> dict[str, list[float]]:
     }
     loaders = {
         "ours": make_loader(data, args.batch, workers=args.workers, collate=collate),
-        "per image, from files": DataLoader(per_image(data, args.imgsz, 0, False), **given),
-        "per image, from memory": DataLoader(per_image(data, args.imgsz, 0, True), **given),
+        "per image, from files": DataLoader(per_image(data, args.imgsz, False), **given),
+        "per image, from memory": DataLoader(per_image(data, args.imgsz, True), **given),
     }
     found: dict[str, list[float]] = {name: [] for name in loaders}
     for number in range(args.rounds + 1):

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 ARCHS = ("max", "upstream", "min")
-DRAWN = 20  # random slices of the supernet before its training
 # Strategy to the space that it is for, and its options: the search after a training is not what is measured.
 STRATEGIES: dict[str, tuple[str, list[str]]] = {
     "bignas": ("models/yolov5n_bignas.yaml", []),
@@ -42,7 +41,7 @@ def slices(folder: Path, name: str, args: argparse.Namespace) -> dict[str, float
     return {row["subnet"]: row["calibrated"] for row in rows}
 
 
-def at_the_start(task: Any, weights: str) -> dict[str, Any]:
+def at_the_start(task: Any, weights: str, num_drawn: int) -> dict[str, Any]:
     """mAP50-95 of the checkpoint and of the largest slice before any step; of random ones, ordered and not.
 
     All but what is said to be as it lies with batch norm statistics taken anew, as every slice is rated.
@@ -74,8 +73,8 @@ def at_the_start(task: Any, weights: str) -> dict[str, Any]:
             found[f"{of} as it lies, {name}"] = task.measure(subnet, calibrated=False)
             found[f"{of}, {name}"] = task.measure(subnet)
         rng = random.Random(0)
-        drawn = [task.measure(cut_out(supernet, task, space.sample(rng))) for _ in range(DRAWN)]
-        found[f"{DRAWN} random, {name}"] = statistics.fmean(drawn)
+        drawn = [task.measure(cut_out(supernet, task, space.sample(rng))) for _ in range(num_drawn)]
+        found[f"{num_drawn} random, {name}"] = statistics.fmean(drawn)
     return found
 
 
@@ -89,6 +88,7 @@ def main() -> None:
     add("--checkpoint-epochs", type=int, default=60, help="of the plain network")
     add("--epochs", type=int, default=30, help="of the supernet that begins with noise")
     add("--seeds", type=int, default=3)
+    add("--drawn", type=int, default=20, help="random slices of the supernet before its training")
     add("--device", default="cpu")
     add("--folder", default="runs/warm_start", help="what is in it is not done again")
     args = parser.parse_args()
@@ -131,7 +131,7 @@ def main() -> None:
         f"{platform.processor() or platform.machine()}\n"
     )
     print(f"Checkpoint: {plain:.4f} mAP50-95.\n\n| before any step | mAP50-95 |\n|---|---|")
-    for name, metric in at_the_start(task, options.weights or "").items():
+    for name, metric in at_the_start(task, options.weights or "", args.drawn).items():
         print(f"| {name} | {metric:.4f} |")
     print(f"\n| begins with | {' | '.join(ARCHS)} |\n|{'---|' * (len(ARCHS) + 1)}")
     for way, rows in found.items():
