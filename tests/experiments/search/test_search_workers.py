@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Several processes on one study, one of them killed: SQLite, a journal, the gRPC proxy, PostgreSQL."""
-=======
 """Several processes on one study, one of them killed: SQLite, a journal file, Optuna's proxy, and a PostgreSQL."""
->>>>>>> s22-engine
 
 import os
 import pwd
