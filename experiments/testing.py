@@ -395,7 +395,7 @@ class HeadContract:
                 value, parts = loss(output if mode else output[1], targets)
                 assert tuple(parts) == model.head.parts
                 assert all(not part.requires_grad for part in parts.values())
-                assert float(value) == pytest.approx(2 * float(sum(parts.values())), rel=1e-5)
+                assert value.item() == pytest.approx(2 * float(sum(parts.values())), rel=1e-5)
                 value.backward()
                 found = [p.grad for p in model.parameters() if p.grad is not None]
                 assert found

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -11,7 +12,10 @@ from models.head import Head
 from models.registry import all_inputs, register
 
 
-@register(channels=lambda config, row, c_in: ([row.args[0], all_inputs(row, c_in)], row.args[0] + 4))
+def _centre_head(config, row, c_in):
+    return [row.args[0], all_inputs(row, c_in)], row.args[0] + 4
+
+
 class CentreHead(Head):
     """A box and classes in the cell that has an object's centre."""
 
@@ -74,3 +78,7 @@ class TestEndToEnd(HeadContract):
 
 class TestOfAPlugin(HeadContract):
     row = ("CentreHead", ["nc"])
+
+    @pytest.fixture(autouse=True)
+    def plugin(self):
+        register(channels=_centre_head)(CentreHead)
