@@ -356,3 +356,125 @@ class ProxyContract:
         assert all(m.training for m in network.modules())
         assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in network.modules())
         assert all(p.grad is None and p.requires_grad for p in network.parameters())
+
+
+class HeadContract:
+    """`row` is a detector's last row from its module on, such as ``["Detect", ["nc"]]``, and `top` the YAML's keys."""
+
+    row: Sequence[Any]
+    top: dict[str, Any] = {}  # noqa: RUF012  (read only)
+
+    @property
+    def space(self) -> Space:
+        backbone = CFG["backbone"]
+        return Space({"nc": 3, **self.top, "backbone": backbone, "head": [[[1, 2], 1, *self.row]]})
+
+    def plain(self, arch: Arch | None = None) -> Any:
+        """A plain detector with batch norms that do something, in eval mode."""
+        import torch
+
+        from models import Model
+
+        space = self.space
+        torch.manual_seed(0)
+        model = Model(space.freeze(arch or {label: d.values[0] for label, d in space.decisions.items()}))
+        for _ in range(2):
+            model(torch.rand(2, 3, 64, 64))
+        return model.eval()
+
+    def test_learns_from_images_with_and_without_objects(self) -> None:
+        import torch
+
+        model, images = self.plain(), torch.rand(2, 3, 64, 64)
+        loss = model.head.loss(64)
+        some = torch.tensor([[0, 1, 0.5, 0.5, 0.5, 0.6], [0, 2, 0.3, 0.3, 0.4, 0.2]])
+        for targets in (some, some[:0]):
+            for mode in (True, False):
+                model.zero_grad()
+                output = model.train(mode)(images)
+                value, parts = loss(output if mode else output[1], targets)
+                assert tuple(parts) == model.head.parts
+                assert all(not part.requires_grad for part in parts.values())
+                assert value.item() == pytest.approx(2 * float(sum(parts.values())), rel=1e-5)
+                value.backward()
+                found = [p.grad for p in model.parameters() if p.grad is not None]
+                assert found
+                assert all(torch.isfinite(g).all() for g in found)
+                if mode and len(targets):
+                    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+    def test_detects_in_pixels(self) -> None:
+        import torch
+
+        from models.postprocess import non_max_suppression
+
+        model = self.plain()
+        decoded, logits = model(torch.rand(2, 3, 64, 96))
+        assert isinstance(logits, list)
+        width = {"objectness": 5 + model.head.nc, "classes": 4 + model.head.nc, "detections": 6}[model.head.form]
+        assert decoded.ndim == 3
+        assert decoded.shape[::2] == (2, width)
+        scores = decoded[..., 4:5] if model.head.form == "detections" else decoded[..., 4:]
+        assert (scores >= 0).all()
+        assert (scores <= 1).all()
+        detections = non_max_suppression(decoded, 0.0, max_det=7, form=model.head.form)
+        for found in detections:
+            assert 1 <= len(found) <= 7
+            assert (found[1:, 4] <= found[:-1, 4]).all()
+            assert set(found[:, 5].tolist()) <= set(range(model.head.nc))
+
+    def test_modelled_costs_are_the_counted_ones(self) -> None:
+        from models import count_flops, count_params
+
+        costs, rng = CostModel(self.space, 64), random.Random(0)
+        for _ in range(3):
+            arch = self.space.sample(rng)
+            model, said = self.plain(arch), costs.of(arch)
+            assert (said["params"], said["flops"]) == (count_params(model), count_flops(model, 64))
+
+    def test_every_slice_is_the_plain_network(self) -> None:
+        from spaces.check_elastic import check_elastic
+
+        for arch, problems in check_elastic(self.space.config.raw, num=1):
+            assert not problems, arch
+
+    def test_a_supernet_begins_with_trained_weights_class_by_class(self) -> None:
+        import torch
+
+        from models import Model
+        from spaces import NASDETECTOR, slice_weights
+        from spaces.warm_start import warm_start
+
+        plain, net, x = self.plain(), NASDETECTOR(self.space.config.raw), torch.rand(1, 3, 64, 64)
+        net.names = {0: "c", 1: "a", 2: "b"}
+        done = warm_start(net, plain.config, plain.state_dict(), names=["a", "b", "c"])
+        assert done.is_exact
+        raw, state = slice_weights(net, done.arch)
+        found = Model(raw)
+        found.load_state_dict(state)
+        own, other = plain(x)[1], found.eval()(x)[1]
+        torch.testing.assert_close(found.head.of_classes(other, [1, 2, 0]), plain.head.of_classes(own, [0, 1, 2]))
+
+    def test_a_searched_detector_is_carried_over(self) -> None:
+        import torch
+
+        from models import Model
+        from optimizer import match_nas
+
+        plain, x = self.plain(), torch.rand(1, 3, 64, 64)
+        matched = match_nas(Model(plain.config.raw), plain)
+        assert all(name.endswith(".anchors") for name in matched.initialised)  # they are each detector's own
+        torch.testing.assert_close(matched.eval()(x)[0], plain(x)[0])
+
+    @pytest.mark.parametrize("nms", [False, True])
+    def test_an_exported_file_computes_the_same(self, nms: bool, tmp_path: Path) -> None:
+        pytest.importorskip("onnxruntime")
+        from optimizer.exporters import NMS, export_onnx
+
+        model, path = self.plain(), tmp_path / "detector.onnx"
+        if nms and model.head.form == "detections":
+            with pytest.raises(InputError, match="each object once"):
+                export_onnx(model, path, 64, nms=NMS())
+            return
+        done = export_onnx(model, path, 64, batch=2, nms=NMS(conf=0.01) if nms else None)  # compares
+        assert (done.num_detections is not None) == nms

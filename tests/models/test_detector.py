@@ -39,6 +39,7 @@ GOLDEN = {
     "yolov5-p7": (144_281_723, 144_216_251, 115_866_764_800, (*P6, 128)),
     "yolov5-fpn": (41_117_565, 41_090_877, 99_766_272_000, P5),
     "yolov5-bifpn": (46_825_853, 46_795_837, 109_832_601_600, P5),
+    "yolov5n_dfl": (2_654_816, 2_649_200, 7_724_902_400, P5),
     "yolov5-panet": (46_563_709, 46_533_693, 108_993_740_800, P5),
     "yolov5s-transformer": (7_235_645, 7_226_653, 16_597_401_600, P5),
     "yolov5s-leaky": (7_235_389, 7_225_885, 16_433_561_600, P5),
@@ -79,14 +80,16 @@ def test_shipped(name):
     assert model.stride.tolist() == list(strides) == sorted(strides)
 
     model.to("meta")  # from here on shapes are all that matters
-    na, cell = model.head.na, model.check_imgsz(model.imgsz_multiple)
+    cell = model.check_imgsz(model.imgsz_multiple)
+    na = getattr(model.head, "na", None)
     for height, width in ((2 * cell, 3 * cell), (3 * cell, cell)):
-        maps = [(2, na, height // s, width // s, 85) for s in strides]
+        shapes = [(height // s, width // s) for s in strides]
+        maps = [(2, na, *shape, 85) if na else (2, 144, *shape) for shape in shapes]
         images = torch.zeros(2, 3, height, width, device="meta")
         assert [tuple(y.shape) for y in model.train()(images)] == maps
         decoded, logits = model.eval()(images)
         assert [tuple(y.shape) for y in logits] == maps
-        assert tuple(decoded.shape) == (2, sum(na * h * w for _, _, h, w, _ in maps), 85)
+        assert tuple(decoded.shape) == (2, sum((na or 1) * h * w for h, w in shapes), 85 if na else 84)
     assert count_flops(model, 640) == flops
     assert count_params(model.fuse()) == fused
 

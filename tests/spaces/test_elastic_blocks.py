@@ -81,7 +81,7 @@ def test_towers_that_levels_share_are_their_slices():
 
 
 def test_every_block_is_here():
-    assert {*ROWS, "Detect", "SharedTowers", "Pick"} == {
+    assert {*ROWS, "Detect", "DetectDFL", "SharedTowers", "Pick"} == {
         name for name in registered() if "." not in name or name.startswith("nn.")
     }
 

@@ -79,6 +79,8 @@ class Fixed:
 
     names, imgsz, stride, batch, rect, nms = dict(enumerate(NAMES)), IMGSZ, 32, None, True, None
 
+    form = "objectness"
+
     def __init__(self, *rows):
         self.z = torch.zeros(1, len(rows), 8)
         for z, (x, y, w, h, confidence, label) in zip(self.z[0], rows, strict=True):

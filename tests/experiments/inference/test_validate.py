@@ -33,6 +33,8 @@ class Oracle:
 
     stride, batch, rect, nms = 32, None, False, None
 
+    form = "objectness"
+
     def __init__(self, dataset, names, spoil=lambda z: z):
         self.names, self.imgsz = dict(enumerate(names)), dataset.imgsz
         self._dataset, self._spoil, self._next = dataset, spoil, 0

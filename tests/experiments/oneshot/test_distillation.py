@@ -5,9 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from experiments.oneshot.distillation import AlphaDivergence, DetectionMimic, FeatureMimic, SoftLabels, Tap
+from experiments.oneshot.distillation import AlphaDivergence, DetectionMimic, FeatureMimic, SoftLabels, Tap, mimic_of
 from models import Classifier, InputError, Model
 from models.loss import DetectionLoss, Gains, complete_iou
+from tests.refusal import refused
 
 TINY = {
     "nc": 3,
@@ -210,3 +211,48 @@ def test_tap_catches_output_and_rows_and_lets_go(detectors):
     with Tap(classifier) as tap:
         assert torch.equal(classifier(x), tap.output)
     assert isinstance(classifier.linear, nn.Linear)
+
+
+@pytest.mark.parametrize("form", [{"reg_max": 4}, {"reg_max": 1, "end2end": True}])
+@pytest.mark.parametrize("boxes", ["ciou", "l1"])
+def test_anchor_free_mimic(form, boxes):
+    rows = [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "Conv", [16, 3, 2]]]
+    torch.manual_seed(0)
+    student, teacher = (
+        Model({"nc": 2, **form, "backbone": rows, "head": [[[0, 1], 1, "Detect", ["nc"]]]}) for _ in range(2)
+    )
+    x = torch.rand(2, 3, 32, 32)
+    loss = mimic_of(student.head.loss(), boxes)
+    own = [level.detach() + torch.rand_like(level) for level in student(x)]
+    target = [level.detach() + torch.rand_like(level) + 2 * (level > 0) for level in teacher(x)]
+    away = [level.clone().requires_grad_() for level in own]
+    value = loss(away, target)
+    value.backward()
+    assert value > loss(target, target)
+    assert all((level.grad.abs().sum((2, 3))[:, -2:] > 0).all() for level in away), "every class learns"
+    if student.head.end2end:  # a teacher in eval mode has the one-to-one branches alone
+        alone = loss(own, target[2:])
+        torch.testing.assert_close(loss(own[2:], target[2:]), alone)
+        assert alone < value
+    with refused("the student gives maps of", "teacher"):
+        loss(own, [level[..., 1:] for level in target])
+    same = [level.clone().requires_grad_() for level in target]
+    loss(same, target).backward()
+    assert all(level.grad.abs().max() < 1e-4 for level in same), "no gradient at the teacher"
+
+
+@pytest.mark.parametrize(("boxes", "far"), [("ciou", 1 - 1 / 4), ("l1", 1.0)])
+def test_anchor_free_mimic_of_one_cell(boxes, far):
+    rows = [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "Conv", [16, 3, 2]]]
+    head = Model({"nc": 2, "reg_max": 4, "backbone": rows, "head": [[[0, 1], 1, "Detect", ["nc"]]]}).head
+    student, teacher = ([torch.full((1, 18, side, side), -30.0) for side in (8, 4)] for _ in range(2))
+    for levels, distance in ((student, 1), (teacher, 2)):  # squares of 2 and of 4 cells, in one of which both are sure
+        levels[0][0, [4 * side + distance for side in range(4)], 3, 3] = 30
+        levels[0][0, 16, 3, 3] = 30
+    loss = mimic_of(head.loss(), boxes)(student, teacher)
+    assert loss.item() == pytest.approx(7.5 * far + 1.5 * 60, rel=1e-4)  # cross entropy: logits are 60 apart
+
+
+def test_a_loss_without_a_mimic_is_refused():
+    with refused("--distill mimic", "right would be none"):
+        mimic_of(object(), "ciou")
