@@ -28,10 +28,17 @@ ROWS = {
     "C3TR": [-1, choice(1, 2), "C3TR", [choice(16, 32)]],
     "C3SPP": [-1, 1, "C3SPP", [C2, [3, 5]]],
     "C3Ghost": [-1, choice(1, 2), "C3Ghost", [choice(16, 32)]],
+    "C2f": [-1, DEPTH, "C2f", [C2, choice(True, False), {"e": choice(0.5, 0.75)}]],
+    "C3k": [-1, DEPTH, "C3k", [C2, {"e": choice(0.5, 0.75)}]],
+    "C3k2": [-1, DEPTH, "C3k2", [C2, True, choice(0.5, 0.75)]],
+    "C2fCIB": [-1, DEPTH, "C2fCIB", [C2, True, True, {"e": choice(0.5, 0.75)}]],
+    "SCDown": [-1, 1, "SCDown", [C2, choice(3, 5), 2]],
+    "PSA": [-1, 1, "PSA", [WIDE]],
+    "C2PSA": [-1, DEPTH, "C2PSA", [WIDE]],
     "GhostConv": [-1, 1, "GhostConv", [C2, choice(1, 3), 2]],
     "GhostBottleneck": [-1, 1, "GhostBottleneck", [C2, choice(3, 5), 2]],
     "SPP": [-1, 1, "SPP", [C2, [5, 9]]],
-    "SPPF": [-1, 1, "SPPF", [C2, choice(3, 5)]],
+    "SPPF": [-1, 1, "SPPF", [C2, choice(3, 5), choice(2, 3), False]],
     "Focus": [-1, 1, "Focus", [C2, choice(1, 3)]],
     "CrossConv": [-1, 1, "CrossConv", [C2, choice(3, 5), 2, 1, choice(0.5, 1)]],
     "MixConv2d": [-1, 1, "MixConv2d", [choice(16, 32, label="w"), [1, 3], 2]],
@@ -81,7 +88,7 @@ def test_towers_that_levels_share_are_their_slices():
 
 
 def test_every_block_is_here():
-    assert {*ROWS, "Detect", "SharedTowers", "Pick"} == {
+    assert {*ROWS, "Detect", "DetectDFL", "SharedTowers", "Pick"} == {
         name for name in registered() if "." not in name or name.startswith("nn.")
     }
 
@@ -123,6 +130,11 @@ def runs(*pairs):
         # The first half of a concatenation, and the first of the other.
         ([-1, 1, "C3", [C2]], "cv3.conv.weight", runs((0, 16)), runs((0, 8), (16, 8))),
         ([-1, DEPTH, "C3", [C2]], "cv3.conv.weight", runs((0, 16)), runs((0, 8), (16, 8))),
+        # Halves, and what the first of three bottlenecks makes of the second.
+        ([-1, DEPTH, "C2f", [C2]], "cv2.conv.weight", runs((0, 16)), runs((0, 8), (16, 8), (32, 8))),
+        ([-1, DEPTH, "C2f", [C2, True]], "cv1.conv.weight", runs((0, 8), (16, 8)), runs((0, 16))),
+        # Queries, keys and values of one head of 8 channels, of 16 in the whole block.
+        ([-1, 1, "PSA", [WIDE]], "attn.qkv.conv.weight", runs((0, 4), (8, 4), (16, 8)), runs((0, 8))),
         ([-1, 1, "SPPF", [C2]], "cv2.conv.weight", runs((0, 16)), runs((0, 8), (16, 8), (32, 8), (48, 8))),
         ([-1, 1, "SPP", [C2, [3, 5]]], "cv2.conv.weight", runs((0, 16)), runs((0, 8), (16, 8), (32, 8))),
         ([-1, 1, "Focus", [C2]], "conv.conv.weight", runs((0, 16)), runs(*((i * 32, 16) for i in range(4)))),
