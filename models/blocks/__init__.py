@@ -1,5 +1,8 @@
 """The blocks that rows are made of. Importing this package registers them all."""
 
+from .attention import C2PSA, PSA, Attention
+from .c2f import C2f, C3k, C3k2
+from .cib import C2fCIB, RepVGGDW, SCDown
 from .conv import Conv, CrossConv, DWConv, DWConvTranspose2d, Focus, MixConv2d, activation, default_activation
 from .csp import C3, C3SPP, C3TR, SPP, SPPF, Bottleneck, BottleneckCSP, C3Ghost, C3x
 from .ghost import GhostBottleneck, GhostConv
@@ -10,15 +13,22 @@ from .shape import Concat, Contract, Expand
 from .transformer import TransformerBlock
 
 __all__ = [
+    "C2PSA",
     "C3",
     "C3SPP",
     "C3TR",
+    "PSA",
     "SPP",
     "SPPF",
     "Add",
+    "Attention",
     "Bottleneck",
     "BottleneckCSP",
+    "C2f",
+    "C2fCIB",
     "C3Ghost",
+    "C3k",
+    "C3k2",
     "C3x",
     "Concat",
     "Contract",
@@ -36,8 +46,10 @@ __all__ = [
     "Pick",
     "Pointwise",
     "RegBottleneck",
+    "RepVGGDW",
     "ResBasic",
     "ResBottleneck",
+    "SCDown",
     "SharedTowers",
     "TransformerBlock",
     "activation",
