@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from .blocks import Conv, default_activation
+from .blocks import Conv, RepConv, default_activation
 from .catalog import lookup
 from .errors import InputError
 from .grammar import Call, Config, Row
@@ -113,8 +113,8 @@ class Network(nn.Module):
 
     def fuse(self) -> Self:
         """Fold batch normalisation into convolutions, in place; for inference only."""
-        for module in self.modules():
-            if isinstance(module, Conv):
+        for module in list(self.modules()):
+            if isinstance(module, (Conv, RepConv)):
                 module.fuse()
         return self.eval()
 

@@ -2,10 +2,13 @@
 
 from .conv import Conv, CrossConv, DWConv, DWConvTranspose2d, Focus, MixConv2d, activation, default_activation
 from .csp import C3, C3SPP, C3TR, SPP, SPPF, Bottleneck, BottleneckCSP, C3Ghost, C3x
+from .gelan import ELAN1, SPPELAN, AConv, ADown, RepNCSPELAN4
 from .ghost import GhostBottleneck, GhostConv
 from .mobile import GlobalPool, MBConv, Pointwise
 from .pyramid import Add, Pick, SharedTowers
+from .reparam import RepConv, RepCSP
 from .residual import RegBottleneck, ResBasic, ResBottleneck
+from .reversible import CBFuse, CBLinear
 from .shape import Concat, Contract, Expand
 from .transformer import TransformerBlock
 
@@ -13,13 +16,19 @@ __all__ = [
     "C3",
     "C3SPP",
     "C3TR",
+    "ELAN1",
     "SPP",
+    "SPPELAN",
     "SPPF",
+    "AConv",
+    "ADown",
     "Add",
     "Bottleneck",
     "BottleneckCSP",
     "C3Ghost",
     "C3x",
+    "CBFuse",
+    "CBLinear",
     "Concat",
     "Contract",
     "Conv",
@@ -36,6 +45,9 @@ __all__ = [
     "Pick",
     "Pointwise",
     "RegBottleneck",
+    "RepCSP",
+    "RepConv",
+    "RepNCSPELAN4",
     "ResBasic",
     "ResBottleneck",
     "SharedTowers",
