@@ -73,7 +73,7 @@ def unchanged(config: Config, row: Row, c_in: Sequence[int]) -> tuple[list[Any],
 
 def check_channels(row: Row, output: Any, channels: int) -> None:
     """`InputError` if a map that a row gives has not the channels that its rule says; it is the row to put right."""
-    shape = getattr(output, "shape", ())
+    shape: Sequence[int] = getattr(output, "shape", ())
     if len(shape) == 4 and shape[1] != channels:
         raise row.error(
             f"gives {shape[1]} channels, but its rule says {channels}; right would be register(channels=…) with a rule "

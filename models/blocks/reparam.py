@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..registry import register
 from .conv import Conv, activation
@@ -37,9 +36,9 @@ class RepConv(nn.Module):
     def fuse(self) -> None:
         """Make one convolution of both branches, in place of the first; equal in eval mode only."""
         if isinstance(self.conv1, Conv) and isinstance(self.conv2, Conv):
-            three, one = (
-                fuse_conv_bn_eval(branch.conv.eval(), branch.bn.eval()) for branch in (self.conv1, self.conv2)
-            )
+            self.conv1.fuse()
+            self.conv2.fuse()
+            three, one = self.conv1.conv, self.conv2.conv
             assert three.bias is not None
             assert one.bias is not None
             three.weight += nn.functional.pad(one.weight, (1, 1, 1, 1))
