@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from .errors import InputError
+from .scales import at_scale, split_name
 
 MODELS = Path(__file__).resolve().parent
 SECTIONS = ("backbone", "head")
@@ -27,7 +28,8 @@ SECTIONS = ("backbone", "head")
 ANCHOR_FREE = "DetectDFL"
 HEAD_KEYS = ("reg_max", "end2end", "depthwise")
 KEYS = (
-    *("nc", "ch", "anchors", "depth_multiple", "width_multiple", "channel_multiple", "activation"),
+    *("nc", "ch", "anchors", "depth_multiple", "width_multiple", "channel_multiple", "max_channels", "activation"),
+    *("scales", "scale"),
     *SECTIONS,
     *("resolution", "names"),
     *HEAD_KEYS,
@@ -95,6 +97,7 @@ class Config:
     width_multiple: float
     channel_multiple: int
     activation: Call | None
+    max_channels: float | None = None
 
     @property
     def has_head(self) -> bool:
@@ -115,12 +118,14 @@ class Config:
     def width(self, channels: Any, row: Row) -> int:
         """Output channels of a row: `channels` x `width_multiple`, rounded up to a multiple of `channel_multiple`.
 
-        Channels that equal the head's output count, anchors x (nc + 5), are left as they are.
+        More than `max_channels` are taken for so many. Channels that equal the head's output count, anchors x (nc + 5),
+        are left as they are.
         """
         if isinstance(channels, bool) or not isinstance(channels, (int, float)) or channels <= 0:
             raise row.error(f"output channels must be a positive number, got {channels!r}")
         if self.num_anchors and self.nc and channels == self.num_anchors * (self.nc + 5):
             return int(channels)
+        channels = min(channels, self.max_channels or channels)
         return math.ceil(channels * self.width_multiple / self.channel_multiple) * self.channel_multiple
 
     def depth(self, row: Row) -> int:
@@ -177,14 +182,26 @@ def choices_in(row: Row) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def find_file(cfg: str | Path) -> Path:
-    """Find a YAML as written, below the project's folder, or by its name in `models/` and `models/hub/`."""
+    """Find a YAML as written, below the project's folder, or by its name in `models/` and `models/hub/`.
+
+    Where there is none, ``yolov8s.yaml`` is ``yolov8.yaml``, of which `read_config` takes the scale s.
+    """
     path = Path(cfg)
+    if (found := _found(path)) is not None:
+        return found
+    _, name = split_name(path.name)
+    if name is not None and (found := _found(path.with_name(name))) is not None:
+        return found
+    raise InputError(f"{cfg}: no such file (a bare name is looked for here, in {MODELS.name}/ and {MODELS.name}/hub/)")
+
+
+def _found(path: Path) -> Path | None:
     # A path with a folder in it is that file or none: another of the same name would be a silent surprise.
     hub = (MODELS / "hub" / path,) if path.name == str(path) else ()
     for candidate in (path, MODELS.parent / path, MODELS / path, *hub):
         if candidate.is_file():
             return candidate
-    raise InputError(f"{cfg}: no such file (a bare name is looked for here, in {MODELS.name}/ and {MODELS.name}/hub/)")
+    return None
 
 
 def load_yaml(path: Path) -> Any:
@@ -206,6 +223,7 @@ def read_config(
     ch: int | None = None,
     anchors: Any = None,
     file: str = "model dict",
+    scale: str | None = None,
 ) -> Config:
     """Read a model YAML.
 
@@ -217,12 +235,16 @@ def read_config(
         Number of classes, input channels and anchors in place of the YAML's own.
     file
         What messages call a mapping.
+    scale
+        Which of the YAML's ``scales`` is meant, in place of the letter in the file's name. What is read has no
+        ``scales`` any more, but what they say.
 
     Raises
     ------
     InputError
         Names file, row and what would be right.
     """
+    letter = None
     if isinstance(cfg, Config):
         file, raw = cfg.file, copy.deepcopy(cfg.raw)
     elif isinstance(cfg, Mapping):
@@ -230,12 +252,17 @@ def read_config(
     else:
         path = find_file(cfg)
         file, raw = str(path), load_yaml(path)
+        letter = split_name(Path(cfg).name)[0]
     if not isinstance(raw, dict) or "backbone" not in raw:
         raise InputError(f"{file}: not a model YAML: a mapping with the key 'backbone' is needed")
     for key in raw:
-        close = difflib.get_close_matches(str(key), KEYS, n=1, cutoff=0.8)
-        if key not in KEYS and close:
-            raise InputError(f"{file}: unknown key '{key}', did you mean '{close[0]}'?")
+        if key not in KEYS:
+            meant = (
+                "activation" if key == "act" else next(iter(difflib.get_close_matches(str(key), KEYS, 1, 0.8)), None)
+            )
+            hint = f"did you mean '{meant}'?" if meant else f"known are {', '.join(KEYS)}"
+            raise InputError(f"{file}: unknown key '{key}', {hint}")
+    at_scale(raw, scale, letter, file)
     raw.update({k: v for k, v in (("nc", nc), ("ch", ch), ("anchors", anchors)) if v is not None})
 
     def positive(key: str, default: Any, kind: Any = (int, float)) -> Any:
@@ -272,6 +299,7 @@ def read_config(
         width_multiple=positive("width_multiple", 1.0),
         channel_multiple=positive("channel_multiple", 8, int),
         activation=activation,
+        max_channels=positive("max_channels", None),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from .blocks import Conv, RepConv, default_activation
+from .blocks import Conv, RepConv, RepVGGDW, default_activation
 from .catalog import lookup
 from .errors import InputError
 from .grammar import Call, Config, Row
@@ -124,9 +124,9 @@ class Network(nn.Module):
         return self.run_rows(x)
 
     def fuse(self) -> Self:
-        """Fold batch normalisation into convolutions, in place; for inference only."""
+        """Fold batch normalisation, and convolutions side by side, into convolutions, in place; for inference only."""
         for module in list(self.modules()):
-            if isinstance(module, (Conv, RepConv)):
+            if isinstance(module, (Conv, RepConv, RepVGGDW)):
                 module.fuse()
         return self.eval()
 

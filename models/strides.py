@@ -12,13 +12,14 @@ from .grammar import Config, Row
 POOLED = 4096
 # Place of the stride among the arguments, the kernel's is the one before; all pad such that the stride alone counts.
 _STRIDED = {
-    **dict.fromkeys(("Conv", "DWConv", "CrossConv", "MixConv2d", "GhostConv", "GhostBottleneck"), 2),
+    **dict.fromkeys(("Conv", "DWConv", "CrossConv", "MixConv2d", "GhostConv", "GhostBottleneck", "SCDown"), 2),
     **dict.fromkeys(("MBConv", "ResBasic", "ResBottleneck"), 2),
     "RegBottleneck": 3,
 }
 _ONCE = ("MBConv", "ResBasic", "ResBottleneck", "RegBottleneck")  # the first of several blocks alone has the stride
 _AS_INPUT = (
     *("Bottleneck", "BottleneckCSP", "C3", "C3x", "C3TR", "C3SPP", "C3Ghost", "SPP", "SPPF", "Pointwise"),
+    *("C2f", "C2fCIB", "C3k", "C3k2", "C2PSA", "PSA"),
     *("Add", "Concat", "nn.BatchNorm2d"),
 )
 

@@ -7,7 +7,7 @@ nothing; anything else that the pickle names is refused. Upstream's code is neve
 
 from __future__ import annotations
 
-import math
+import copy
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import Tensor
 from .detector import Model
 from .errors import InputError
 from .files import load_detector
-from .grammar import SECTIONS
+from .scales import MULTIPLES, at_scale
 
 # Prefixes of what becomes `_Inert`: the network's classes, and what training notes down beside them.
 _INERT = (
@@ -28,7 +28,7 @@ _INERT = (
     *("argparse.Namespace", "pathlib.PosixPath", "pathlib.WindowsPath", "pathlib._local.", "datetime."),
 )
 # What the successors note down in a network's YAML, beside what builds it.
-_NOTES = ("yaml_file", "channels", "scale", "scales")
+_NOTES = ("yaml_file", "channels", "scale", "scales", "task", "inplace")
 # Heads of theirs that are the anchor-free one here.
 _ANCHOR_FREE = ("Detect", "v10Detect")
 # Kept in the head by YOLOv5 up to v5: the anchors in pixels, which follow from `anchors`.
@@ -97,7 +97,7 @@ def load_upstream(path: str | Path, cfg: str | Path | Mapping[str, Any] | None =
     else:
         raise InputError(f"{path}: no YOLOv5 checkpoint: it should hold a network under 'ema' or 'model'")
     if isinstance(cfg, dict) and "anchors" not in cfg:
-        cfg = _anchor_free(cfg, state)
+        cfg = _anchor_free(cfg, state, path)
     state = {_our_key(k): _float(v) for k, v in state.items() if not k.endswith(_REDUNDANT)}
     model = Model(cfg)
     _check_fit(model, state, path)
@@ -200,20 +200,18 @@ def _yaml_of(network: _Inert, path: str | Path) -> dict[str, Any]:
     return raw
 
 
-def _anchor_free(raw: dict[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
+def _anchor_free(raw: dict[str, Any], state: Mapping[str, Tensor], path: str | Path) -> dict[str, Any]:
     """A successor's YAML as ours: its scale as multiples, and its head's form, which the tensors tell."""
     rows = [*raw.get("backbone", []), *raw.get("head", [])]
     if not rows or rows[-1][2] not in _ANCHOR_FREE:
         return raw
-    most = math.inf
     raw = {"ch": raw.get("channels", raw.get("ch", 3)), **raw}
-    if isinstance(scales := raw.get("scales"), dict) and (at := scales.get(raw.get("scale") or next(iter(scales)))):
-        raw["depth_multiple"], raw["width_multiple"], most = at
+    if isinstance(scales := raw.get("scales"), dict):
+        raw = {k: copy.deepcopy(v) for k, v in raw.items() if k not in MULTIPLES}
+        at_scale(raw, raw.get("scale") or next(iter(scales), None), None, str(path))
     raw = {k: v for k, v in raw.items() if k not in _NOTES}
-    for section in SECTIONS:
-        raw[section] = [_capped(row, most) for row in raw[section]]
     last = raw["head"][-1]
-    raw["head"][-1] = [*last[:2], "Detect", [last[3][0]]]
+    raw["head"] = [*raw["head"][:-1], [*last[:2], "Detect", [last[3][0]]]]
 
     prefix = f"model.{len(rows) - 1}."
     own = {k.removeprefix("module.").removeprefix(prefix): v for k, v in state.items() if prefix in k}
@@ -223,14 +221,6 @@ def _anchor_free(raw: dict[str, Any], state: Mapping[str, Tensor]) -> dict[str, 
         usual = {"reg_max": 16, "end2end": False, "depthwise": False}
         raw = {k: v for k, v in raw.items() if k not in form} | {k: v for k, v in form.items() if v != usual[k]}
     return raw
-
-
-def _capped(row: list[Any], most: float) -> list[Any]:
-    """A row whose first argument is at most `most` channels, as the third number of a scale says."""
-    source, number, module, args = row
-    if args and isinstance(args[0], int) and not isinstance(args[0], bool) and args[0] > most:
-        args = [int(most), *args[1:]]
-    return [source, number, module, list(args)]
 
 
 def _activations(module: _Inert) -> Iterator[_Inert]:

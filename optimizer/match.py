@@ -27,7 +27,7 @@ from spaces import Space
 
 State = Mapping[str, Tensor]
 SILU = Call("nn.SiLU")
-MULTIPLES = ("depth_multiple", "width_multiple", "channel_multiple")
+MULTIPLES = ("depth_multiple", "width_multiple", "channel_multiple", "max_channels")
 
 
 def match_nas(
@@ -149,6 +149,7 @@ def join(target: Config, source: Config) -> dict[str, Any]:
     else:
         # What a nominal width means depends on the multiples (and on the head's output count): write both out.
         raw.update(dict.fromkeys(MULTIPLES, 1))
+        del raw["max_channels"]
         written, rows = _written_out(target), _written_out(source)
     if not _in_step(target, source):
         return {**raw, **_splice(target, source, written, rows)}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..registry import register
-from .c3k import C3k
+from .c2f import C3k
 from .conv import Conv
 
 # Of a head (section 3.4 of the paper: the width of heads is fixed, their number follows).
@@ -17,8 +17,8 @@ _SCALE = 0.01
 
 
 class AreaAttention(nn.Module):
-    """Self-attention among the cells of each of `area` equal strips of the map, and a 7 x 7 depth-wise convolution of the
-    values that tells positions. (N, c, H, W) -> (N, c, H, W), H W a multiple of `area`.
+    """Self-attention among the cells of each of `area` equal strips of the map, and a 7 x 7 depth-wise convolution of
+    the values that tells positions. (N, c, H, W) -> (N, c, H, W), H W a multiple of `area`.
 
     The outputs of `qkv` are by head: its queries, its keys, its values.
     """

@@ -18,15 +18,22 @@ from .transformer import TransformerBlock
 
 @register()
 class Bottleneck(nn.Module):
-    """1 x 1 to the hidden width `int(c2 e)` (or `hidden`), 3 x 3 to c2, and a shortcut where the widths allow it."""
+    """To the hidden width `int(c2 e)` (or `hidden`), to c2, and a shortcut where the widths allow it; kernels `k`."""
 
     def __init__(
-        self, c1: int, c2: int, shortcut: bool = True, g: int = 1, e: float = 0.5, hidden: int | None = None
+        self,
+        c1: int,
+        c2: int,
+        shortcut: bool = True,
+        g: int = 1,
+        e: float = 0.5,
+        hidden: int | None = None,
+        k: Sequence[int] = (1, 3),
     ) -> None:
         super().__init__()
         hidden = int(c2 * e) if hidden is None else hidden
-        self.cv1 = Conv(c1, hidden, 1, 1)
-        self.cv2 = Conv(hidden, c2, 3, 1, g=g)
+        self.cv1 = Conv(c1, hidden, k[0], 1)
+        self.cv2 = Conv(hidden, c2, k[1], 1, g=g)
         self.add, self.drop_prob = shortcut and c1 == c2, 0.0
 
     def forward(self, x: Tensor) -> Tensor:
@@ -160,17 +167,27 @@ class SPP(nn.Module):
 
 @register()
 class SPPF(nn.Module):
-    """SPP(k = 5, 9, 13) as three 5 x 5 pools one after the other: equal, and cheaper."""
+    """Max pools of k x k one after the other: three of 5 x 5 are SPP(k = 5, 9, 13), and cheaper.
 
-    def __init__(self, c1: int, c2: int, k: int = 5) -> None:
+    Parameters
+    ----------
+    n
+        Pools.
+    shortcut
+        Whether there is one where the widths allow it (YOLO26).
+    """
+
+    def __init__(self, c1: int, c2: int, k: int = 5, n: int = 3, shortcut: bool = False) -> None:
         super().__init__()
         hidden = c1 // 2
         self.cv1 = Conv(c1, hidden, 1, 1)
-        self.cv2 = Conv(hidden * 4, c2, 1, 1)
+        self.cv2 = Conv(hidden * (n + 1), c2, 1, 1)
         self.m = nn.MaxPool2d(k, 1, k // 2)
+        self.n, self.add = n, shortcut and c1 == c2
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.cv1(x)
-        once = self.m(x)
-        twice = self.m(once)
-        return self.cv2(torch.cat((x, once, twice, self.m(twice)), 1))
+        pooled = [self.cv1(x)]
+        for _ in range(self.n):
+            pooled.append(self.m(pooled[-1]))
+        y = self.cv2(torch.cat(pooled, 1))
+        return x + y if self.add else y

@@ -47,5 +47,13 @@ ROWS = {
     "Silence": ([-1, 1, "Silence", []], 16, 16),
     "CBLinear": ([-1, 1, "CBLinear", [[8, 24]]], 32, None),
     "CBFuse": ([[-1], 1, "CBFuse", [[]]], 16, 16),
+    "C2f": ([-1, 2, "C2f", [24, True]], 24, 16),
+    "C3k": ([-1, 2, "C3k", [24]], 24, 16),
+    "C3k2": ([-1, 2, "C3k2", [24, False, 0.5, True]], 24, 16),
+    "C2fCIB": ([-1, 2, "C2fCIB", [24, True, True]], 24, 16),
+    "SCDown": ([-1, 1, "SCDown", [24, 3, 2]], 24, 8),
+    "PSA": ([-1, 1, "PSA", [16]], 16, 16),
+    "C2PSA": ([-1, 2, "C2PSA", [16]], 16, 16),
+    "A2C2f": ([-1, 1, "A2C2f", [64, True, 4, {"residual": True}]], 64, 16),
     "Detect": ([[0, -1], 1, "Detect", ["nc", "anchors"]], 3 * 7, None),
 }

@@ -45,13 +45,33 @@ POSITIONAL = {
     "GhostConv": "c2 k s g act",
     "GhostBottleneck": "c2 k s",
     "SPP": "c2 k",
-    "SPPF": "c2 k",
+    "SPPF": "c2 k n shortcut",
     "Focus": "c2 k s p g act",
     "CrossConv": "c2 k s g e shortcut",
     "MixConv2d": "c2 k s equal_ch",
     "DWConvTranspose2d": "c2 k s p1 p2",
+    "C2f": "c2 n shortcut g e",
+    "C3k": "c2 n shortcut g e k",
+    "C3k2": "c2 n c3k e attn g shortcut",
+    "C2fCIB": "c2 n shortcut lk g e",
+    "SCDown": "c2 k s",
+    "PSA": "c2 e",
+    "C2PSA": "c2 n e",
+    "RepCSP": "c2 n shortcut g e",
 }
-TAKE_THE_REPEAT_COUNT = {"BottleneckCSP", "C3", "C3x", "C3TR", "C3Ghost"}
+TAKE_THE_REPEAT_COUNT = {
+    "BottleneckCSP",
+    "C3",
+    "C3x",
+    "C3TR",
+    "C3Ghost",
+    "C2f",
+    "C3k",
+    "C3k2",
+    "C2fCIB",
+    "C2PSA",
+    "RepCSP",
+}
 
 
 def _built(row, **keys):
