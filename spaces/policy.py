@@ -20,8 +20,8 @@ A policy is a YAML with ``rules``. A rule names the rows that it is for, and wha
 | ``range`` | as in the grammar, whatever is written |
 
 Arguments are called by the names of the module's parameters, and ``number``. A later rule takes the place of an earlier
-one. A row that has an identity shortcut to its input gets the width of that, as one decision; one that `CBFuse` adds to
-keeps the width of what is added. `cfg` has no choices yet.
+one. A row that has an identity shortcut to its input gets the width of that, as one decision; where no rule opens its
+own width, its input keeps the written one, as does what `CBFuse` adds to. `cfg` has no choices yet.
 """
 
 from __future__ import annotations
@@ -69,6 +69,11 @@ def apply_policy(
     rows = [*raw["backbone"], *raw["head"]]
     width_of_input = _tied(config)
     held = {row.sources[-1] for row in config.rows if row.module == "CBFuse"}
+    held |= {
+        config.rows[i].sources[0]
+        for i in width_of_input
+        if not any("c2" in rule and _is_for(rule, config.rows[i]) for rule in rules)
+    }
     changed = 0
     for row in config.rows:
         arguments = {arg: way for rule in rules if _is_for(rule, row) for arg, way in rule.items() if arg not in _PLACE}

@@ -62,6 +62,7 @@ ROWS = {
     "AConv": [-1, 1, "AConv", [C2]],
     "ADown": [-1, 1, "ADown", [C2]],
     "Silence": [-1, 1, "Silence", []],
+    "A2C2f": [-1, choice(1, 2), "A2C2f", [choice(64, 128), True, 4, False, choice(1.2, 2)]],
 }
 
 
