@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import replace
 
 from . import blocks, dfl, heads, registry  # noqa: F401  (importing blocks and heads registers what they define)
 from .errors import InputError
@@ -38,7 +37,11 @@ def is_head(row: Row) -> bool:
 
 
 def check_head(config: Config) -> None:
-    """`InputError` unless the last row is a detection head; it names those that would do."""
+    """`InputError` unless the last row is a detection head; it says what would do in a head's place.
+
+    The heads of YOLOv7 and YOLOv9 that train by two sets of maps have those to detect with first (``IAuxDetect``) or
+    last (``DualDDetect``).
+    """
     last = config.rows[-1]
     if is_head(last):
         return
@@ -46,8 +49,13 @@ def check_head(config: Config) -> None:
         raise InputError(f"{config.file}: a detector's last row is Detect; this YAML has no head to detect with")
     if last.module == "Segment":
         lookup(last)
-    known = sorted(name for name in registered() if is_head(replace(last, module=name)))
+    levels, half = list(last.source), len(last.source) // 2
+    if last.module in ("IAuxDetect", "DualDDetect"):
+        levels = levels[:half] if last.module == "IAuxDetect" else levels[half:]
+    args, key = "[nc, anchors]", ""
+    if "anchors" not in last.written[3]:
+        args, key = "[nc]", "" if config.anchors is None else " and leave out the key 'anchors'"
     raise last.error(
-        f"no head of this name is known; right would be {' or '.join(known)} (write Detect, [nc, anchors] for anchors, "
-        "Detect, [nc] without any), or a plug-in that registers it"
+        f"no head of this name is known; write [{levels}, 1, Detect, {args}]{key} to find boxes, or give the plug-in "
+        "that registers it"
     )

@@ -54,4 +54,8 @@ def classify(network: Network, x: Tensor) -> Tensor:
     """(N, ch, H, W) -> (N, nc) logits."""
     features = network.run_rows(x)
     pooled = torch.flatten(nn.functional.adaptive_avg_pool2d(features, 1), 1)
-    return network.get_submodule("linear")(pooled)
+    try:
+        return network.get_submodule("linear")(pooled)
+    except RuntimeError:
+        network.blame(x)
+        raise

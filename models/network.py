@@ -9,10 +9,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from .blocks import Conv, RepVGGDW, default_activation
+from .blocks import Conv, RepConv, RepVGGDW, default_activation
 from .catalog import lookup
 from .errors import InputError
 from .grammar import Call, Config, Row
+from .registry import check_channels
 from .strides import POOLED
 
 BuildRow = Callable[[Config, Row, Sequence[int]], tuple[nn.Module, int]]
@@ -78,7 +79,7 @@ class Network(nn.Module):
 
     def build(self, config: Config, build: BuildRow = build_row) -> None:
         """Build every row of `config` with `build`."""
-        self.config = config
+        self.config, self._is_plain = config, build is build_row
         self.channels: list[int] = []
         layers = []
         with default_activation(config.activation):
@@ -91,8 +92,8 @@ class Network(nn.Module):
         read_again = {j for row in config.rows for j in row.sources if j != row.index - 1}
         self._kept = read_again
 
-    def run_rows(self, x: Tensor) -> Any:
-        """The output of the last row."""
+    def run_rows(self, x: Tensor, check: bool = False) -> Any:
+        """The output of the last row. `check` holds what every row gives against its rule."""
         kept: dict[int, Any] = {-1: x} if -1 in self._kept else {}
         previous: Any = x
         for row, layer in zip(self.config.rows, self.model, strict=True):
@@ -102,11 +103,22 @@ class Network(nn.Module):
             except torch.OutOfMemoryError:
                 raise
             except (RuntimeError, IndexError, TypeError, ValueError) as e:
+                if check:
+                    return None  # the failure that is looked into
+                self.blame(x)
                 shapes = ", ".join("x".join(map(str, i.shape)) for i in inputs if isinstance(i, Tensor))
                 raise row.error(f"does not fit its input ({shapes}): {str(e).splitlines()[0]}") from e
+            if check:
+                check_channels(row, previous, self.channels[row.index])
             if row.index in self._kept:
                 kept[row.index] = previous
         return previous
+
+    @torch.no_grad()
+    def blame(self, x: Tensor) -> None:
+        """After a failure: `InputError` if a row before gives other channels than its rule says, as a plug-in's may."""
+        if self._is_plain:
+            copy.deepcopy(self).to("meta").eval().run_rows(x.to("meta"), check=True)
 
     def forward(self, x: Tensor) -> Any:
         return self.run_rows(x)
@@ -114,7 +126,7 @@ class Network(nn.Module):
     def fuse(self) -> Self:
         """Fold batch normalisation, and convolutions side by side, into convolutions, in place; for inference only."""
         for module in list(self.modules()):
-            if isinstance(module, (Conv, RepVGGDW)):
+            if isinstance(module, (Conv, RepConv, RepVGGDW)):
                 module.fuse()
         return self.eval()
 

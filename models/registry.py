@@ -50,9 +50,35 @@ def scaled(config: Config, row: Row, c_in: Sequence[int]) -> tuple[list[Any], in
     return [one_input(row, c_in), c2, *row.args[1:]], c2
 
 
+def kept(config: Config, row: Row, c_in: Sequence[int]) -> tuple[list[Any], int]:
+    """(c1, c2, …) that gives as many channels as it takes, as attention does: c2 is c1.
+
+    The row is ``[c2, …]``, where c2 is left out of account, or ``[]``; so the block follows where its input's width is
+    open.
+    """
+    c1 = one_input(row, c_in)
+    return [c1, c1, *row.args[1:]], c1
+
+
+def kept_c1(config: Config, row: Row, c_in: Sequence[int]) -> tuple[list[Any], int]:
+    """(c1, …) that gives as many channels as it takes; the arguments behind c1 are the row's."""
+    c1 = one_input(row, c_in)
+    return [c1, *row.args], c1
+
+
 def unchanged(config: Config, row: Row, c_in: Sequence[int]) -> tuple[list[Any], int]:
     """Arguments as written, as many channels out as in."""
     return list(row.args), one_input(row, c_in)
+
+
+def check_channels(row: Row, output: Any, channels: int) -> None:
+    """`InputError` if a map that a row gives has not the channels that its rule says; it is the row to put right."""
+    shape: Sequence[int] = getattr(output, "shape", ())
+    if len(shape) == 4 and shape[1] != channels:
+        raise row.error(
+            f"gives {shape[1]} channels, but its rule says {channels}; right would be register(channels=…) with a rule "
+            "that says what it gives, such as models.registry.kept, or a row with that width"
+        )
 
 
 def register(
@@ -64,7 +90,7 @@ def register(
     ----------
     channels
         ``(config, row, input channels) -> (constructor arguments, output channels)``. The default is for blocks that
-        are built as ``cls(c1, c2, *args)``.
+        are built as ``cls(c1, c2, *args)``; `kept`, `kept_c1` and `unchanged` are ready for others.
     repeats
         The block takes the repeat count as its third argument instead of being repeated.
 

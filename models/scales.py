@@ -14,6 +14,8 @@ from .errors import InputError
 MULTIPLES = ("depth_multiple", "width_multiple", "max_channels")
 # YOLO11's and YOLO26's tables of models: at these sizes every C3k2 has the argument `c3k`, whatever the rows say.
 _C3K_SCALES = ("m", "l", "x")
+# YOLO12's section 3.3: at these sizes attention has a scaled residual, and its multilayer perceptron is narrower.
+_RESIDUAL_SCALES, _RESIDUAL = ("l", "x"), {"residual": True, "mlp_ratio": 1.2}
 # With these rows, class branches are depth-wise (the families' tables of layers).
 _DEPTHWISE = ("C3k2", "A2C2f")
 _NAMED = re.compile(r"(.*\d)([a-z])((?:u|-.*)?\.ya?ml)")
@@ -58,6 +60,9 @@ def at_scale(raw: dict[str, Any], scale: str | None, letter: str | None, file: s
     if scale in _C3K_SCALES:
         for row in rows:
             _force_c3k(row)
+    if scale in _RESIDUAL_SCALES:
+        for row in rows:
+            _add_residual(row)
     if raw.get("depthwise") is None and raw.get("anchors") is None and any(_module(row) in _DEPTHWISE for row in rows):
         raw["depthwise"] = True
     if rows and _module(rows[-1]) == "v10Detect":
@@ -84,3 +89,8 @@ def _force_c3k(row: list[Any]) -> None:
         named["c3k"] = True
     else:
         args.append(True)
+
+
+def _add_residual(row: list[Any]) -> None:
+    if _module(row) == "A2C2f" and isinstance(row[3], list) and len(row[3]) == 3 and row[3][1] in (True, "True"):
+        row[3].append(dict(_RESIDUAL))

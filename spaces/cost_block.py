@@ -18,6 +18,7 @@ from models.catalog import lookup
 from models.errors import InputError
 from models.grammar import Config, Row
 from models.network import build_row
+from models.registry import check_channels
 
 # Shape of a tensor, or a list of such.
 Shapes = Any
@@ -102,11 +103,13 @@ class Block:
     def run(self, module: nn.Module) -> Any:
         """A forward of `module` on the meta device; `InputError` names the row."""
         try:
-            return module(self.feed())
+            output = module(self.feed())
         except (RuntimeError, IndexError, TypeError, ValueError) as e:
             fed = ", ".join(map(_written, self.inputs))
             message = (str(e).splitlines() or [type(e).__name__])[0]
             raise self.row.error(f"does not fit its input ({fed}): {message}") from e
+        check_channels(self.row, output, self.channels)
+        return output
 
     @torch.no_grad()
     def cost(self, module: nn.Module) -> Cost:

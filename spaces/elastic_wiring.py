@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.grammar import Row
+from models.registry import check_channels
 
 from .active import Mixture
 from .elastic_plan import NO_IDENTITY, ElasticSpec, Layouts, Plan, greatest, identities
@@ -120,6 +121,7 @@ class Check:
             output = self.spec.dry_run(plan, inputs)
         except (RuntimeError, TypeError, ValueError, IndexError) as e:
             raise self.row.error(f"at {where}: {str(e).splitlines()[0]}") from None
+        check_channels(self.row, output, sum(plan.layout))
         size = tuple(output.shape[2:]) if isinstance(output, Tensor) else ()
         self.maps = len(output) if isinstance(output, list) else 0
         self.size = self.size or size

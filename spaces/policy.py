@@ -20,8 +20,9 @@ A policy is a YAML with ``rules``. A rule names the rows that it is for, and wha
 | ``range`` | as in the grammar, whatever is written |
 
 Arguments are called by the names of the module's parameters, and ``number``. A later rule takes the place of an earlier
-one. A row that has an identity shortcut to its input gets the width of that, as one decision. Attention keeps its width,
-and so does what it has to follow: heads of other widths are no part of one another. `cfg` has no choices yet.
+one. A row that has an identity shortcut to its input gets the width of that, as one decision. Attention keeps its
+width, as heads of other widths are no part of one another. What keeps its width, because of that or because no rule
+opens it, has its input keep the written one, as has `CBFuse` what it adds to. `cfg` has no choices yet.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def apply_policy(
     raw = copy.deepcopy(config.raw)
     rows = [*raw["backbone"], *raw["head"]]
     width_of_input, attentive = _kinds(config)
-    held = _held(config, width_of_input, attentive)
+    opened = {row.index for row in config.rows if any("c2" in rule and _is_for(rule, row) for rule in rules)}
+    held = _held(config, width_of_input, attentive, opened)
     changed = 0
     for row in config.rows:
         arguments = {arg: way for rule in rules if _is_for(rule, row) for arg, way in rule.items() if arg not in _PLACE}
@@ -161,11 +163,11 @@ def _kinds(config: Config) -> tuple[set[int], set[int]]:
     return tied, attentive
 
 
-def _held(config: Config, tied: set[int], attentive: set[int]) -> set[int]:
-    """Rows with attention, and those whose width is therefore what it is."""
-    held = set(attentive)
+def _held(config: Config, tied: set[int], attentive: set[int], opened: set[int]) -> set[int]:
+    """Rows with attention, and those whose width has to be what is written because another row's is."""
+    held = attentive | {row.sources[-1] for row in config.rows if row.module == "CBFuse"}
     for row in reversed(config.rows):
-        if row.index in held and row.index in tied:
+        if row.index in tied and (row.index in held or row.index not in opened):
             held.update(j for j in row.sources if j >= 0)
     return held
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..grammar import Config, Row
-from ..registry import all_inputs, one_input, register, scaled, unchanged
+from ..registry import all_inputs, kept_c1, one_input, register, scaled, unchanged
 from .conv import BatchNorm2d
 
 
@@ -33,11 +33,6 @@ def _expanded(config: Config, row: Row, c_in: Sequence[int]) -> tuple[list[Any],
     if c1 % square:
         raise row.error(f"{c1} input channels cannot be divided by gain squared ({square})")
     return list(row.args), c1 // square
-
-
-def _as_input(config: Config, row: Row, c_in: Sequence[int]) -> tuple[list[Any], int]:
-    c1 = one_input(row, c_in)
-    return [c1], c1
 
 
 @register(channels=_summed)
@@ -86,4 +81,4 @@ register("nn.Upsample", channels=unchanged)(nn.Upsample)
 register("nn.MaxPool2d", channels=unchanged)(nn.MaxPool2d)
 register("nn.ZeroPad2d", channels=unchanged)(nn.ZeroPad2d)
 register("nn.ConvTranspose2d", channels=scaled)(nn.ConvTranspose2d)
-register("nn.BatchNorm2d", channels=_as_input)(BatchNorm2d)
+register("nn.BatchNorm2d", channels=kept_c1)(BatchNorm2d)

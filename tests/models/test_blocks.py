@@ -57,8 +57,21 @@ POSITIONAL = {
     "SCDown": "c2 k s",
     "PSA": "c2 e",
     "C2PSA": "c2 n e",
+    "RepCSP": "c2 n shortcut g e",
 }
-TAKE_THE_REPEAT_COUNT = {"BottleneckCSP", "C3", "C3x", "C3TR", "C3Ghost", "C2f", "C3k", "C3k2", "C2fCIB", "C2PSA"}
+TAKE_THE_REPEAT_COUNT = {
+    "BottleneckCSP",
+    "C3",
+    "C3x",
+    "C3TR",
+    "C3Ghost",
+    "C2f",
+    "C3k",
+    "C3k2",
+    "C2fCIB",
+    "C2PSA",
+    "RepCSP",
+}
 
 
 def _built(row, **keys):

@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 from models import Classifier, Model, load_plugin, register
+from spaces import NASBACKBONE, CostModel, Space
+from spaces.check_elastic import check_elastic
 from tests.refusal import refused
 
 
@@ -72,6 +74,101 @@ def test_plugin_channel_rule_sees_row_and_inputs():
     network = Classifier({"nc": 2, "backbone": rows})
     assert list(network.model[2].widths) == [8, 8]
     assert network(torch.rand(2, 3, 16, 16)).shape == (2, 2)
+
+
+ATTENTION = """
+import torch
+from torch import nn
+from models import register
+from models.registry import kept, kept_c1
+
+
+@register(channels=kept)
+class TestCBAM(nn.Module):
+    def __init__(self, c1, c2, ratio=4):
+        super().__init__()
+        self.add = False
+        self.mlp = nn.Sequential(nn.Conv2d(c1, c1 // ratio, 1), nn.ReLU(), nn.Conv2d(c1 // ratio, c2, 1))
+        self.spatial = nn.Conv2d(2, 1, 7, padding=3)
+
+    def forward(self, x):
+        x = x * (self.mlp(x.mean((2, 3), True)) + self.mlp(x.amax((2, 3), True))).sigmoid()
+        return x * self.spatial(torch.cat((x.mean(1, True), x.amax(1, True)), 1)).sigmoid()
+
+
+@register(channels=kept_c1)
+class TestECA(nn.Module):
+    def __init__(self, c1, k=3):
+        super().__init__()
+        self.conv = nn.Conv1d(1, 1, k, padding=k // 2)
+
+    def forward(self, x):
+        return x * self.conv(x.mean((2, 3)).unsqueeze(1)).sigmoid().transpose(1, 2).unsqueeze(3)
+
+
+@register
+class TestNarrow(nn.Module):
+    def __init__(self, c1, c2):
+        super().__init__()
+        self.conv = nn.Conv2d(c1, 16, 1)
+
+    def forward(self, x):
+        return self.conv(x)
+"""
+
+
+@pytest.fixture(scope="module")
+def attention(tmp_path_factory):
+    plugin = tmp_path_factory.mktemp("plugin") / "attention.py"
+    plugin.write_text(ATTENTION)
+    load_plugin(plugin)
+
+
+@pytest.mark.usefixtures("attention")
+def test_attention_of_other_people_has_ready_rules():
+    rows = [[-1, 1, "Conv", [64, 3, 2]], [-1, 1, "TestCBAM", [64, 8]], [-1, 1, "TestCBAM", []], [-1, 1, "TestECA", [5]]]
+    network = Classifier({"nc": 2, "width_multiple": 0.5, "backbone": rows})
+    assert network.channels == [32] * 4
+    assert [network.model[i].mlp[0].out_channels for i in (1, 2)] == [4, 8]
+    assert network.model[3].conv.kernel_size == (5,)
+    assert network(torch.rand(2, 3, 16, 16)).shape == (2, 2)
+    rows[0][3][0] = {"choice": [32, 64]}
+    assert [problems for _, problems in check_elastic({"nc": 2, "backbone": rows}, num=0, imgsz=16)] == [[], []]
+
+
+@pytest.mark.usefixtures("attention")
+@pytest.mark.parametrize("behind", [[], [[-1, 1, "nn.Upsample", ["None", 2, "nearest"]], [-1, 1, "Conv", [8]]]])
+def test_block_that_gives_other_channels_than_its_rule_is_named_itself(behind):
+    words = ("row 1 (TestNarrow)", "gives 16 channels, but its rule says 24")
+    rows = [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "TestNarrow", [24]], *behind]
+    network = Classifier({"nc": 2, "backbone": rows})
+    with refused(*words):
+        network(torch.rand(1, 3, 16, 16))
+    with refused(*words):
+        CostModel(Space({"nc": 2, "backbone": rows}), 32)
+    rows[1] = [-1, 1, "TestNarrow", [{"choice": [16, 24]}]]
+    with refused(*words):
+        NASBACKBONE({"nc": 2, "backbone": rows})
+
+
+@pytest.mark.parametrize(
+    ("keys", "row", "words"),
+    [
+        (
+            {"anchors": 3},
+            [[0, 1], 1, "IDetect", ["nc", "anchors"]],
+            ["write [[0, 1], 1, Detect, [nc, anchors]] to"],
+        ),
+        ({"anchors": 3}, [[0, 1], 1, "DDetect", ["nc"]], ["Detect, [nc]] and leave out the key 'anchors'"]),
+        ({"anchors": 3}, [[0, 1, 2, 3], 1, "IAuxDetect", ["nc", "anchors"]], ["[[0, 1], 1, Detect, [nc, anchors]]"]),
+        ({}, [[0, 1, 2, 3], 1, "DualDDetect", ["nc"]], ["write [[2, 3], 1, Detect, [nc]] to find boxes"]),
+        ({}, [[0, 1], 1, "v10Detect", ["nc"]], ["write [[0, 1], 1, Detect, [nc]] to find boxes"]),
+    ],
+)
+def test_head_of_other_people_is_refused_with_what_would_do(keys, row, words):
+    rows = [[-1, 1, "Conv", [8, 3, 2]], *([-1, 1, "Conv", [8, 3, 1]] for _ in range(3))]
+    with refused(f"model dict: row 4 ({row[2]})", "plug-in", *words):
+        Model({"nc": 2, "backbone": rows, "head": [row], **keys})
 
 
 def test_missing_plugin_is_refused(tmp_path):

@@ -61,6 +61,15 @@ ROWS = {
     "ResBasic": [-1, DEPTH, "ResBasic", [C2, choice(3, 5), 2, choice(0.5, 1)]],
     "ResBottleneck": [-1, DEPTH, "ResBottleneck", [choice(32, 64), choice(3, 5), 1, 0.25, {"project": True}]],
     "RegBottleneck": [-1, DEPTH, "RegBottleneck", [C2, choice(4, 8), choice(3, 5), 2, choice(0, 0.25)]],
+    "RepConv": [-1, 1, "RepConv", [C2, 3, 2]],
+    "RepCSP": [-1, DEPTH, "RepCSP", [C2, {"e": choice(0.5, 0.75)}]],
+    "ELAN1": [-1, 1, "ELAN1", [C2, choice(8, 16), choice(4, 8)]],
+    "RepNCSPELAN4": [-1, 1, "RepNCSPELAN4", [C2, choice(8, 16), choice(4, 8), choice(1, 2)]],
+    "SPPELAN": [-1, 1, "SPPELAN", [C2, choice(4, 8), choice(3, 5)]],
+    "AConv": [-1, 1, "AConv", [C2]],
+    "ADown": [-1, 1, "ADown", [C2]],
+    "Silence": [-1, 1, "Silence", []],
+    "A2C2f": [-1, choice(1, 2), "A2C2f", [choice(64, 128), True, 4, False, choice(1.2, 2)]],
 }
 
 
@@ -87,10 +96,18 @@ def test_towers_that_levels_share_are_their_slices():
     assert part[0, :, 0, 0].tolist() == [*range(16), *range(32, 48)]  # of the classes and of the boxes
 
 
+def test_what_one_backbone_adds_to_another_is_its_slices():
+    linear, fuse = [1, 1, "CBLinear", [[8, 16]]], [[2, -1], 1, "CBFuse", [[1]]]
+    rows = [linear, [0, 1, "Conv", [16, 3, 2]], fuse, [-1, 1, "Conv", [choice(8, 16)]]]
+    assert wrong(space(*rows), num=1) == []
+    rows[1] = [0, 1, "Conv", [choice(16, 32), 3, 2]]
+    with refused("row 4 (CBFuse)", "adds to 32 channels", "map 1 of row 2 (CBLinear)", "8, 16"):
+        NASBACKBONE(space(*rows))
+
+
 def test_every_block_is_here():
-    assert {*ROWS, "Detect", "DetectDFL", "SharedTowers", "Pick"} == {
-        name for name in registered() if "." not in name or name.startswith("nn.")
-    }
+    others = {"Detect", "DetectDFL", "SharedTowers", "Pick", "RepNCSP", "CBLinear", "CBFuse"}
+    assert {*ROWS, *others} == {name for name in registered() if "." not in name or name.startswith("nn.")}
 
 
 @pytest.mark.parametrize("name", ROWS)
