@@ -65,7 +65,7 @@ def test_gives_the_most_confident_classes_of_the_most_confident_cells():
         (tiny(reg_max=2.5), ("reg_max", "2.5")),
         (tiny(end2end="yes"), ("end2end", "true or false", "yes")),
         (tiny(last=[[0, 1], 1, "Detect", ["nc", {"regmax": 4}]]), ("regmax", "reg_max, end2end, depthwise")),
-        (tiny(last=[[0, 1], 1, "IDetect", ["nc"]]), ("row 2 (IDetect)", "Detect or DetectDFL", "Detect, [nc]")),
+        (tiny(last=[[0, 1], 1, "IDetect", ["nc"]]), ("row 2 (IDetect)", "write", "Detect, [nc]")),
         (tiny(last=[[0, 1], 1, "Segment", ["nc"]]), ("row 2 (Segment)",)),
         (tiny(end2edn=True), ("unknown key 'end2edn'", "end2end")),
     ],

@@ -290,6 +290,12 @@ def test_groups_that_do_not_fit_are_refused():
         NASBACKBONE(space([-1, 1, "DWConv", [choice(16, 24, 32), 3]]))
 
 
+def test_heads_of_attention_that_are_no_part_of_one_another_are_refused():
+    wide = choice(192, 256, label="v")  # halves: a head of 96 channels, two of 64
+    with refused("row 3 (PSA)", "heads of 1 x 96 channels", "2 x 64", "one width"):
+        NASBACKBONE(space([-1, 1, "Conv", [wide]], [-1, 1, "PSA", [wide]]))
+
+
 def test_settings_of_different_output_sizes_are_refused():
     with refused("row 2 (Conv)", "row2.1=5", "62 x 62", "64 x 64", "stride and padding"):
         NASBACKBONE(space([-1, 1, "Conv", [16, choice(3, 5), 1, 1]]))
