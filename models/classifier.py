@@ -52,10 +52,11 @@ def build_classifier(
 
 def classify(network: Network, x: Tensor) -> Tensor:
     """(N, ch, H, W) -> (N, nc) logits."""
-    features = network.run_rows(x)
+    given: list[Any] = []
+    features = network.run_rows(x, given)
     pooled = torch.flatten(nn.functional.adaptive_avg_pool2d(features, 1), 1)
     try:
         return network.get_submodule("linear")(pooled)
     except RuntimeError:
-        network.blame(x)
+        network.check_channels(given)
         raise

@@ -71,9 +71,8 @@ def unchanged(config: Config, row: Row, c_in: Sequence[int]) -> tuple[list[Any],
     return list(row.args), one_input(row, c_in)
 
 
-def check_channels(row: Row, output: Any, channels: int) -> None:
-    """`InputError` if a map that a row gives has not the channels that its rule says; it is the row to put right."""
-    shape: Sequence[int] = getattr(output, "shape", ())
+def check_channels(row: Row, shape: Sequence[int], channels: int) -> None:
+    """`InputError` if a row that gives a map of this shape gives other channels than its rule says."""
     if len(shape) == 4 and shape[1] != channels:
         raise row.error(
             f"gives {shape[1]} channels, but its rule says {channels}; right would be register(channels=…) with a rule "

@@ -108,7 +108,7 @@ class Block:
             fed = ", ".join(map(_written, self.inputs))
             message = (str(e).splitlines() or [type(e).__name__])[0]
             raise self.row.error(f"does not fit its input ({fed}): {message}") from e
-        check_channels(self.row, output, self.channels)
+        check_channels(self.row, getattr(output, "shape", ()), self.channels)
         return output
 
     @torch.no_grad()

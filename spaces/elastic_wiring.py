@@ -121,7 +121,7 @@ class Check:
             output = self.spec.dry_run(plan, inputs)
         except (RuntimeError, TypeError, ValueError, IndexError) as e:
             raise self.row.error(f"at {where}: {str(e).splitlines()[0]}") from None
-        check_channels(self.row, output, sum(plan.layout))
+        check_channels(self.row, getattr(output, "shape", ()), sum(plan.layout))
         size = tuple(output.shape[2:]) if isinstance(output, Tensor) else ()
         self.maps = len(output) if isinstance(output, list) else 0
         self.size = self.size or size
