@@ -172,18 +172,18 @@ class SPPF(nn.Module):
     Parameters
     ----------
     n
-        Pools.
+        Pools: YOLO26's form, whose first convolution has no activation. None is YOLOv5's, of three.
     shortcut
         Whether there is one where the widths allow it (YOLO26).
     """
 
-    def __init__(self, c1: int, c2: int, k: int = 5, n: int = 3, shortcut: bool = False) -> None:
+    def __init__(self, c1: int, c2: int, k: int = 5, n: int | None = None, shortcut: bool = False) -> None:
         super().__init__()
         hidden = c1 // 2
-        self.cv1 = Conv(c1, hidden, 1, 1)
-        self.cv2 = Conv(hidden * (n + 1), c2, 1, 1)
+        self.n, self.add = 3 if n is None else n, shortcut and c1 == c2
+        self.cv1 = Conv(c1, hidden, 1, 1, act=n is None)
+        self.cv2 = Conv(hidden * (self.n + 1), c2, 1, 1)
         self.m = nn.MaxPool2d(k, 1, k // 2)
-        self.n, self.add = n, shortcut and c1 == c2
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = [self.cv1(x)]
