@@ -253,6 +253,8 @@ def read_config(
         path = find_file(cfg)
         file, raw = str(path), load_yaml(path)
         letter = split_name(Path(cfg).name)[0]
+        if path.name != Path(cfg).name:  # of no such file, so that it means a scale
+            scale = scale or letter
     if not isinstance(raw, dict) or "backbone" not in raw:
         raise InputError(f"{file}: not a model YAML: a mapping with the key 'backbone' is needed")
     for key in raw:

@@ -14,6 +14,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from models.blocks import Attention
+
 from .elastic_trace import Layout, Trace, layers
 
 # (start in the whole, start in the narrower, length)
@@ -140,6 +142,8 @@ def cuts_of_layer(
     parent = part.get_submodule(name.rpartition(".")[0])
     if isinstance(parent, nn.MultiheadAttention) and isinstance(layer, nn.Linear):
         runs.inputs = _equal_runs(parent.num_heads, layer.in_features, cast(nn.Linear, other).in_features)
+    if (heads := _attention(part, name)) is not None:
+        runs.outputs = _by_head(heads, cast(Attention, _attention(whole, name_in_whole)))
     found: dict[str, Cut | None] = {}
     for kind in (layer._parameters, layer._buffers):
         for key, tensor in kind.items():
@@ -152,6 +156,24 @@ def cuts_of_layer(
             blocks = list(_blocks(layer, other, key, mine, all_of, runs))
             found[key] = None if _is_all(blocks, mine, all_of) else Cut(mine, blocks, all_of)
     return found
+
+
+def _attention(block: nn.Module, name: str) -> Attention | None:
+    """The attention whose queries, keys and values a layer makes or normalises, if that is what it does."""
+    parent, _, leaf = name.rpartition(".")[0].rpartition(".")
+    found = block.get_submodule(parent) if leaf == "qkv" else None
+    return found if isinstance(found, Attention) else None
+
+
+def _by_head(part: Attention, whole: Attention) -> list[Segment] | None:
+    """The first queries, keys and values of the first heads."""
+    if part.num_heads > whole.num_heads or part.value_width > whole.value_width:
+        raise MismatchError(
+            f"its attention has heads of {part.num_heads} x {part.value_width} channels, and of the whole block "
+            f"{whole.num_heads} x {whole.value_width}, which do not contain them: give attention one width"
+        )
+    runs = [(a.key_width, a.key_width, a.value_width) * a.num_heads for a in (part, whole)]
+    return _along(runs[0], runs[1])
 
 
 def _text(shape: Sequence[int]) -> str:
@@ -168,8 +190,8 @@ class _Runs:
 
 
 def _along(part: Layout, whole: Layout) -> list[Segment] | None:
-    """The first channels of every run; None where the runs do not correspond."""
-    if not part or len(part) != len(whole) or any(a > b for a, b in zip(part, whole, strict=True)):
+    """The first channels of every run, of the first runs if they are fewer; None where they do not correspond."""
+    if not part or len(part) > len(whole) or any(a > b for a, b in zip(part, whole, strict=False)):
         return None
     starts = zip(itertools.accumulate((0, *whole)), itertools.accumulate((0, *part)), part, strict=False)
     merged: list[Segment] = []

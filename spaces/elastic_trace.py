@@ -32,6 +32,7 @@ _MOVES = {
     *("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "expand", "repeat", "unfold", "__get__"),
     *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle"),
 }
+_PRODUCTS = {"matmul", "__matmul__", "bmm", "baddbmm", "einsum"}  # they take no channel with the other's at its place
 _SIZE = 8
 # More runs than that are no concatenation, but a product of numbers that meant channels.
 _MOST_RUNS = 256
@@ -132,6 +133,8 @@ class _Moves(TorchFunctionMode):
             given = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor) and a.is_floating_point()]
             for arg in given:
                 if arg.shape == out.shape:
+                    if name in _PRODUCTS:
+                        return arg
                     self.joined += [_numbers_of_both(arg, a) for a in given if a is not arg and a.ndim == arg.ndim]
                     return arg
         return out

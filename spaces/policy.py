@@ -20,8 +20,9 @@ A policy is a YAML with ``rules``. A rule names the rows that it is for, and wha
 | ``range`` | as in the grammar, whatever is written |
 
 Arguments are called by the names of the module's parameters, and ``number``. A later rule takes the place of an earlier
-one. A row that has an identity shortcut to its input gets the width of that, as one decision; where no rule opens its
-own width, its input keeps the written one, as does what `CBFuse` adds to. `cfg` has no choices yet.
+one. A row that has an identity shortcut to its input gets the width of that, as one decision. Attention keeps its
+width, and so does what it has to follow: heads of other widths are no part of one another; and so do rows that `CBFuse`
+adds maps of written widths to. `cfg` has no choices yet.
 """
 
 from __future__ import annotations
@@ -67,18 +68,13 @@ def apply_policy(
         raise InputError(f"{name}: there is no module {unknown[0]!r}")
     raw = copy.deepcopy(config.raw)
     rows = [*raw["backbone"], *raw["head"]]
-    width_of_input = _tied(config)
-    held = {row.sources[-1] for row in config.rows if row.module == "CBFuse"}
-    held |= {
-        config.rows[i].sources[0]
-        for i in width_of_input
-        if not any("c2" in rule and _is_for(rule, config.rows[i]) for rule in rules)
-    }
+    width_of_input, attentive = _kinds(config)
+    held = _held(config, width_of_input, attentive)
     changed = 0
     for row in config.rows:
         arguments = {arg: way for rule in rules if _is_for(rule, row) for arg, way in rule.items() if arg not in _PLACE}
         for arg, way in arguments.items():
-            if arg == "c2" and row.index in held:
+            if (arg == "c2" and row.index in held) or (arg == "e" and row.index in attentive):
                 continue
             if arg == "c2" and row.index in width_of_input:
                 changed += _tie(rows[row.index], rows[row.sources[0]], row)
@@ -141,26 +137,38 @@ def _is_for(rule: Mapping[str, Any], row: Row) -> bool:
     )
 
 
-def _tied(config: Config) -> set[int]:
-    """Rows whose width is their input's: one that has an identity shortcut, or is repeated."""
+def _kinds(config: Config) -> tuple[set[int], set[int]]:
+    """Rows whose width is their input's (one that has an identity shortcut, or is repeated); rows with attention."""
     import torch
 
+    from models.blocks import Attention
     from models.catalog import lookup
     from models.network import build_row
 
     channels: list[int] = []
-    tied = set()
+    tied, attentive = set(), set()
     for row in config.rows:
         c_in = [config.ch if j < 0 else channels[j] for j in row.sources]
         entry = lookup(row)
         channels.append(entry.channels(config, row, c_in)[1])
+        with torch.device("meta"):
+            block = build_row(config, row, c_in)[0]
+        if any(isinstance(m, Attention) for m in block.modules()):
+            attentive.add(row.index)
         if c_in == [channels[-1]]:
-            with torch.device("meta"):
-                block = build_row(config, row, c_in)[0]
             adds = any(vars(m).get("add") is True for name, m in block.named_modules() if name in ("", "0"))
-            if adds or (config.depth(row) > 1 and not entry.repeats):
+            if adds or getattr(block, "keeps_width", False) or (config.depth(row) > 1 and not entry.repeats):
                 tied.add(row.index)
-    return tied
+    return tied, attentive
+
+
+def _held(config: Config, tied: set[int], attentive: set[int]) -> set[int]:
+    """Rows with attention, those that `CBFuse` adds to, and those whose width is therefore what it is."""
+    held = attentive | {row.sources[-1] for row in config.rows if row.module == "CBFuse"}
+    for row in reversed(config.rows):
+        if row.index in held and row.index in tied:
+            held.update(j for j in row.sources if j >= 0)
+    return held
 
 
 def _tie(written: list[Any], source: list[Any], row: Row) -> bool:

@@ -28,10 +28,17 @@ ROWS = {
     "C3TR": [-1, choice(1, 2), "C3TR", [choice(16, 32)]],
     "C3SPP": [-1, 1, "C3SPP", [C2, [3, 5]]],
     "C3Ghost": [-1, choice(1, 2), "C3Ghost", [choice(16, 32)]],
+    "C2f": [-1, DEPTH, "C2f", [C2, choice(True, False), {"e": choice(0.5, 0.75)}]],
+    "C3k": [-1, DEPTH, "C3k", [C2, {"e": choice(0.5, 0.75)}]],
+    "C3k2": [-1, DEPTH, "C3k2", [C2, True, choice(0.5, 0.75)]],
+    "C2fCIB": [-1, DEPTH, "C2fCIB", [C2, True, True, {"e": choice(0.5, 0.75)}]],
+    "SCDown": [-1, 1, "SCDown", [C2, choice(3, 5), 2]],
+    "PSA": [-1, 1, "PSA", [WIDE]],
+    "C2PSA": [-1, DEPTH, "C2PSA", [WIDE]],
     "GhostConv": [-1, 1, "GhostConv", [C2, choice(1, 3), 2]],
     "GhostBottleneck": [-1, 1, "GhostBottleneck", [C2, choice(3, 5), 2]],
     "SPP": [-1, 1, "SPP", [C2, [5, 9]]],
-    "SPPF": [-1, 1, "SPPF", [C2, choice(3, 5)]],
+    "SPPF": [-1, 1, "SPPF", [C2, choice(3, 5), choice(2, 3), False]],
     "Focus": [-1, 1, "Focus", [C2, choice(1, 3)]],
     "CrossConv": [-1, 1, "CrossConv", [C2, choice(3, 5), 2, 1, choice(0.5, 1)]],
     "MixConv2d": [-1, 1, "MixConv2d", [choice(16, 32, label="w"), [1, 3], 2]],
@@ -140,6 +147,11 @@ def runs(*pairs):
         # The first half of a concatenation, and the first of the other.
         ([-1, 1, "C3", [C2]], "cv3.conv.weight", runs((0, 16)), runs((0, 8), (16, 8))),
         ([-1, DEPTH, "C3", [C2]], "cv3.conv.weight", runs((0, 16)), runs((0, 8), (16, 8))),
+        # Halves, and what the first of three bottlenecks makes of the second.
+        ([-1, DEPTH, "C2f", [C2]], "cv2.conv.weight", runs((0, 16)), runs((0, 8), (16, 8), (32, 8))),
+        ([-1, DEPTH, "C2f", [C2, True]], "cv1.conv.weight", runs((0, 8), (16, 8)), runs((0, 16))),
+        # Queries, keys and values of one head of 8 channels, of 16 in the whole block.
+        ([-1, 1, "PSA", [WIDE]], "attn.qkv.conv.weight", runs((0, 4), (8, 4), (16, 8)), runs((0, 8))),
         ([-1, 1, "SPPF", [C2]], "cv2.conv.weight", runs((0, 16)), runs((0, 8), (16, 8), (32, 8), (48, 8))),
         ([-1, 1, "SPP", [C2, [3, 5]]], "cv2.conv.weight", runs((0, 16)), runs((0, 8), (16, 8), (32, 8))),
         ([-1, 1, "Focus", [C2]], "conv.conv.weight", runs((0, 16)), runs(*((i * 32, 16) for i in range(4)))),
@@ -276,6 +288,12 @@ def test_groups_that_do_not_fit_are_refused():
         NASBACKBONE(space([-1, 1, "Conv", [choice(24, 32), 3, 1, 1, choice(2, 8)]], [-1, 1, "Conv", [16]]))
     with refused("row 2 (DWConv)", "row2.0=16, input channels 32", "groups"):
         NASBACKBONE(space([-1, 1, "DWConv", [choice(16, 24, 32), 3]]))
+
+
+def test_heads_of_attention_that_are_no_part_of_one_another_are_refused():
+    wide = choice(192, 256, label="v")  # halves: a head of 96 channels, two of 64
+    with refused("row 3 (PSA)", "heads of 1 x 96 channels", "2 x 64", "one width"):
+        NASBACKBONE(space([-1, 1, "Conv", [wide]], [-1, 1, "PSA", [wide]]))
 
 
 def test_settings_of_different_output_sizes_are_refused():

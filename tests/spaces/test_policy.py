@@ -1,5 +1,7 @@
 """Policies: choices laid over plain YAMLs."""
 
+import re
+
 import pytest
 
 from models import Model, count_params, read_config
@@ -9,7 +11,9 @@ from spaces.policy import apply_policy
 from tests.refusal import refused
 
 PLAIN = sorted(
-    p for p in [*MODELS.glob("*.yaml"), *MODELS.glob("hub/*.yaml")] if "yolo" in p.name and "nas" not in p.name
+    p
+    for p in [*MODELS.glob("*.yaml"), *MODELS.glob("hub/*.yaml")]
+    if re.match("yolo(?!v10[smbl])", p.name) and "nas" not in p.name  # of YOLOv10 the smallest and the largest
 )
 WIDTHS = {"scale": [0.5, 1]}
 
@@ -73,6 +77,16 @@ def test_identity_shortcuts_share_the_width_of_their_input():
     raw = apply_policy(raw, "elastic")
     assert raw["backbone"][1][3][0]["label"] == raw["backbone"][2][3][0]["label"] == "row1.0"
     NASDETECTOR(raw)  # is not refused
+
+
+def test_attention_keeps_its_width_and_so_does_what_feeds_it():
+    opened = apply_policy("yolo26n.yaml", "elastic")
+    backbone, head = opened["backbone"], opened["head"]
+    assert [backbone[i][3][0] for i in (8, 9, 10)] == [1024] * 3  # SPPF's shortcut hands it on
+    assert is_choice(backbone[8][1])
+    assert is_choice(backbone[6][3][0])
+    assert head[-2][3] == [1024, True, 0.5, True]
+    assert is_choice(head[-5][3][0])
 
 
 def test_width_that_cannot_be_shared_stays():
