@@ -21,8 +21,8 @@ A policy is a YAML with ``rules``. A rule names the rows that it is for, and wha
 
 Arguments are called by the names of the module's parameters, and ``number``. A later rule takes the place of an earlier
 one. A row that has an identity shortcut to its input gets the width of that, as one decision. Attention keeps its
-width, and so does what it has to follow: heads of other widths are no part of one another; and so do rows that `CBFuse`
-adds maps of written widths to. `cfg` has no choices yet.
+width, and so does what feeds it: heads of other widths are no part of one another; and so do rows that `CBFuse` adds
+maps of written widths to. `cfg` has no choices yet.
 """
 
 from __future__ import annotations
