@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..registry import register
+from .attention import Attention
 from .c2f import C3k
 from .conv import Conv
 
@@ -16,30 +17,24 @@ HEAD_WIDTH = 32
 _SCALE = 0.01
 
 
-class AreaAttention(nn.Module):
+class AreaAttention(Attention):
     """Self-attention among the cells of each of `area` equal strips of the map, and a 7 x 7 depth-wise convolution of
-    the values that tells positions. (N, c, H, W) -> (N, c, H, W), H W a multiple of `area`.
-
-    The outputs of `qkv` are by head: its queries, its keys, its values.
-    """
+    the values that tells positions. (N, c, H, W) -> (N, c, H, W), H W a multiple of `area`."""
 
     def __init__(self, c: int, area: int = 1) -> None:
-        super().__init__()
-        self.heads, self.area = c // HEAD_WIDTH, area
-        self.qkv = Conv(c, 3 * c, act=False)
-        self.proj = Conv(c, c, act=False)
-        self.pe = Conv(c, c, 7, g=c, act=False)
+        super().__init__(c, c // HEAD_WIDTH, key_ratio=1, k=7)
+        self.area = area
 
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
         if h * w % self.area:
             raise ValueError(f"{h} x {w} cells cannot be divided into {self.area} areas")
         # (N, areas, heads, 3 x channels, cells of an area)
-        qkv = self.qkv(x).view(n, self.heads, 3 * HEAD_WIDTH, self.area, -1).permute(0, 3, 1, 2, 4)
-        q, k, v = qkv.split(HEAD_WIDTH, 3)
-        weights = (q.transpose(3, 4) @ k * HEAD_WIDTH**-0.5).softmax(4)
-        attended, values = (t.permute(0, 2, 3, 1, 4).reshape(n, c, h, w) for t in (v @ weights.transpose(3, 4), v))
-        return self.proj(attended + self.pe(values))
+        by_head = self.qkv(x).view(n, self.num_heads, 3 * HEAD_WIDTH, self.area, -1).permute(0, 3, 1, 2, 4)
+        q, k, v = by_head.split(HEAD_WIDTH, 3)
+        weights = ((q.transpose(3, 4) @ k) * HEAD_WIDTH**-0.5).softmax(4)
+        mixed, values = (t.permute(0, 2, 3, 1, 4).reshape(n, c, h, w) for t in (v @ weights.transpose(3, 4), v))
+        return self.proj(mixed + self.pe(values))
 
 
 class AreaBlock(nn.Module):

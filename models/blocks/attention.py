@@ -20,20 +20,20 @@ def heads_of(c: int) -> int:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with a depth-wise 3 x 3 of the values for the position. (N, c, H, W) to the same.
+    """Multi-head self-attention with a depth-wise k x k of the values for the position. (N, c, H, W) to the same.
 
     Channels of `qkv` are by head: its queries, its keys, its values.
     """
 
-    def __init__(self, c: int, num_heads: int) -> None:
+    def __init__(self, c: int, num_heads: int, key_ratio: float = KEY_RATIO, k: int = 3) -> None:
         super().__init__()
         if c % num_heads:
             raise InputError(f"{c} channels of attention are no multiple of the {num_heads} heads")
         self.num_heads, self.value_width = num_heads, c // num_heads
-        self.key_width = int(self.value_width * KEY_RATIO)
+        self.key_width = int(self.value_width * key_ratio)
         self.qkv = Conv(c, c + 2 * num_heads * self.key_width, 1, act=False)
         self.proj = Conv(c, c, 1, act=False)
-        self.pe = Conv(c, c, 3, g=c, act=False)
+        self.pe = Conv(c, c, k, g=c, act=False)
 
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape

@@ -117,9 +117,9 @@ class TestNarrow(nn.Module):
 """
 
 
-@pytest.fixture(scope="module")
-def attention(tmp_path_factory):
-    plugin = tmp_path_factory.mktemp("plugin") / "attention.py"
+@pytest.fixture
+def attention(tmp_path):
+    plugin = tmp_path / "attention.py"
     plugin.write_text(ATTENTION)
     load_plugin(plugin)
 
