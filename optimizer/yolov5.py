@@ -160,8 +160,8 @@ class _Writer:
         sources = [self._place[j] for j in row.sources]
         source: Any = sources if isinstance(row.source, tuple) else sources[0]
         if row.module in ("Detect", "nn.BatchNorm2d"):
-            args = ["nc", "anchors"] if row.module == "Detect" else []
-            self._place[row.index] = self._add(source, self._number(row), row.module, args, f"{row.index}")
+            own = ["nc", "anchors"] if row.module == "Detect" else []
+            self._place[row.index] = self._add(source, self._number(row), row.module, own, f"{row.index}")
             return
         given, c_out = self._given(row, entry)
         parameters = [p for p in inspect.signature(entry.cls).parameters.values() if p.name != "hidden"]
@@ -251,7 +251,8 @@ class _Writer:
         """Write a row that reads the rows `source`, with the tensors below `weights`; the row's index."""
         index = sum(map(len, self.sections.values()))
         several = source if isinstance(source, list) else [source]
-        several = [-1 if j == index - 1 else j for j in several]
+        if module != "Detect":  # whose rows YOLOv5's YAMLs name all
+            several = [-1 if j == index - 1 else j for j in several]
         self.sections[self._section].append([several if isinstance(source, list) else several[0], number, module, args])
         if width is not None:
             self.widths[index] = width
