@@ -20,14 +20,9 @@ from models.grammar import SECTIONS, Call, Row
 from models.heads import Detect
 from models.registry import Entry, scaled
 from models.strides import check_imgsz
+from models.yolov5_rows import MODULES, by_position
 
 TOLERANCE = 1e-5
-# What YOLOv5's parser builds. Arguments of ours that are not by position (C3's), or are `hidden`, are none of its own.
-MODULES = frozenset({
-    *("Conv", "DWConv", "GhostConv", "CrossConv", "MixConv2d", "Focus", "DWConvTranspose2d", "nn.ConvTranspose2d"),
-    *("Bottleneck", "BottleneckCSP", "GhostBottleneck", "C3", "C3x", "C3TR", "C3SPP", "C3Ghost", "SPP", "SPPF"),
-    *("Concat", "Contract", "Expand", "nn.Upsample", "nn.MaxPool2d", "nn.ZeroPad2d", "nn.BatchNorm2d", "Detect"),
-})  # fmt: skip
 _ALWAYS_SILU = ("MixConv2d", "BottleneckCSP")  # the YAML's `activation` is of Conv alone
 _DIVISOR = 8  # to whose multiples YOLOv5 rounds widths up
 
@@ -164,10 +159,11 @@ class _Writer:
             self._place[row.index] = self._add(source, self._number(row), row.module, own, f"{row.index}")
             return
         given, c_out = self._given(row, entry)
-        parameters = [p for p in inspect.signature(entry.cls).parameters.values() if p.name != "hidden"]
-        names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-        defaults = {p.name: p.default for p in parameters}
-        more = {k: v for k, v in given.items() if k not in names}
+        # The first is the width, where there is one: it is written as it is.
+        has_width = entry.channels is scaled
+        defaults = {p.name: p.default for p in by_position(entry)[has_width:]}
+        ours = ("in_channels", "out_channels", "c1", "c2", "n") if has_width else ()
+        more = {k: v for k, v in given.items() if k not in defaults and k not in ours}
         if row.module == "Bottleneck" and more.pop("hidden", None) is not None:
             given["e"] = _ratio(c_out, self._module(row).cv1.conv.out_channels)
         if row.module == "C3" and more:
@@ -175,18 +171,15 @@ class _Writer:
                 self._split_c3(row, given, c_out)
                 return
             more = {}
-        has_width = entry.channels is scaled
-        taken = (3 if entry.repeats else 2) if has_width else 0  # c1, c2, n
         if more:
-            raise row.error(f"YOLOv5's takes no {', '.join(more)}; right would be {', '.join(names[taken - 1 :])}")
+            raise row.error(f"YOLOv5's takes no {', '.join(more)}; right would be {', '.join(defaults)}")
 
         # As many as the row has, and beyond them up to the last that is not the default.
         count = len(row.args) - has_width
-        rest = names[taken:]
-        count = max([count, *(i + 1 for i, k in enumerate(rest) if k in given and given[k] != defaults[k])])
+        count = max([count, *(i + 1 for i, k in enumerate(defaults) if k in given and given[k] != defaults[k])])
         if row.module in ("Contract", "Expand"):
             count = 1  # the parser itself reads the gain
-        args = [_argument(given.get(k, defaults[k])) for k in rest[:count]]
+        args = [_argument(given.get(k, v)) for k, v in [*defaults.items()][:count]]
         width = c_out if has_width else None
         args = [c_out, *args] if has_width else args
         self._place[row.index] = self._add(source, self._number(row), row.module, args, f"{row.index}", width)

@@ -17,7 +17,7 @@ from experiments.run.cli import run_script
 from models import Model, load_detector, read_config, save_detector
 from models.grammar import MODELS
 from optimizer import export_yolov5, yolov5_form
-from spaces import Space
+from spaces import Space, in_upstream_form
 from tests.lively import TINY
 from tests.random_state import randomized
 from tests.refusal import refused
@@ -171,6 +171,25 @@ def test_every_arch_is_built_there_and_agrees(name, splits):
         torch.manual_seed(i)
         model = randomized(Model(space.freeze(arch), nc=3), i)
         assert bool(_assert_upstream_computes_it(model).split) == splits
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("name", "decisions"), [("yolov5n_nas", 14), ("yolov5n_bignas", 40)])
+def test_archs_in_upstream_form_need_no_export(name, decisions):
+    """The frozen YAML itself is built there; the arch is one of the whole space, and the same network in it."""
+    whole, rng = Space(f"{name}.yaml", nc=3), random.Random(0)
+    space = Space(in_upstream_form(whole.config))
+    assert len(space.decisions) == decisions
+    for i in range(2):
+        arch = space.sample(rng)
+        frozen, model = space.freeze(arch), randomized(Model(space.freeze(arch)), i)
+        assert read_config(whole.freeze(arch)).nc == 3
+        theirs = Upstream(yaml.safe_load(yaml.safe_dump(frozen))).eval()
+        theirs.load_state_dict({**model.state_dict(), "model.24.anchors": model.head.anchors})
+        torch.testing.assert_close(theirs(X), model(X)[0], rtol=1e-5, atol=1e-5)
+        same = Model(whole.freeze(arch))
+        same.load_state_dict(model.state_dict())
+        assert torch.equal(same.eval()(X)[0], model(X)[0])
 
 
 def test_widths_no_multiple_of_8_are_for_later_versions_alone():
