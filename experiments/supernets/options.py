@@ -83,9 +83,7 @@ class Options:
         action="append",
         metavar="COST=LOW:HIGH",
     )
-    upstream_form: bool = option(
-        "only archs whose YAML YOLOv5 itself builds: its modules, arguments by position", False
-    )
+    upstream_form: bool = option("only archs that take no more than YOLOv5's own modules and arguments", False)
     costs: str | None = option(
         "where more costs come from, such as latency: providers, or a pool of servers", None, metavar="YAML"
     )
