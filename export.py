@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write a detector or classifier as ONNX or OpenVINO, compared with it before the file is there."""
+"""Write a detector or classifier as ONNX, OpenVINO or for YOLOv5, compared with it before the file is there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from experiments.inference.options import Export
 from experiments.run.cli import add_plugin_option, start_script
 from experiments.run.early import check_weights
-from experiments.run.options import add_options, made, parse_args, refuse_unfit
+from experiments.run.options import add_options, made, parse_args, refuse, refuse_unfit
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -21,6 +21,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     refuse_unfit(args, Export)
+    if args.format == "yolov5":
+        refuse(args, ("opset", "batch", "nms"), "is of --format onnx or openvino")
     check_weights(args, of_levels=False)
     from experiments.inference.convert import convert
 

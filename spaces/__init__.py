@@ -16,6 +16,7 @@ _EXPORTS = {
     "fixed_arch": "model_space",
     "freeze": "space",
     "gradients_in_place": "elastic_slices",
+    "in_upstream_form": "upstream_form",
     "make_supernet": "supernet",
     "read_arch": "space",
     "slice_weights": "model_space",

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from models.blocks import Bottleneck, Conv, activation
+from models.blocks import C3, Bottleneck, Conv, activation
 from models.blocks.conv import BatchNorm2d
 from models.blocks.drop_path import drop_path
 from models.grammar import Call
@@ -132,7 +132,7 @@ class MixedWidths(MixedLayer):
         x = fast_layout(x)
         total: Tensor | None = None
         for i in chosen.paths:
-            c3 = cast(NASC3Candidate, self[i])
+            c3 = cast("NASC3Candidate | C3", self[i])
             y = c3.cv3.conv(torch.cat((c3.m(c3.cv1(x)), c3.cv2(x)), 1))
             y = norm_act(y, cast(nn.BatchNorm2d, c3.cv3.bn), [c3.cv3.act], chosen.weights[i : i + 1])
             total = y if total is None else total.add_(y)
@@ -141,7 +141,7 @@ class MixedWidths(MixedLayer):
     @classmethod
     def mutate(cls, module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]) -> Any:
         ours = "active" in mutate_kwargs and type(module) is LayerChoice
-        if ours and all(isinstance(c, NASC3Candidate) for c in cast(LayerChoice, module)):
+        if ours and all(isinstance(c, (NASC3Candidate, C3)) for c in cast(LayerChoice, module)):
             return cls(cast(LayerChoice, module), mutate_kwargs["active"])
         return None
 
@@ -153,7 +153,10 @@ def build_nas_conv(row: NASConvRow, c1: int) -> tuple[nn.Module, int]:
 
 def build_nas_c3(row: NASC3Row, c1: int) -> tuple[nn.Module, int]:
     """The supernet block of a `NASC3` row, and channels of its output."""
-    return LayerChoice([NASC3Candidate(c1, row, hidden) for hidden in row.widths], label=row.label), row.c2
+    candidates: list[nn.Module] = [NASC3Candidate(c1, row, hidden) for hidden in row.widths if not row.upstream_form]
+    if row.upstream_form:
+        candidates = [C3(c1, row.c2, row.n, row.shortcut, e=row.expansion(i)) for i in range(len(row.widths))]
+    return LayerChoice(candidates, label=row.label), row.c2
 
 
 BUILDERS: dict[type, Any] = {NASConvRow: build_nas_conv, NASC3Row: build_nas_c3}

@@ -16,6 +16,8 @@ from .rows import SpaceRow, Written
 ACTIVATIONS = ("nn.SiLU", "nn.Identity", "nn.ReLU")
 C3_RATIOS = (1.0, 1.5, 2.0)
 BOTTLENECK_RATIOS = (1, 1.5, 2)
+# Closes the arguments of a NASC3 whose archs YOLOv5's own arguments suffice for.
+UPSTREAM = {"upstream_form": True}
 
 
 def kernel_candidates(k: int, p: int | None) -> list[tuple[int, int]]:
@@ -63,22 +65,32 @@ class NASConvRow(SpaceRow):
 
 
 class NASC3Row(SpaceRow):
-    """``[c2, shortcut]``: hidden width, the two entry convolutions, and the hidden width of every bottleneck."""
+    """``[c2, shortcut]``: hidden width, the two entry convolutions, and the hidden width of every bottleneck.
+
+    Closed by `UPSTREAM` it is hidden width alone.
+    """
 
     def __init__(self, config: Config, row: Row) -> None:
         super().__init__(config, row)
-        if row.kwargs or not 1 <= len(row.args) <= 2 or not isinstance((*row.args, True)[1], bool):
+        self.upstream_form = row.kwargs == UPSTREAM
+        if (
+            (row.kwargs and not self.upstream_form)
+            or not 1 <= len(row.args) <= 2
+            or not isinstance((*row.args, True)[1], bool)
+        ):
             raise row.error(f"takes [c2, shortcut], got {[*row.args, *([dict(row.kwargs)] if row.kwargs else [])]}")
         self.c2, self.n = config.width(row.args[0], row), config.depth(row)
         self.shortcut = (*row.args, True)[1]
         self.widths = tuple(round(h * int(0.5 * self.c2)) for h in C3_RATIOS)
         self.kernels = kernel_candidates(1, None)
         self.label = f"c3_{row.index}"
-        self.conv_labels = (f"nasconv_{row.index}-1", f"nasconv_{row.index}-2")
-        self.bottleneck_labels = tuple(f"{self.label}_m{j}" for j in range(self.n))
+        self.conv_labels: tuple[str, ...] = (f"nasconv_{row.index}-1", f"nasconv_{row.index}-2")
+        self.bottleneck_labels: tuple[str, ...] = tuple(f"{self.label}_m{j}" for j in range(self.n))
         self.default_act = str(config.activation or Call("nn.SiLU"))
         names = tuple(f"{width} channels" for width in self.widths)
         self.places["e"] = Decision(self.label, tuple(range(len(C3_RATIOS))), 0, names)
+        if self.upstream_form:
+            self.conv_labels, self.bottleneck_labels = (), ()
         for i, label in enumerate(self.conv_labels):
             self.places[f"k.{i}"], self.places[f"act.{i}"] = conv_decisions(label, self.kernels, self.default_act)
         names = tuple(f"x{ratio}" for ratio in BOTTLENECK_RATIOS)
@@ -88,12 +100,12 @@ class NASC3Row(SpaceRow):
     def freeze(self, arch: Mapping[str, Any]) -> Written:
         """A `C3` row, in upstream's form where that can say it."""
         source, number, _, args = self.row.written
-        args = list(args)
+        args = list(args[: len(self.row.args)])
         chosen = arch[self.label]
         if chosen:
-            args = [args[0], self.shortcut, 1, self._expansion(chosen)]
+            args = [args[0], self.shortcut, 1, self.expansion(chosen)]
         kwargs: dict[str, Any] = {}
-        for name, label in zip(("cv1", "cv2"), self.conv_labels, strict=True):
+        for name, label in zip(("cv1", "cv2"), self.conv_labels, strict=False):
             if arch[label]:
                 kwargs[f"{name}_k"] = self.kernels[arch[label]][0]
             if act := act_argument(arch[f"{label}_act"], self.default_act):
@@ -103,7 +115,7 @@ class NASC3Row(SpaceRow):
             kwargs["m_e"] = ratios[0] if len(set(ratios)) == 1 else ratios
         return [source, number, "C3", [*args, *([kwargs] if kwargs else [])]]
 
-    def _expansion(self, chosen: int) -> float:
+    def expansion(self, chosen: int) -> float:
         """`e` such that C3's own ``int(c2 e)`` is the chosen width, also where rounding had a say in it."""
         e, width = 0.5 * C3_RATIOS[chosen], self.widths[chosen]
         return e if int(self.c2 * e) == width else (width + 0.5) / self.c2

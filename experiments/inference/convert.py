@@ -13,6 +13,8 @@ from models.files import is_classifier, load_classifier
 from models.strides import check_imgsz
 from models.upstream import load_weights
 from optimizer.exporters import NMS, TOLERANCE, Exported, export_onnx, export_openvino
+from optimizer.yolov5 import TOLERANCE as YOLOV5_TOLERANCE
+from optimizer.yolov5 import Yolov5Export, export_yolov5
 
 from .detectors import DEFAULT_IMGSZ
 from .options import Export
@@ -21,8 +23,10 @@ from .predict import find_sources
 _MAX_IMAGES = 16  # to compare with
 
 
-def convert(options: Export) -> Exported:
+def convert(options: Export) -> Exported | Yolov5Export:
     """Write the file and say what was compared."""
+    if options.format == "yolov5":
+        return _for_yolov5(options)
     model, content = (load_classifier if is_classifier(options.weights) else load_weights)(options.weights)
     imgsz = check_imgsz(options.imgsz or content.get("imgsz", DEFAULT_IMGSZ), model.imgsz_multiple)
     suffix, write = (".onnx", export_onnx) if options.format == "onnx" else (".xml", export_openvino)
@@ -43,6 +47,36 @@ def convert(options: Export) -> Exported:
     )
     size = sum(p.stat().st_size for p in (path, path.with_suffix(".bin")) if p == path or options.format == "openvino")
     print(f"{path}: {size / 1e6:.1f} MB, opset {done.opset}, {imgsz} pixels")
+    return done
+
+
+def _for_yolov5(options: Export) -> Yolov5Export:
+    """Write YAML and weights for YOLOv5; what a user of it has to know is said."""
+    weights = Path(options.weights)
+    if is_classifier(weights):
+        raise InputError(f"{weights}: a classifier's; --format yolov5 is of detectors")
+    path = Path(options.output or weights.with_name(f"{weights.stem}-yolov5.yaml"))
+    if path.suffix != ".yaml" or path.with_suffix(".pt").resolve() == weights.resolve():
+        raise InputError(f"--output {path}: right would be a .yaml beside which a .pt can be written")
+    model, content = load_weights(weights)
+    imgsz = check_imgsz(options.imgsz or content.get("imgsz", DEFAULT_IMGSZ), model.imgsz_multiple)
+    images = None if options.source is None else _images(options.source, imgsz)
+    done = export_yolov5(model, path, imgsz, images)
+
+    form, num_rows = done.form, len(done.form.raw["backbone"]) + len(done.form.raw["head"])
+    allowed = YOLOV5_TOLERANCE
+    print(
+        f"compared on {'random' if images is None else f'{len(images)} real'} images: largest difference "
+        f"{done.difference:.2g} (allowed: {allowed} + {allowed} times the value)"
+    )
+    split = f", of {', '.join(map(str, form.split))} of which the parts are written" if form.split else ""
+    print(f"{path}: {num_rows} rows for {len(model.config.rows)}{split}; weights: {path.with_suffix('.pt')}")
+    if form.odd:
+        row, width = next(iter(form.odd.items()))
+        print(
+            f"channel_multiple: 1 is in it, as row {row} is {width} channels wide, no multiple of 8: YOLOv5 v7.0 and "
+            "earlier do not know that key and would build other widths; its later commits do"
+        )
     return done
 
 

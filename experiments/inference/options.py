@@ -73,8 +73,14 @@ class Export:
     """Options of an export; `export.py --help` explains them."""
 
     weights: str = option("detector.pt, classifier.pt, or a YOLOv5 checkpoint")
-    format: str = option("openvino needs the package openvino", "onnx", choices=["onnx", "openvino"])
-    output: str | None = option("file to write; None: beside the weights, with the suffix .onnx or .xml", None)
+    format: str = option(
+        "openvino needs the package openvino; yolov5: YAML and weights as YOLOv5 itself builds and loads them",
+        "onnx",
+        choices=["onnx", "openvino", "yolov5"],
+    )
+    output: str | None = option(
+        "file to write; None: beside the weights, with the suffix .onnx, .xml or -yolov5.yaml", None
+    )
     imgsz: int | None = option("side of the images in pixels; None: as trained, or 640", None, type=positive_int)
     opset: int = option("of the ONNX file", 17, type=int)
     batch: int | None = option("images at a time: a number, or dynamic", None, type=batch, text="dynamic")

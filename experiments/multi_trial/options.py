@@ -92,6 +92,7 @@ class Options(Training):
     """Options of a multi-trial search; `multi_trial_nas.py --help` explains them."""
 
     strategy: str = option("multi-trial strategy", "random", kind="multi-trial")
+    upstream_form: bool = option("only archs that take no more than YOLOv5's own modules and arguments", False)
     max_trials: int = option("so many candidates are trained", 10, group="trials", type=positive_int, resumes=True)
     population: int | None = option(
         "of evolution, nsga3 and predictor (a quarter of --max-trials, 50, 10 and 20 at most)",

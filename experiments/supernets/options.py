@@ -14,12 +14,34 @@ _RUN = ("plugin", "project", "name", "exist_ok")
 # What each mode of `search_subnets.py` takes.
 MODES = {
     "search": (
-        *("supernet", "objectives", "searcher", "trials", "range", "costs", "population", "stride", "predictor"),
+        *(
+            "supernet",
+            "objectives",
+            "searcher",
+            "trials",
+            "range",
+            "upstream_form",
+            "costs",
+            "population",
+            "stride",
+            "predictor",
+        ),
         *("screen", "cfg", "task", "data", "data_root", "imgsz", "batch"),
         *("baseline", "pick", "storage", "study", "workers", "seed", "device", "cost_imgsz", *_RUN),
     ),
     "sample_accuracy": (
-        *("supernet", "sample_accuracy", "objectives", "range", "costs", "pick", "storage", "study", "workers"),
+        *(
+            "supernet",
+            "sample_accuracy",
+            "objectives",
+            "range",
+            "upstream_form",
+            "costs",
+            "pick",
+            "storage",
+            "study",
+            "workers",
+        ),
         *("seed", "device", "cost_imgsz", "subset", "samples", *_RUN),
     ),
     "fidelity": ("supernet", "fidelity", "seeds", "truth", "seed", "device", "cost_imgsz", *_RUN),
@@ -61,6 +83,7 @@ class Options:
         action="append",
         metavar="COST=LOW:HIGH",
     )
+    upstream_form: bool = option("only archs that take no more than YOLOv5's own modules and arguments", False)
     costs: str | None = option(
         "where more costs come from, such as latency: providers, or a pool of servers", None, metavar="YAML"
     )

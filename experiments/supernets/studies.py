@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from models.errors import InputError
-from spaces import CostModel, Sizes
+from spaces import CostModel, Decision, Sizes, Space, in_upstream_form
 from spaces.kinds import kind_of
 from spaces.space import Arch
 
@@ -42,7 +42,7 @@ class SubnetSearch:
         rated_by = self.open()
         model = self.task.costs(self.imgsz)
         self.space = model.space
-        self.domain = domain_of(model, self._costs(), options.range, options.costs)
+        self.domain = domain_of(model, self._costs(), options.range, options.costs, options.upstream_form)
         own_searcher = make_searcher(options.searcher, population=options.population, stride=options.stride)
         self._check(options, own_searcher)
         storage = open_storage(options.storage or study_of(run.path))
@@ -168,10 +168,23 @@ class SubnetSearch:
         )
 
 
-def domain_of(model: CostModel, costs: Sequence[str], ranges: Sequence[str], file: str | None = None) -> Domain:
-    """What can be asked of a space; `file` is a YAML of more costs, as `experiments.costs.read_costs` takes it."""
+def domain_of(
+    model: CostModel,
+    costs: Sequence[str],
+    ranges: Sequence[str],
+    file: str | None = None,
+    upstream_form: bool = False,
+) -> Domain:
+    """What can be asked of a space; `file` is a YAML of more costs, as `experiments.costs.read_costs` takes it.
+
+    In `upstream_form` that is no more than `spaces.in_upstream_form` leaves of it.
+    """
     found = [parse_range(text) for text in ranges]
     providers = providers_of([*costs, *(r.name for r in found)], model, None if file is None else read_costs(file))
-    decisions = model.space.decisions
-    ranked = Sizes(model).ranked
+    decisions, ranked = model.space.decisions, dict(Sizes(model).ranked)
+    if upstream_form:
+        kept = Space(in_upstream_form(model.space.config)).decisions
+        fixed = {k: (d.upstream,) for k, d in decisions.items() if k not in kept}
+        decisions = {k: Decision(k, fixed[k]) if k in fixed else d for k, d in decisions.items()}
+        ranked |= {k: v for k, v in fixed.items() if k in ranked}
     return Domain(decisions, providers, found, kind_of(model.space), ranked, canonical=model.space.canonical)

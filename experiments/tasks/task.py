@@ -14,7 +14,7 @@ from models.grammar import Config, read_config
 from models.network import Network
 from models.plugins import load_plugins_of_run
 from models.upstream import load_weights
-from spaces import CostModel, Space, apply_policy
+from spaces import CostModel, Space, apply_policy, in_upstream_form
 from spaces.kinds import RESOLUTION
 
 from ..run import registry
@@ -133,6 +133,8 @@ def open_task(options: Any) -> tuple[Space, SearchTask, str]:
     load_plugins_of_run(options.plugin)
     policy = getattr(options, "space", None)
     cfg = read_config(options.cfg if policy is None else apply_policy(options.cfg, policy))
+    if getattr(options, "upstream_form", False):
+        cfg = read_config(in_upstream_form(cfg), file=cfg.file)
     space = Space(_with_anchors(cfg, getattr(options, "weights", None)))
     task: SearchTask = registry.load("task", options.task)(options, space, accelerator)
     if not space.decisions:
