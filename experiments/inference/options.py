@@ -74,7 +74,9 @@ class Export:
 
     weights: str = option("detector.pt, classifier.pt, or a YOLOv5 checkpoint")
     format: str = option("openvino needs the package openvino", "onnx", choices=["onnx", "openvino"])
-    output: str | None = option("file to write; None: beside the weights, with the suffix .onnx or .xml", None)
+    output: str | None = option(
+        "file to write; None: beside the weights, with the suffix .onnx (-int8.onnx) or .xml", None
+    )
     imgsz: int | None = option("side of the images in pixels; None: as trained, or 640", None, type=positive_int)
     opset: int = option("of the ONNX file", 17, type=int)
     batch: int | None = option("images at a time: a number, or dynamic", None, type=batch, text="dynamic")
@@ -85,3 +87,15 @@ class Export:
     source: list[str] | None = option(
         "images to compare with: files, folders or patterns; None: random ones", None, nargs="+"
     )
+    int8: bool = option(
+        "a detector in 8 bits, measured beside the float one, with the options of this group", False, group="int8"
+    )
+    data: str | None = option(
+        "detection set: calibrates on its training images, validates on its val", None, of="int8", group="int8"
+    )
+    calibrate: int = option("training images to calibrate on", 128, of="int8", group="int8", type=positive_int)
+    max_drop: float = option("most mAP50-95 to lose; 0.01 is a point", 0.01, of="int8", group="int8", type=float)
+    float_rows: list[int] = option(
+        "rows of the YAML to leave in float", [], of="int8", group="int8", nargs="+", type=natural
+    )
+    force: bool = option("write the file whatever is lost", False, of="int8", group="int8")
