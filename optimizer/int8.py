@@ -80,8 +80,8 @@ class Int8:
                 node.input[:] = inputs[node.name]
         _drop_unused(graph)
         # Biases have their names still: they are given by a DequantizeLinear of 32 bits, which is exact enough.
-        there = {i.name for i in graph.initializer} | {o for n in graph.node for o in n.output}
-        missing = {i for n in graph.node for i in n.input if i in weights} - there
+        known = {i.name for i in graph.initializer} | {o for n in graph.node for o in n.output}
+        missing = {i for n in graph.node for i in n.input if i in weights} - known
         graph.initializer.extend(weights[name] for name in sorted(missing))
         return model
 
@@ -124,7 +124,7 @@ def _left_in_float(graph: Any, rows: dict[str, int]) -> set[str]:
         if (rows[node.name] == last and node.op_type in _DECODES) or follows.intersection(node.input):
             decoding.add(node.name)
             follows.update(node.output)
-    convolutions = set()
+    convolutions: set[str] = set()
     for node in reversed(graph.node):
         if all(user.name in decoding for name in node.output for user in users[name]):
             (convolutions if node.op_type == "Conv" and node.name not in decoding else decoding).add(node.name)
@@ -144,7 +144,7 @@ def _quantized(model: Any, left: set[str], images: Iterable[np.ndarray]) -> Any:
 
     root = logging.getLogger()
     level = root.level
-    root.setLevel(logging.ERROR)  # it is told to pre-process by what folds shapes: there is nothing to fold here
+    root.setLevel(logging.ERROR)  # it warns that nothing was folded, which is done here
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "int8.onnx"
