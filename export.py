@@ -8,7 +8,7 @@ import sys
 
 from experiments.inference.options import Export
 from experiments.run.cli import add_plugin_option, start_script
-from experiments.run.early import check_weights
+from experiments.run.early import check_int8, check_weights
 from experiments.run.options import add_options, made, parse_args, refuse, refuse_unfit
 
 
@@ -22,8 +22,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     refuse_unfit(args, Export)
     if args.format == "yolov5":
-        refuse(args, ("opset", "batch", "nms"), "is of --format onnx or openvino")
+        refuse(args, ("opset", "batch", "nms", "int8"), "is of --format onnx or openvino")
     check_weights(args, of_levels=False)
+    if args.int8:
+        check_int8(args)
     from experiments.inference.convert import convert
 
     convert(made(Export, args))

@@ -233,6 +233,17 @@ def _graphs(
     return _Graphs(raw, tail, whole)
 
 
+def with_nms(predicts: Any, head: Head, nms: NMS) -> Any:
+    """An ONNX model of `export_onnx` without `nms`, or what was made of it, as one with it."""
+    onnx = _need("onnx")
+    tail = _nms_graph(onnx, predicts, head, nms)
+    tail.opset_import.extend(o for o in predicts.opset_import if o.domain)
+    whole = onnx.compose.merge_models(predicts, tail, io_map=[(_PREDICTIONS, _PREDICTIONS)])
+    said = {p.key: p.value for p in predicts.metadata_props}
+    onnx.helper.set_model_props(whole, {**said, "nms": json.dumps(asdict(nms))})
+    return whole
+
+
 class _Computed(nn.Module):
     """What is exported of a network."""
 

@@ -6,6 +6,7 @@ _EXPORTS = {
     "COUNTED": "counted",
     "Cached": "cache",
     "PROVIDERS": "catalog",
+    "CommandLatency": "command",
     "CostProvider": "base",
     "Counted": "counted",
     "Hardware": "roofline",

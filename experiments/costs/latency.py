@@ -81,7 +81,7 @@ class Latency:
     def _measure(self, arch: Arch) -> float:
         side = self.space.freeze_resolution(arch) or self.imgsz
         with timing.torch_threads(self.threads):
-            network = _built(self.space.freeze(arch)).to(self.device)
+            network = built(self.space.freeze(arch)).to(self.device)
             x = torch.rand(1, network.config.ch, side, side, generator=torch.Generator().manual_seed(0))
             with tempfile.TemporaryDirectory() as folder:
                 run = self._prepare(network, x.to(self.device), self.threads, Path(folder))
@@ -89,7 +89,7 @@ class Latency:
                     return timing.median_ms(timing.synchronized(run, self.device))
 
 
-def _built(raw: dict[str, Any]) -> Network:
+def built(raw: dict[str, Any]) -> Network:
     """A plain network in eval mode, the same weights every time."""
     config = read_config(raw)
     with torch.random.fork_rng(devices=[]):
@@ -122,7 +122,7 @@ def _onnxruntime(network: Network, x: Tensor, threads: int, folder: Path) -> Run
     import onnxruntime as ort
 
     path = folder / "detector.onnx"
-    export_onnx(_whole(network, "onnxruntime"), path, x.shape[-1], batch=1)
+    export_onnx(whole(network, "onnxruntime"), path, x.shape[-1], batch=1)
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     session = ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
@@ -134,7 +134,7 @@ def _openvino(network: Network, x: Tensor, threads: int, folder: Path) -> Run:
     import openvino as ov
 
     path = folder / "detector.xml"
-    export_openvino(_whole(network, "openvino"), path, x.shape[-1], batch=1)
+    export_openvino(whole(network, "openvino"), path, x.shape[-1], batch=1)
     options = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
@@ -146,7 +146,8 @@ def _openvino(network: Network, x: Tensor, threads: int, folder: Path) -> Run:
     return lambda: list(request.infer(feed).values())
 
 
-def _whole(network: Network, backend: str) -> Model | Classifier:
+def whole(network: Network, backend: str) -> Model | Classifier:
+    """The network, if it is one that can be exported."""
     if not isinstance(network, (Model, Classifier)):
         raise InputError(
             f"{network.config.file}: backend '{backend}' needs a detector, that is a head for its last row, or a "

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from data import UnreadableImageError, letterbox, read_rgb, to_tensor
+from models.detector import Model
 from models.errors import InputError
 from models.files import is_classifier, load_classifier
 from models.strides import check_imgsz
@@ -30,19 +31,29 @@ def convert(options: Export) -> Exported | Yolov5Export:
     model, content = (load_classifier if is_classifier(options.weights) else load_weights)(options.weights)
     imgsz = check_imgsz(options.imgsz or content.get("imgsz", DEFAULT_IMGSZ), model.imgsz_multiple)
     suffix, write = (".onnx", export_onnx) if options.format == "onnx" else (".xml", export_openvino)
-    path = Path(options.output or Path(options.weights).with_suffix(suffix))
+    ending = f"-int8{suffix}" if options.int8 else suffix
+    path = Path(options.output or Path(options.weights).with_name(f"{Path(options.weights).stem}{ending}"))
     if path.suffix != suffix:
         raise InputError(f"--output {path}: right would be a file that ends in {suffix}")
     nms = NMS(options.conf, options.iou, options.max_det) if options.nms else None
     images = None if options.source is None else _images(options.source, imgsz)
-    done = write(model, path, imgsz, options.opset, options.batch, nms, images, content.get("arch"))
+    arch = content.get("arch")
+    if options.int8:
+        if not isinstance(model, Model):
+            raise InputError(f"--int8 is of detectors, and {options.weights} is a classifier")
+        from .int8 import quantize
+
+        done, _ = quantize(model, options, path, imgsz, nms, images, arch)
+    else:
+        done = write(model, path, imgsz, options.opset, options.batch, nms, images, arch)
 
     kind = "random" if images is None else f"{len(images)} real"
     detections = ""
     if done.num_detections is not None:
         detections = f"; the same {done.num_detections:,} detections, of random predictions too"
+    what = "the float file, " if options.int8 else ""
     print(
-        f"compared on {kind} images in batches of {', '.join(map(str, done.batches))}: largest difference "
+        f"{what}compared on {kind} images in batches of {', '.join(map(str, done.batches))}: largest difference "
         f"{done.difference:.2g} (allowed: {TOLERANCE} + {TOLERANCE} times the value){detections}"
     )
     size = sum(p.stat().st_size for p in (path, path.with_suffix(".bin")) if p == path or options.format == "openvino")

@@ -44,6 +44,8 @@ class Detector(Protocol):
         What it predicts; see `models.head.Form`.
     nms
         Thresholds in the graph of a file that gives detections instead of predictions.
+    dtype
+        That it computes in: ``float32``, or ``int8`` for the most part.
     """
 
     names: dict[int, str]
@@ -53,6 +55,7 @@ class Detector(Protocol):
     rect: bool
     form: Form
     nms: NMS | None
+    dtype: str
 
     def check_imgsz(self, imgsz: int) -> int:
         """`imgsz` if images of this side are possible, else `InputError`."""
@@ -71,6 +74,7 @@ class TorchDetector:
     """A `Model` as a `Detector`: a copy of it, its batch normalisation fused into the convolutions."""
 
     nms: NMS | None = None
+    dtype: str = "float32"
     batch: int | None = None
     rect: bool = True
 
@@ -130,6 +134,7 @@ class OnnxDetector:
             self.batch = None if said["batch"] == "dynamic" else int(said["batch"])
             thresholds = json.loads(said["nms"])
             self.form: Form = said.get("form", "objectness")
+            self.dtype: str = said.get("dtype", "float32")
         except (KeyError, ValueError, AttributeError) as e:
             raise InputError(f"{path}: not a file of export.py; its metadata has no proper {e}") from None
         self.nms = None if thresholds is None else NMS(**thresholds)

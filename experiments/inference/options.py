@@ -79,7 +79,7 @@ class Export:
         choices=["onnx", "openvino", "yolov5"],
     )
     output: str | None = option(
-        "file to write; None: beside the weights, with the suffix .onnx, .xml or -yolov5.yaml", None
+        "file to write; None: beside the weights, with the suffix .onnx (-int8.onnx), .xml or -yolov5.yaml", None
     )
     imgsz: int | None = option("side of the images in pixels; None: as trained, or 640", None, type=positive_int)
     opset: int = option("of the ONNX file", 17, type=int)
@@ -91,3 +91,15 @@ class Export:
     source: list[str] | None = option(
         "images to compare with: files, folders or patterns; None: random ones", None, nargs="+"
     )
+    int8: bool = option(
+        "a detector in 8 bits, measured beside the float one, with the options of this group", False, group="int8"
+    )
+    data: str | None = option(
+        "detection set: calibrates on its training images, validates on its val", None, of="int8", group="int8"
+    )
+    calibrate: int = option("training images to calibrate on", 128, of="int8", group="int8", type=positive_int)
+    max_drop: float = option("most mAP50-95 to lose; 0.01 is a point", 0.01, of="int8", group="int8", type=float)
+    float_rows: list[int] = option(
+        "rows of the YAML to leave in float", [], of="int8", group="int8", nargs="+", type=natural
+    )
+    force: bool = option("write the file whatever is lost", False, of="int8", group="int8")

@@ -149,7 +149,7 @@ def predict(options: Detection, run: RunFolder) -> dict[str, Any]:
     sources = find_sources(options.source)
     detector = open_detector(options.weights, options.device)
     work = _Work(options, run, detector)
-    print(f"{len(sources):,} files, {options.weights}, {work.imgsz} pixels", flush=True)
+    print(f"{len(sources):,} files, {options.weights} ({detector.dtype}), {work.imgsz} pixels", flush=True)
     for number, source in enumerate(sources, start=1):
         prefix = f"{number}/{len(sources)} {source.path}"
         try:

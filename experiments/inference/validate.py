@@ -174,7 +174,7 @@ def validate(options: Validation, run: RunFolder) -> dict[str, Any]:
     measured = measure(
         detector, dataset, options.batch, names, options.conf, options.iou, options.max_det, options.workers
     )
-    results = {"imgsz": imgsz, **measured.metrics.compute(), "speed": measured.speed}
+    results = {"imgsz": imgsz, "dtype": detector.dtype, **measured.metrics.compute(), "speed": measured.speed}
 
     run.write_config(asdict(options))
     run.write_json("results.json", results)
@@ -182,7 +182,7 @@ def validate(options: Validation, run: RunFolder) -> dict[str, Any]:
     measured.metrics.plot_pr_curve(run.path / "pr_curve.png")
     if options.save_json:
         save_coco_json(measured, run.path / "predictions.json", coco_ids(options.data, options.split))
-    title = f"{options.weights} on {options.data} ({options.split}), {imgsz} pixels"
+    title = f"{options.weights} ({detector.dtype}) on {options.data} ({options.split}), {imgsz} pixels"
     speed = ", ".join(f"{part} {ms:.1f} ms" for part, ms in measured.speed.items())
     say(
         score_table(results, title),

@@ -58,6 +58,17 @@ def check_weights(args: argparse.Namespace, of_levels: bool = True) -> None:
         _check_side(args, read_config(cfg), of_levels)
 
 
+def check_int8(args: argparse.Namespace) -> None:
+    """What an export in 8 bits needs."""
+    if args.data is None:
+        raise InputError("--int8: needs images to calibrate and to validate on; right would be --data")
+    if args.format != "onnx":
+        raise InputError(f"--int8 is of --format onnx; OpenVINO reads that file too, so {args.format} needs none")
+    if not args.max_drop >= 0:
+        raise InputError(f"--max-drop {args.max_drop}: right would be 0 or more; 0.01 is a point of mAP50-95")
+    check_detection_set(args.data)
+
+
 def check_detection_set(source: Any) -> None:
     """`InputError` if this is no detection set."""
     from data.formats import spec_of

@@ -124,6 +124,7 @@ KINDS: dict[str, dict[str, Entry]] = {
             name: Entry("experiments.costs.latency:Latency", defaults={"backend": name})
             for name in ("torch", "compile", "onnxruntime", "openvino")
         },
+        "command": Entry("experiments.costs.command:CommandLatency"),
         "table": Entry("experiments.costs.table:TableLatency"),
         "roofline": Entry("experiments.costs.make:roofline"),
     },

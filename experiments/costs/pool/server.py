@@ -103,6 +103,11 @@ def _serve(args: argparse.Namespace, port: int) -> None:
     from ..make import make_provider
     from .service import Estimator, Identity, serve
 
+    if args.provider == "command":
+        raise InputError(
+            "--provider command: clients could have any command run here; right would be FILE.py:NAME, a function of "
+            "your own that gives an experiments.costs.CommandLatency"
+        )
     told: dict[str, Any] = {}
     for pair in args.hw_config:
         key, equals, value = pair.partition("=")

@@ -14,6 +14,7 @@ import yaml
 from experiments.costs import (
     COUNTED,
     Cached,
+    CommandLatency,
     Counted,
     Hardware,
     Latency,
@@ -26,7 +27,7 @@ from experiments.costs import (
     timing,
 )
 from experiments.costs.cache import canonical
-from experiments.costs.pool import Estimator, serve
+from experiments.costs.pool import Estimator, serve, server
 from experiments.testing import CFG, ProviderContract
 from models import Model, Network, count_flops
 from models.grammar import read_config
@@ -37,6 +38,8 @@ from tests.refusal import refused
 IMGSZ = 32
 SPACE = Space(CFG)
 SOME = ProviderContract().some
+# A command that tells something of the file, which differs by arch.
+BYTES = "cat {onnx} | wc -c"
 PEAK = {"peak": 1e11, "bandwidth": 1e10}
 
 
@@ -89,6 +92,10 @@ MADE = {
     "openvino": (
         lambda s, i, f: make_provider("openvino", s, i, {"threads": 1}),
         lambda s, i, f: Latency(s, i, "openvino", threads=2),
+    ),
+    "command": (
+        lambda s, i, f: make_provider("command", s, i, {"command": BYTES, "device": "board"}),
+        lambda s, i, f: CommandLatency(s, i, command=BYTES, device="other board"),
     ),
     "table": (
         lambda s, i, f: TableLatency(s, i, f("table"), threads=1),
@@ -234,6 +241,47 @@ def test_bad_options_of_a_measurement():
         Latency(SPACE, IMGSZ, "onnxruntime", device="cuda")
     with refused("onnxruntime", "needs a detector"):
         Latency(Space({"backbone": CFG["backbone"]}), IMGSZ, "onnxruntime")(SOME[:1])
+
+
+class TestCommand:
+    def _told(self, command, tmp_path, **more):
+        return CommandLatency(SPACE, IMGSZ, command=command, device="board", **more)._milliseconds_of(tmp_path / "a b")
+
+    def test_what_it_prints(self, tmp_path):
+        (tmp_path / "a b").write_text("2.5")
+        for command, ms in (
+            ("cat {onnx}", 2.5),
+            ("echo 'median 1.25 ms (of model7 runs), p90: 1.5ms'; true {onnx}", 1.5),
+            ('echo 9; echo \'{"fps": 12, "latency": 3e-1}\'; true {onnx}', 0.3),
+        ):
+            assert self._told(command, tmp_path) == ms
+
+    def test_what_fails(self, tmp_path):
+        for command, parts in (
+            ("echo well >&2; echo no board >&2; exit 3; {onnx}", ["ended with 3: no board"]),
+            ("false {onnx}", ["ended with 1", "nothing"]),
+            ("true {onnx}", ["no milliseconds", "printed nothing"]),
+            ("echo ready; true {onnx}", ["no milliseconds", "'ready'", '{"latency": 1.5}']),
+            ("echo '{\"fps\": 12}'; true {onnx}", ["no milliseconds"]),
+            ("echo 0; true {onnx}", ["0 ms", "positive"]),
+            ("sleep 60; echo {onnx}", ["more than 0.2 s"]),
+        ):
+            with refused(f"command '{command}': ", *parts):
+                self._told(command, tmp_path, timeout=0.2 if "sleep" in command else 60)
+
+    def test_bad_options(self):
+        for told, parts in (
+            ({"command": "benchmark_app", "device": "x"}, ["'benchmark_app'", "{onnx}"]),
+            ({"command": BYTES, "device": ""}, ["device", "name"]),
+            ({"command": BYTES, "device": "x", "timeout": 0}, ["timeout: 0"]),
+            ({"command": BYTES}, ["hw_config", "device"]),
+        ):
+            with refused(*parts):
+                make_provider("command", SPACE, IMGSZ, told)
+
+    def test_a_server_runs_no_commands_of_clients(self):
+        with refused("--provider command", "FILE.py:NAME"):
+            server._serve(server.parse(["--provider", "command"]), 0)
 
 
 def test_table_is_the_cost_models(table):

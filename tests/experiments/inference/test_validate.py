@@ -31,7 +31,7 @@ IMGSZ = 64
 class Oracle:
     """Predicts the objects of a data set, in order; what `spoil` makes of them."""
 
-    stride, batch, rect, nms = 32, None, False, None
+    stride, batch, rect, nms, dtype = 32, None, False, None, "float32"
 
     form = "objectness"
 

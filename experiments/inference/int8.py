@@ -1,0 +1,178 @@
+"""From the options of `export.py --int8` to a file in 8 bits that is nearly as good as the float one, or to none."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor
+
+from data import DetectionSet, Item, detection_split
+from models.detector import Model
+from models.errors import InputError
+from models.files import atomic
+from optimizer.exporters import NMS, Exported, export_onnx, with_nms
+from optimizer.int8 import Int8
+
+from ..costs.timing import median_ms
+from ..run.console import say
+from ..run.tables import table
+from .detectors import OnnxDetector
+from .options import Export
+from .validate import measure
+
+_CALIBRATION_BATCH = 8
+# Images on which a row's part in the loss is measured: there are many rows.
+_IMAGES_OF_ROWS = 100
+_NAMED_ROWS = 5
+# Runs and seconds that the latency of a file is the median of.
+_REPEATS = (30, 1.0)
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What was measured of a file and of the float one that it was made of.
+
+    Attributes
+    ----------
+    map50_95
+        On the validation split: float, INT8.
+    megabytes, milliseconds
+        Size of the file, and median latency of a batch: float, INT8.
+    """
+
+    path: Path
+    map50_95: tuple[float, float]
+    megabytes: tuple[float, float]
+    milliseconds: tuple[float, float]
+
+
+def quantize(
+    model: Model, options: Export, path: Path, imgsz: int, nms: NMS | None, images: Tensor | None, arch: Any
+) -> tuple[Exported, Quantized]:
+    """Write a detector in 8 bits, calibrated on training images, if its mAP on the validation images is near enough.
+
+    Returns
+    -------
+    What was compared of the float file, which is not kept; and what was measured of both.
+
+    Raises
+    ------
+    InputError
+        More mAP is lost than ``--max-drop``; names the rows that cost most. No file is written then.
+    """
+    training, names = detection_split(str(options.data), "train", imgsz)
+    validation, _ = detection_split(str(options.data), "val", imgsz)
+    if len(names) != len(model.names):
+        raise InputError(f"--data {options.data} has {len(names)} classes, but {options.weights} {len(model.names)}")
+    with tempfile.TemporaryDirectory() as folder:
+        plain, small = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+        exported = export_onnx(model, plain, imgsz, options.opset, options.batch, None, images, arch)
+        number = min(options.calibrate, len(training))
+        print(f"calibrating on {number} of {len(training):,} training images", flush=True)
+        int8 = Int8(onnx.load(plain), _batches(training, number, options.batch))
+        onnx.save(int8.model(options.float_rows), small)
+        files = (plain, small)
+        print(f"validating on {len(validation):,} images of {options.data} (val)", flush=True)
+        map_float, map_int8 = (_map(file, validation, names) for file in files)
+        done = Quantized(
+            path,
+            (map_float, map_int8),
+            (plain.stat().st_size / 1e6, small.stat().st_size / 1e6),
+            _milliseconds(files),
+        )
+        _print(done, options)
+        if map_float - map_int8 > options.max_drop:
+            lost = f"INT8 loses {100 * (map_float - map_int8):.1f} points of mAP50-95, more than --max-drop"
+            lost = f"{lost} {options.max_drop:g} ({100 * options.max_drop:g} points)"
+            if not options.force:
+                costly = _costly_rows(int8, options.float_rows, model, validation, names, small)
+                raise InputError(f"{lost}; {costly}; --force writes it nevertheless")
+            print(f"{lost}; written since --force was given")
+        final = int8.model(options.float_rows)
+        if nms is not None:
+            final = with_nms(final, model.head, nms)
+        with atomic(path) as temporary:
+            onnx.save(final, temporary)
+            OnnxDetector(temporary)  # reads it
+    return exported, done
+
+
+def _batches(dataset: DetectionSet, number: int, batch: int | None) -> Iterator[np.ndarray]:
+    """Images from all over the set, float32 (N, 3, imgsz, imgsz); of a fixed batch the last one is filled up."""
+    picked = np.linspace(0, len(dataset) - 1, number).round().astype(int).tolist()
+    size = batch or _CALIBRATION_BATCH
+    if batch:
+        picked += picked[:1] * (-len(picked) % batch)
+    for start in range(0, len(picked), size):
+        yield torch.stack([dataset[i].image for i in picked[start : start + size]]).float().div_(255).numpy()
+
+
+def _map(path: Path, dataset: Any, names: Sequence[str]) -> float:
+    found: float = measure(OnnxDetector(path), dataset, names=names).metrics.compute()["map50_95"]
+    return found
+
+
+def _milliseconds(files: Sequence[Path]) -> tuple[float, float]:
+    """Median latency of both files, on as many threads as PyTorch has."""
+    found = []
+    for file in files:
+        detector = OnnxDetector(file)
+        shape = (detector.batch or 1, 3, detector.imgsz, detector.imgsz)
+        x = torch.rand(shape, generator=torch.Generator().manual_seed(0)).numpy()
+        found.append(median_ms(functools.partial(detector.predict, x), repeats=_REPEATS))
+    return found[0], found[1]
+
+
+def _print(done: Quantized, options: Export) -> None:
+    rows = [
+        [name, f"{score:.4f}", f"{mb:.2f}", f"{ms:.2f}"]
+        for name, score, mb, ms in zip(("float", "int8"), done.map50_95, done.megabytes, done.milliseconds, strict=True)
+    ]
+    say(
+        table(("ONNX", "mAP50-95", "MB", "ms"), rows, f"{options.weights} on {options.data} (val)"),
+        f"ms: median of ONNX Runtime on the CPU; threads: {torch.get_num_threads()}, batch: {options.batch or 1}",
+    )
+
+
+class _First:
+    """The first images of a set."""
+
+    def __init__(self, dataset: DetectionSet) -> None:
+        self._dataset, self.hyp, self.imgsz = dataset, dataset.hyp, dataset.imgsz
+
+    def __len__(self) -> int:
+        return min(len(self._dataset), _IMAGES_OF_ROWS)
+
+    def __getitem__(self, i: int) -> Item:
+        if i >= len(self):
+            raise IndexError(i)
+        return self._dataset[i]
+
+
+def _costly_rows(
+    int8: Int8, float_rows: Sequence[int], model: Model, dataset: DetectionSet, names: Sequence[str], scratch: Path
+) -> str:
+    """What one row in float gives back, of the rows that give most."""
+    few = _First(dataset)
+
+    def map_with(*more: int) -> float:
+        onnx.save(int8.model({*float_rows, *more}), scratch)
+        return _map(scratch, few, names)
+
+    lost = map_with()
+    gains = {row: map_with(row) - lost for row in int8.rows if row not in float_rows}
+    best = sorted(gains, key=lambda row: -gains[row])[:_NAMED_ROWS]
+    said = ", ".join(f"row {r} ({model.config.rows[r].module}) {100 * gains[r]:+.1f}" for r in best)
+    right = " ".join(map(str, [*float_rows, *(r for r in best if gains[r] > 0)]))
+    return (
+        f"points that one row in float gives back, on {len(few)} images: {said}; right would be --float-rows {right}, "
+        "or more training images (--calibrate)"
+    )
