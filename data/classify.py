@@ -18,10 +18,11 @@ from .classify_arrays import cifar10, digits, fashion_mnist
 from .classify_files import folder, imagenette, tinyimagenet
 from .classify_sets import SETS, check_set
 from .classify_source import Source
+from .cluttered_digits import cluttered_digits
 from .seeded import SeededDataset
 from .split import stratified
 
-_SETS = dict(zip(SETS, (digits, fashion_mnist, cifar10, imagenette, tinyimagenet), strict=True))
+_SETS = dict(zip(SETS, (digits, cluttered_digits, fashion_mnist, cifar10, imagenette, tinyimagenet), strict=True))
 _LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # ITU-R BT.601
 
 
@@ -90,7 +91,7 @@ def classification(
     class), `val` is not.
 
     Args:
-        name: `digits`, `fashion-mnist`, `cifar10`, `imagenette`, `tinyimagenet`, or a folder of images in the layout
+        name: `digits`, `cluttered-digits`, `fashion-mnist`, `cifar10`, `imagenette`, `tinyimagenet`, or a folder of images in the layout
             `<class>/…` or `train/<class>/…` with `val/<class>/…` (or `test/…`).
         imgsz: side of the square images, in pixels.
         seed: of the splits and of the augmentation.

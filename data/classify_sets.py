@@ -4,7 +4,7 @@ from pathlib import Path
 
 from models.errors import InputError
 
-SETS = ("digits", "fashion-mnist", "cifar10", "imagenette", "tinyimagenet")
+SETS = ("digits", "cluttered-digits", "fashion-mnist", "cifar10", "imagenette", "tinyimagenet")
 
 
 def check_set(name: str | Path) -> None:

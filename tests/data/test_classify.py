@@ -12,6 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from data import EpochSampler, classification, classify_arrays, classify_files
+from data.cluttered_digits import _drawn
 from models.errors import InputError
 
 
@@ -224,8 +225,21 @@ def test_what_cannot_be_split_says_so(tmp_path):
 
 
 def test_an_unknown_name_lists_the_known():
-    with pytest.raises(InputError, match="digits, fashion-mnist, cifar10, imagenette, tinyimagenet") as caught:
+    with pytest.raises(
+        InputError, match="digits, cluttered-digits, fashion-mnist, cifar10, imagenette, tinyimagenet"
+    ) as caught:
         classification("mnits")
     one_line(caught)
     with pytest.raises(InputError, match="1 channel"):
         classification("digits", ch=4)
+
+
+def test_cluttered_digits_are_drawn_alike_and_keep_digits_apart():
+    data = classification("cluttered-digits", imgsz=64, arch_share=0.2)
+    assert [len(split) for split in (data.both, data.val)] == [1438, 4 * 359]
+    images, labels = zip(*(data.val[i] for i in range(8)), strict=True)
+    assert labels[0] == labels[1] == labels[2] == labels[3], "drawings of one digit"
+    assert len({image.numpy().tobytes() for image in images}) == 8
+    _drawn.cache_clear()
+    again = classification("cluttered-digits", imgsz=64, seed=5, arch_share=0.2)
+    assert torch.equal(again.val[3][0], images[3]), "runs of other seeds are compared on the same images"
