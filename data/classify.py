@@ -91,7 +91,8 @@ def classification(
     class), `val` is not.
 
     Args:
-        name: `digits`, `cluttered-digits`, `fashion-mnist`, `cifar10`, `imagenette`, `tinyimagenet`, or a folder of images in the layout
+        name: `digits`, `cluttered-digits`, `fashion-mnist`, `cifar10`, `imagenette`, `tinyimagenet`, or a folder of
+            images in the layout
             `<class>/…` or `train/<class>/…` with `val/<class>/…` (or `test/…`).
         imgsz: side of the square images, in pixels.
         seed: of the splits and of the augmentation.

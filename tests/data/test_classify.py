@@ -225,9 +225,7 @@ def test_what_cannot_be_split_says_so(tmp_path):
 
 
 def test_an_unknown_name_lists_the_known():
-    with pytest.raises(
-        InputError, match="digits, cluttered-digits, fashion-mnist, cifar10, imagenette, tinyimagenet"
-    ) as caught:
+    with pytest.raises(InputError, match=r"digits, cluttered-digits, .*, tinyimagenet") as caught:
         classification("mnits")
     one_line(caught)
     with pytest.raises(InputError, match="1 channel"):
