@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,8 +33,8 @@ _CALIBRATION_BATCH = 8
 # Images on which a row's part in the loss is measured: there are many rows.
 _IMAGES_OF_ROWS = 100
 _NAMED_ROWS = 5
-# Runs and seconds that the latency of a file is the median of.
-_REPEATS = (30, 1.0)
+# Turns of the two files, and at least so many runs and seconds of each.
+_TURNS, _REPEATS = 7, (5, 0.15)
 
 
 @dataclass(frozen=True)
@@ -121,14 +122,16 @@ def _map(path: Path, dataset: Any, names: Sequence[str]) -> float:
 
 
 def _milliseconds(files: Sequence[Path]) -> tuple[float, float]:
-    """Median latency of both files, on as many threads as PyTorch has."""
-    found = []
+    """Median latency of both files, on as many threads as PyTorch has; in turns, that a busy machine slows both."""
+    runs = []
     for file in files:
         detector = OnnxDetector(file)
         shape = (detector.batch or 1, 3, detector.imgsz, detector.imgsz)
         x = torch.rand(shape, generator=torch.Generator().manual_seed(0)).numpy()
-        found.append(median_ms(functools.partial(detector.predict, x), repeats=_REPEATS))
-    return found[0], found[1]
+        runs.append(functools.partial(detector.predict, x))
+    turns = [[median_ms(run, repeats=_REPEATS) for run in runs] for _ in range(_TURNS)]
+    plain, small = (statistics.median(found) for found in zip(*turns, strict=True))
+    return plain, small
 
 
 def _print(done: Quantized, options: Export) -> None:
