@@ -78,6 +78,7 @@ class Fixed:
     """Sees the same boxes on every canvas: x, y, width, height, confidence, class."""
 
     names, imgsz, stride, batch, rect, nms = dict(enumerate(NAMES)), IMGSZ, 32, None, True, None
+    dtype, form = "float32", "objectness"
 
     def __init__(self, *rows):
         self.z = torch.zeros(1, len(rows), 8)
