@@ -98,6 +98,7 @@ REFUSED = [
     ("export.py --weights gone", NO_FILE),
     ("export.py --weights n.pt --imgsz 100", OFF),
     ("export.py --weights n.pt --conf 0.5", "--conf: is of --nms"),
+    ("export.py --weights n.pt --int8", "--int8: needs images"),
 ]
 
 
