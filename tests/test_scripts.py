@@ -99,6 +99,7 @@ REFUSED = [
     ("export.py --weights n.pt --imgsz 100", OFF),
     ("export.py --weights n.pt --conf 0.5", "--conf: is of --nms"),
     ("export.py --weights n.pt --format yolov5 --opset 17", "--opset: is of --format onnx or openvino"),
+    ("export.py --weights n.pt --int8", "--int8: needs images"),
 ]
 
 

@@ -27,6 +27,13 @@ NAMES = ["a", "b"]
 ENOUGH = ("--float-rows", "1", "2", "--max-drop", "0.6")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_clock():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(int8, "median_ms", lambda run, **_: 1.5)
+        yield
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """detector.pt; set.yaml; black.yaml, whose training images are black."""
@@ -64,10 +71,8 @@ def _export(folder, *options, data="set", status=0, capsys=None):
 @pytest.fixture(scope="module")
 def file(folder):
     """Written beside the weights, with NMS in the graph too."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(int8, "median_ms", lambda run, **_: 1.0)
-        _export(folder, *ENOUGH)
-        _export(folder, *ENOUGH, "--nms", "--output", folder / "nms.onnx")
+    _export(folder, *ENOUGH)
+    _export(folder, *ENOUGH, "--nms", "--output", folder / "nms.onnx")
     return folder / "detector-int8.onnx"
 
 
@@ -82,6 +87,15 @@ def test_what_calibration_has_not_seen_is_lost(folder, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
     assert "written since --force" in _export(folder, "--output", output, "--force", data="black", capsys=capsys).out
     assert output.is_file()
+
+
+def test_a_row_that_must_stay_in_float_is_named(folder, capsys, monkeypatch):
+    """Everything is right as soon as row 4 is in float: of the refusal it is the first, with what it gives back."""
+    real = int8.Int8.model
+    monkeypatch.setattr(int8.Int8, "model", lambda self, rows=(): real(self, self.rows if 4 in rows else rows))
+    said = _export(folder, data="set", status=2, capsys=capsys).err
+    assert "on 8 images: row 4 (Conv) +" in said
+    assert "right would be --float-rows 4" in said
 
 
 def test_val_and_detect_run_the_file(folder, file, tmp_path, capsys):

@@ -31,7 +31,7 @@ IMGSZ = 64
 class Oracle:
     """Predicts the objects of a data set, in order; what `spoil` makes of them."""
 
-    stride, batch, rect, nms, dtype = 32, None, False, None, "float32"
+    stride, batch, rect, nms, dtype, form = 32, None, False, None, "float32", "objectness"
 
     form = "objectness"
 
