@@ -33,8 +33,6 @@ class Oracle:
 
     stride, batch, rect, nms, dtype, form = 32, None, False, None, "float32", "objectness"
 
-    form = "objectness"
-
     def __init__(self, dataset, names, spoil=lambda z: z):
         self.names, self.imgsz = dict(enumerate(names)), dataset.imgsz
         self._dataset, self._spoil, self._next = dataset, spoil, 0
