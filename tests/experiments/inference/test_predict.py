@@ -78,7 +78,7 @@ class Fixed:
     """Sees the same boxes on every canvas: x, y, width, height, confidence, class."""
 
     names, imgsz, stride, batch, rect, nms = dict(enumerate(NAMES)), IMGSZ, 32, None, True, None
-    dtype, form = "float32", "objectness"
+    dtype = "float32"
 
     form = "objectness"
 
