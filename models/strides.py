@@ -19,7 +19,7 @@ _STRIDED = {
 _ONCE = ("MBConv", "ResBasic", "ResBottleneck", "RegBottleneck")  # the first of several blocks alone has the stride
 _AS_INPUT = (
     *("Bottleneck", "BottleneckCSP", "C3", "C3x", "C3TR", "C3SPP", "C3Ghost", "SPP", "SPPF", "Pointwise"),
-    *("C2f", "C2fCIB", "C3k", "C3k2", "C2PSA", "PSA"),
+    *("C2f", "C2fCIB", "C3k", "C3k2", "C2PSA", "PSA", "A2C2f", "ELAN1", "RepNCSPELAN4", "SPPELAN"),
     *("Add", "Concat", "nn.BatchNorm2d"),
 )
 
@@ -52,6 +52,8 @@ def _size(row: Row, side: float) -> float | None:
     if row.module == "nn.Upsample":
         scale = _argument(row, 1, "scale_factor", None)
         return side * scale if isinstance(scale, int) else None
+    if row.module in ("AConv", "ADown"):
+        return side // 2  # a pool of 2 x 2 that takes a line away, then a stride of 2
     if row.module not in _STRIDED:
         return {"GlobalPool": 1, "Detect": math.nan, "DetectDFL": math.nan}.get(row.module)
     place = _STRIDED[row.module]

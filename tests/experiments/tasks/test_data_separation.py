@@ -204,7 +204,7 @@ class TestMultiTrial:
         for name in ("report_intermediate_result", "report_final_result"):
             monkeypatch.setattr(nni, name, lambda _: None)
         options = vars(multi_trial_nas.parse([*given.args, "--threads", "1"]))
-        training = Training(**{name: options[name] for name in Training.__dataclass_fields__})
+        training = Training(**{name: options[name] for name in Training.__dataclass_fields__ if name in options})
         with watched(given.cls) as seen:
             run_trial(training, Space(SPACE).upstream())
         check_search(seen, given)
