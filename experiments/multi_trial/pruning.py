@@ -23,7 +23,7 @@ _REDUCTION = 3
 def pruner_of(name: str, epochs: int) -> BasePruner:
     """The pruner of a search whose candidates are trained for so many epochs; one epoch is one unit of resource."""
     if name == "median":
-        return MedianPruner(n_warmup_steps=0)
+        return MedianPruner()
     if name == "hyperband":
         return HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=_REDUCTION)
     return SuccessiveHalvingPruner(min_resource=1, reduction_factor=_REDUCTION)

@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from data import EpochSampler, classification, classify_arrays, classify_files
-from data.cluttered_digits import _drawn
+from data import EpochSampler, classification, classify_arrays, classify_files, cluttered_digits
 from models.errors import InputError
 
 
@@ -238,6 +237,14 @@ def test_cluttered_digits_are_drawn_alike_and_keep_digits_apart():
     images, labels = zip(*(data.val[i] for i in range(8)), strict=True)
     assert labels[0] == labels[1] == labels[2] == labels[3], "drawings of one digit"
     assert len({image.numpy().tobytes() for image in images}) == 8
-    _drawn.cache_clear()
+    cluttered_digits._drawn.cache_clear()
     again = classification("cluttered-digits", imgsz=64, seed=5, arch_share=0.2)
     assert torch.equal(again.val[3][0], images[3]), "runs of other seeds are compared on the same images"
+
+
+def test_cluttered_digits_have_pieces_of_their_own_split_alone(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(cluttered_digits, "_draw", lambda _, k, others, __: drawn.append((k, {*others})) or np.zeros(1))
+    cluttered_digits._drawn.__wrapped__()
+    assert all(k in others for k, others in drawn)
+    assert not drawn[0][1] & drawn[-1][1]

@@ -339,3 +339,8 @@ def test_build_row_gives_plain_arguments():
     conv, channels = build_row(read_config({"backbone": [[-1, 1, "Conv", [8]]]}), row, [3])
     assert channels == 8
     assert (conv.conv.kernel_size, conv.conv.stride, conv.conv.padding) == ((3, 5), (2, 1), (1, 2))
+
+
+def test_the_first_convolution_of_sppf_is_linear_in_the_form_with_a_number_of_pools():
+    assert isinstance(SPPF(16, 16, 5).cv1.act, nn.SiLU)
+    assert isinstance(SPPF(16, 16, 5, 3, True).cv1.act, nn.Identity)
