@@ -1,8 +1,9 @@
 """The anchor-free head beside the anchor-based one: ``python -m benchmarks.heads --imgsz 320 --epochs 100 --seeds 3``.
 
 Each network is trained from scratch by `train.py`, for as many epochs and from as many seeds, on BCCD unless told
-otherwise; what is compared is the best epoch of each. Networks that do not build here are named and left out. A row of
-the table is kept as soon as it is there, and trainings that are done, or half done, are not begun anew.
+otherwise; the epoch is picked on the validation images, what is compared is measured once on the test images. Networks
+that do not build here are named and left out. A row of the table is kept as soon as it is there, and trainings that are
+done, or half done, are not begun anew.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ NETWORKS = ("yolov5n.yaml", "yolov5n_dfl.yaml", "yolov8n.yaml", "yolo11n.yaml", 
 
 
 def trained(cfg: str, seed: int, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """``results.json`` of a training, which is run, or gone on with, unless it is there."""
+    """``results.json`` of a training, which is run, or gone on with, unless it is there; ``test`` is that of val.py."""
     name = f"{Path(cfg).stem}-seed{seed}"
     path = folder / name
     if not (path / "results.json").exists():
@@ -29,12 +30,18 @@ def trained(cfg: str, seed: int, args: argparse.Namespace, folder: Path) -> dict
         if (path / "last.ckpt").exists():
             command += ["--resume", str(path)]
         else:
-            given = ("data", "imgsz", "epochs", "batch", "device")
+            given = ("data", "imgsz", "epochs", "batch", "device", "precision")
             command += ["--cfg", cfg, *(str(x) for key in given for x in (f"--{key}", getattr(args, key)))]
             command += ["--seed", str(seed), "--project", str(folder), "--name", name, "--exist-ok"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    found: dict[str, Any] = json.loads((path / "results.json").read_text())
-    return found
+    test = path / "test"
+    if not (test / "results.json").exists():
+        command = [sys.executable, "val.py", "--weights", str(path / "detector.pt"), "--data", args.data]
+        command += ["--imgsz", str(args.imgsz), "--split", "test", "--device", args.device]
+        command += ["--project", str(path), "--name", "test", "--exist-ok"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    found, tested = (json.loads((at / "results.json").read_text()) for at in (path, test))
+    return found | {"test": tested}
 
 
 def latency_ms(cfg: str, nc: int, args: argparse.Namespace) -> float | None:
@@ -73,6 +80,7 @@ def main() -> None:
     add("--batch", type=int, default=16)
     add("--seeds", type=int, default=3)
     add("--device", default="cpu")
+    add("--precision", default="32")
     add("--folder", default="runs/heads", help="what is in it is not done again")
     args = parser.parse_args()
 
@@ -91,12 +99,14 @@ def main() -> None:
         for cfg in networks:
             results = trained(cfg, seed, args, folder)
             row = rows.setdefault(cfg, {"params": results["params"], "flops": results["flops"], "seeds": {}})
-            best = results["best"]
-            row["seeds"][str(seed)] = {k: best[k] for k in ("map50_95", "map50", "epoch")} | {
-                "minutes": results["minutes"]
+            test = results["test"]
+            row["seeds"][str(seed)] = {k: test[k] for k in ("map50_95", "map50")} | {
+                "val": results["best"]["map50_95"],
+                "epoch": results["best"]["epoch"],
+                "minutes": results["minutes"],
             }
             if "ms" not in row:
-                row["ms"] = latency_ms(cfg, len(best["classes"]), args)
+                row["ms"] = latency_ms(cfg, len(test["classes"]), args)
             write_text(file, json.dumps(rows, indent=1))
     print(
         f"{args.data}, {args.imgsz} pixels, {args.epochs} epochs, {args.seeds} seeds; torch {version('torch')}, "
