@@ -1,7 +1,6 @@
 """``--scale`` of the scripts that read a YAML."""
 
 import json
-from pathlib import Path
 
 import pytest
 
