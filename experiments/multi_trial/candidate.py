@@ -13,9 +13,9 @@ import torch
 
 from models.complexity import count_flops, count_params
 from models.detector import Model
-from models.files import atomic
 from models.grammar import load_yaml, read_config
 from models.network import Network
+from models.plain_files import save_plain
 from models.plugins import load_plugins_of_run
 from optimizer.match import join
 from spaces import Space
@@ -102,8 +102,7 @@ def run_trial(training: Training, arch: Mapping[str, Any]) -> None:
             return
     unseen = task.measure(network)
     content = {"state_dict": {k: v.cpu() for k, v in task.calibrated(network).state_dict().items()}}
-    with atomic(Path(os.environ.get("NNI_OUTPUT_DIR", ".")) / "weights.pt") as temporary:
-        torch.save(content, temporary)
+    save_plain(content, Path(os.environ.get("NNI_OUTPUT_DIR", ".")) / "weights.pt")
     nni.report_final_result({**final, "unseen": unseen, **costs})
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
-import torch
-
 from models.complexity import count_flops, count_params
 from models.errors import InputError
+from models.plain_files import load_plain
 from spaces import Space
 from spaces.space import Arch
 
@@ -141,7 +140,7 @@ def _finish(
     experiment.fetch(best, "weights.pt", weights)
     raw = space.freeze(best.arch)
     network = task.network(raw)
-    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["state_dict"])
+    network.load_state_dict(load_plain(weights)["state_dict"])
     run.write_json("arch.json", best.arch)
     model = task.hand_over(network, run.path, best.arch)
     cost = f"flops_{options.cost_imgsz}"
