@@ -11,9 +11,13 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+Note = dict[str, list[str]]
+"""Path, as an option has it, to the absolute path and the hash of the file."""
 
 _KEY_BYTES = 32
 _given = False
@@ -30,26 +34,38 @@ def is_trusted() -> bool:
     return _given
 
 
-def noted(paths: list[str]) -> dict[str, str]:
-    """Absolute path of each file to the hash of what is in it; those that are none are left out."""
-    files = [Path(p).resolve() for p in paths]
-    return {str(f): hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f.is_file()}
+def noted(paths: Iterable[str]) -> Note:
+    """What a run notes down of files that run code; those that are none are left out."""
+    files = {path: Path(path).resolve() for path in paths}
+    return {path: [str(f), _hash(f)] for path, f in files.items() if f.is_file()}
 
 
-def seal(folder: Path, note: Mapping[str, str]) -> str | None:
+def is_as_noted(file: str, hash: str) -> bool:
+    """Whether a file lies where it lay, and is what it was."""
+    return Path(file).is_file() and hmac.compare_digest(_hash(Path(file)), hash)
+
+
+def seal(folder: Path, note: Note) -> str | None:
     """Of a run's note, as this user's; None where there is no home to keep a key in."""
     key = _key()
-    content = json.dumps([str(folder.resolve()), dict(sorted(note.items()))]).encode()
+    content = json.dumps([str(folder.resolve()), sorted(note.items())]).encode()
     return None if key is None else hmac.new(key, content, hashlib.sha256).hexdigest()
 
 
-def is_own(folder: Path, content: Mapping[str, Any]) -> bool:
-    """Whether this user wrote the note of a run's config.yaml, for a folder at this place."""
+def own_note(folder: Path, content: Mapping[str, Any]) -> Note | None:
+    """The note in a run's config.yaml; None if another than this user wrote it, or of a folder at another place."""
     note, found = content.get("code"), content.get("seal")
-    if not isinstance(note, dict) or not all(isinstance(t, str) for t in (found, *note, *note.values())):
-        return False
+    if not isinstance(note, dict) or not isinstance(found, str):
+        return None
+    entries = [[path, *entry] for path, entry in note.items() if isinstance(entry, list)]
+    if len(entries) < len(note) or not all(len(e) == 3 and all(isinstance(t, str) for t in e) for e in entries):
+        return None
     right = seal(folder, note)
-    return right is not None and hmac.compare_digest(right.encode(), str(found).encode())
+    return note if right is not None and hmac.compare_digest(right.encode(), found.encode()) else None
+
+
+def _hash(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _key() -> bytes | None:
@@ -64,10 +80,8 @@ def _key() -> bytes | None:
             try:
                 with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                     file.write(secrets.token_bytes(_KEY_BYTES))
-                try:
+                with suppress(FileExistsError):
                     os.link(temporary, path)
-                except FileExistsError:
-                    pass
             finally:
                 temporary.unlink(missing_ok=True)
         key = path.read_bytes()

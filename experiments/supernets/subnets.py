@@ -13,11 +13,11 @@ from models.errors import InputError
 from models.files import FORMAT, check_format
 from models.network import Network
 from models.plain_files import load_plain, save_plain
-from models.plugins import load_plugins_of_run
 from spaces import NASBACKBONE, NASDETECTOR, CostModel, Sizes, Space, make_supernet, read_arch, slice_weights
 
 from ..inference.options import Validation
 from ..run import registry
+from ..run.admission import admit_plugins
 from ..run.console import say
 from ..run.folder import RunFolder
 from ..run.lightning import accelerator_of, quiet_lightning
@@ -61,7 +61,7 @@ def open_supernet(
         The folder is of another run, or of one that did not come to its end; or the supernet is of another space.
     """
     folder = Path(folder)
-    _, saved = RunFolder.resume(folder)
+    run, saved = RunFolder.resume(folder)
     if "strategy" not in saved or "task" not in saved:
         raise InputError(f"{option} {folder}: not a run of oneshot_nas.py")
     file = folder / SUPERNET
@@ -69,7 +69,7 @@ def open_supernet(
         raise InputError(f"{option} {folder}: holds several searches; right would be a folder in {folder}/runs")
     if not file.is_file():
         raise InputError(f"{option} {folder}: has no {SUPERNET}; finish it by oneshot_nas.py --resume {folder}")
-    load_plugins_of_run(saved["plugin"])
+    admit_plugins(run, saved)
     content = load_plain(file)
     check_format(content, file)
     options = argparse.Namespace(**saved)
