@@ -61,7 +61,7 @@ def load_plain(path: str | Path, may_trust: bool = False) -> Any:
         return _loaded(path, weights_only=False)
     arrays: list[Any] = []
     if foreign:
-        rebuilt = np._core.multiarray._reconstruct
+        rebuilt = np.empty(0).__reduce__()[0]
         arrays = [np.ndarray, np.dtype, type(np.dtype(np.uint32)), *((rebuilt, name) for name in _ARRAYS[2:])]
     with torch.serialization.safe_globals(arrays):
         return _loaded(path, weights_only=True)

@@ -146,15 +146,17 @@ def run_or_resume(
         saved = admit(run, saved)
     else:
         run, saved = (new_run or RunFolder)(args.project, args.name, args.exist_ok), {}
-    try:
-        given = options(**saved) if saved else made(options, args)
-    except TypeError:
-        unknown = ", ".join(sorted({*saved} - {f.name for f in fields(options)}))
-        raise InputError(
-            f"--resume {run.path}: its config.yaml has options that this version does not know ({unknown}); right "
-            "would be the script and the version that began it"
-        ) from None
-    try:
-        work(given, run, resume=bool(args.resume))
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"go on with --resume {run.path}") from None
+    with run.held(needs="config.yaml"):
+        try:
+            given = options(**saved) if saved else made(options, args)
+        except TypeError:
+            unknown = ", ".join(sorted({*saved} - {f.name for f in fields(options)}))
+            raise InputError(
+                f"--resume {run.path}: its config.yaml has options that this version does not know ({unknown}); right "
+                "would be the script and the version that began it"
+            ) from None
+        try:
+            work(given, run, resume=bool(args.resume))
+        except KeyboardInterrupt:
+            begun = (run.path / "config.yaml").exists()
+            raise KeyboardInterrupt(f"go on with --resume {run.path}" if begun else "") from None
