@@ -80,7 +80,7 @@ def _folder(args: argparse.Namespace) -> AbstractContextManager[RunFolder]:
 def _search(options: Options, run: RunFolder, resume: bool) -> None:
     from experiments.supernets.search import search_subnets
 
-    search_subnets(options, run)
+    search_subnets(options, run, resume)
 
 
 def _fidelity(options: FidelityOptions, run: RunFolder, resume: bool) -> None:

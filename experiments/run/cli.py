@@ -12,6 +12,7 @@ from models.errors import InputError
 from models.plugins import load_plugin
 from models.trust import trust
 
+from . import interrupts
 from .amounts import parse_amount
 from .options import made, refuse_others, resumed_options
 
@@ -30,8 +31,8 @@ def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namesp
         print(f"error: {f'{e.filename}: {e.strerror}' if e.filename else e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as e:
-        print(f"interrupted{f': {e}' if str(e) else ''}", file=sys.stderr)
-        return 130
+        print(interrupts.line(str(e)), file=sys.stderr)
+        return interrupts.STATUS
     return 0
 
 
@@ -45,7 +46,8 @@ def start_script(main: Callable[[argparse.Namespace], None], parse: Callable[[],
         trust(getattr(args, "trust", False))
         main(args)
 
-    return run_script(begin, first.parse_known_args()[0])
+    with interrupts.heard(is_script=True):
+        return run_script(begin, first.parse_known_args()[0])
 
 
 class NamedValues(argparse.Action):
@@ -155,8 +157,12 @@ def run_or_resume(
                 f"--resume {run.path}: its config.yaml has options that this version does not know ({unknown}); right "
                 "would be the script and the version that began it"
             ) from None
+
+        def how() -> str:
+            return f"go on with --resume {run.path}" if (run.path / "config.yaml").exists() else ""
+
         try:
-            work(given, run, resume=bool(args.resume))
+            with interrupts.told(how):
+                work(given, run, resume=bool(args.resume))
         except KeyboardInterrupt:
-            begun = (run.path / "config.yaml").exists()
-            raise KeyboardInterrupt(f"go on with --resume {run.path}" if begun else "") from None
+            raise KeyboardInterrupt(how()) from None
