@@ -17,6 +17,7 @@ from models.plugins import load_plugins_of_run, loaded_plugins
 from ..run.device import visible_to_workers
 from ..run.folder import RunFolder
 from ..run.interrupts import end_with_parent
+from ..search.storage import answering, study_of
 from .options import Options
 from .report import Pick, report, write_pick
 from .studies import SubnetSearch
@@ -30,6 +31,11 @@ def search_subnets(options: Options, run: RunFolder, resume: bool = False) -> di
     -------
     The content of ``results.json``.
     """
+    with answering(options.storage or study_of(run.path)):
+        return _searched(options, run, resume)
+
+
+def _searched(options: Options, run: RunFolder, resume: bool) -> dict[str, Any]:
     pick = None if options.pick is None else Pick.read(options.pick)
     if options.cfg is not None and pick is None:
         pick = Pick({})  # the best of all that are within the ranges
