@@ -12,6 +12,7 @@ from nni.utils import MetricType
 from experiments.multi_trial.candidate import Decisions
 from experiments.multi_trial.trial_log import TrialLog, status_of
 from experiments.nni_experiment.engine import ArchEngine, Trial, decode, encode, recovered
+from models import InputError
 
 SPACE = {
     "nc": 2,
@@ -186,7 +187,7 @@ def test_an_error_in_the_channels_thread_reaches_the_strategy(make, space):
 def test_a_manager_that_has_ended_is_noticed(make):
     engine, _ = make()
     engine.nodejs_binding._proc = SimpleNamespace(poll=lambda: 1, returncode=1)
-    with pytest.raises(RuntimeError, match=r"web manager ended with status 1; its log is .*nnimanager.log"):
+    with pytest.raises(InputError, match=r"web manager ended with status 1; its log is .*nnimanager.log"):
         engine.budget_available()
 
 

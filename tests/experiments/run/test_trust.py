@@ -3,6 +3,8 @@
 import os
 import pickle
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -259,7 +261,9 @@ def test_nni_does_not_go_on_with_the_trials_of_others(script, options, foreign, 
     folder = foreign(options)
     (folder / "experiment.json").write_text('{"id": "abcdefgh"}')
     (folder / "nni/abcdefgh/db").mkdir(parents=True)
-    (folder / "nni/abcdefgh/db/nni.sqlite").write_text("")
+    with closing(sqlite3.connect(folder / "nni/abcdefgh/db/nni.sqlite")) as database, database:
+        database.execute("CREATE TABLE ExperimentProfile (params TEXT)")
+        database.execute('INSERT INTO ExperimentProfile VALUES (\'{"trialCommand": "evil"}\')')
     (folder / "nni/abcdefgh/space.json").write_text("evil")
     monkeypatch.setattr("subprocess.Popen", None)  # nothing is started
     monkeypatch.setattr("experiments.run.folder._git_commit", lambda: None)
