@@ -67,7 +67,7 @@ def test_what_a_service_says_is_one_line(services, tmp_path, monkeypatch):
         raise RuntimeError("No API key\nlong explanation")
 
     monkeypatch.setattr(loggers, "WandbLogger", refuse)
-    with pytest.raises(InputError, match="--logger wandb: No API key$"):
+    with pytest.raises(InputError, match=r"--logger wandb: No API key$"):
         loggers.loggers_of(["wandb"], tmp_path, {})
 
 
