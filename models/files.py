@@ -89,12 +89,11 @@ def save_model_yaml(cfg: Mapping[str, Any], path: str | Path) -> None:
 
 def save_detector(model: Any, path: str | Path, **extra: Any) -> None:
     """Write a detector as plain data: ``{"yaml", "state_dict", "names", …}``, readable with weights_only=True."""
-    import torch
+    from .plain_files import save_plain
 
     state = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
-    with atomic(path) as temporary:
-        content = {"format": FORMAT, "yaml": model.config.raw, "state_dict": state, "names": dict(model.names), **extra}
-        torch.save(content, temporary)
+    content = {"format": FORMAT, "yaml": model.config.raw, "state_dict": state, "names": dict(model.names), **extra}
+    save_plain(content, path)
 
 
 def load_detector(path: str | Path) -> tuple[Any, dict[str, Any]]:
@@ -155,18 +154,22 @@ def is_classifier(path: str | Path) -> bool:
 
 
 def _load(path: str | Path, build: Any, kind: str) -> tuple[Any, dict[str, Any]]:
-    import torch
+    from .plain_files import load_plain
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_plain(path)
+    except InputError as e:
+        if not Path(path).is_file():
+            raise
+        reason = str(e).removeprefix(f"{path}: ")
+        raise InputError(f"{path}: not a {kind} file of this project: {reason}") from None
+    try:
         check_format(content, path)
         found = "classifier" if content.get("classifies") else "detector"
         if found != kind:
             raise InputError(f"{path}: a {found}'s; right would be a {kind}.pt")
         network = build(content["yaml"])
         network.load_state_dict(content["state_dict"])
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
     except InputError:
         raise
     except Exception as e:

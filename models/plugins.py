@@ -35,9 +35,14 @@ def load_plugin(path: str | Path) -> ModuleType:
     return module
 
 
+def loaded_plugins() -> list[Path]:
+    """The plug-in files that were imported so far, in order."""
+    return [Path(m.__file__) for name, m in sys.modules.items() if name.startswith("plugin_") and m.__file__]
+
+
 def load_plugins_of_run(paths: Iterable[str]) -> None:
-    """The plug-in files that a run was started with. One that has moved may have been loaded from its new place."""
-    loaded = {Path(m.__file__).name for name, m in sys.modules.items() if name.startswith("plugin_") and m.__file__}
+    """The plug-in files of a run's options. One that has moved may have been loaded from its new place."""
+    loaded = {path.name for path in loaded_plugins()}
     for path in paths:
         if Path(path).is_file() or Path(path).name not in loaded:
             load_plugin(path)

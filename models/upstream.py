@@ -8,7 +8,6 @@ nothing; anything else that the pickle names is refused. Upstream's code is neve
 from __future__ import annotations
 
 import copy
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from torch import Tensor
 from .detector import Model
 from .errors import InputError
 from .files import load_detector
+from .plain_files import first_line, foreign_globals
 from .scales import MULTIPLES, at_scale
 
 # Prefixes of what becomes `_Inert`: the network's classes, and what training notes down beside them.
@@ -32,7 +32,6 @@ _NOTES = ("yaml_file", "channels", "scale", "scales", "task", "inplace")
 # Heads of theirs that are the anchor-free one here.
 _ANCHOR_FREE = ("Detect", "v10Detect")
 # Kept in the head by YOLOv5 up to v5: the anchors in pixels, which follow from `anchors`.
-_ZIP = b"PK\x03\x04"
 _REDUNDANT = (".anchor_grid",)
 _DEFAULT_ACTIVATION = "SiLU"
 
@@ -114,7 +113,7 @@ def load_weights(path: str | Path) -> tuple[Model, dict[str, Any]]:
     -------
     Model in eval mode, the file's content (for upstream's, its YAML and names)
     """
-    if not _foreign_globals(path):
+    if not foreign_globals(path):
         return load_detector(path)
     cfg, state, names = load_upstream(path)
     model = Model(cfg)
@@ -123,29 +122,8 @@ def load_weights(path: str | Path) -> tuple[Model, dict[str, Any]]:
     return model.eval(), {"yaml": cfg, "names": names}
 
 
-def _foreign_globals(path: str | Path) -> list[str]:
-    """What the pickle in a file names beyond tensors and plain containers."""
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file")
-    if not zipfile.is_zipfile(path):
-        with Path(path).open("rb") as file:
-            if file.read(4) == _ZIP:  # which has its list of contents at its end
-                raise InputError(
-                    f"{path}: cut off, after {Path(path).stat().st_size:,} bytes; right would be to copy it anew"
-                )
-        raise InputError(
-            f"{path}: not a file of torch.save, or one of PyTorch before 1.6; right would be one saved again with a "
-            "newer PyTorch"
-        )
-    try:
-        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    # Nearly anything: a damaged pickle fails wherever its bytes happen to lead.
-    except Exception as e:
-        raise InputError(f"{path}: not a file of torch.save: {_first_line(e)}") from None
-
-
 def _read(path: str | Path) -> Any:
-    foreign = _foreign_globals(path)
+    foreign = foreign_globals(path)
     if refused := [name for name in foreign if not name.startswith(_INERT)]:
         raise InputError(f"{path}: names {', '.join(refused)}, which no YOLOv5 checkpoint needs; nothing of it was run")
     inert: list[Any] = [(type(name, (_Inert,), {}), name) for name in foreign]
@@ -153,7 +131,7 @@ def _read(path: str | Path) -> Any:
         with torch.serialization.safe_globals(inert):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:
-        raise InputError(f"{path}: not a file of torch.save that can be read: {_first_line(e)}") from None
+        raise InputError(f"{path}: not a file of torch.save that can be read: {first_line(e)}") from None
 
 
 def _tensors(module: _Inert, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -249,7 +227,3 @@ def _check_fit(model: Model, state: Mapping[str, Tensor], path: str | Path) -> N
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         hint = "; batch normalisation was fused into it" if any(".bn." in p for p in problems[:3]) else ""
         raise InputError(f"{path}: does not fit its YAML: {', '.join(problems[:3])}{more}{hint}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

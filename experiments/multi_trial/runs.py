@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from models.errors import InputError
@@ -31,4 +32,7 @@ def experiment_id(run: RunFolder) -> str:
     path = run.path / "experiment.json"
     if not path.is_file():
         raise InputError(f"{run.path}: not the folder of a multi-trial run (it has no experiment.json)")
-    return str(json.loads(path.read_text(encoding="utf-8"))["id"])
+    id = str(json.loads(path.read_text(encoding="utf-8"))["id"])
+    if not re.fullmatch(r"\w+", id):  # it names a folder
+        raise InputError(f"{path}: the id {id!r} is none of NNI's; right would be letters and digits")
+    return id

@@ -28,7 +28,7 @@ from ..supernets.rating import Rating
 from ..supernets.subnets import SUPERNET, cut_out, save_supernet
 from ..supernets.warm import begun, read_weights
 from ..tasks.task import SearchTask, open_task
-from ..training.engine import Engine
+from ..training.engine import Engine, check_checkpoint
 from .base import Context, OneShot
 from .collapse import collapse
 from .options import Options
@@ -43,6 +43,8 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     -------
     The content of ``results.json``: arch, and what the derived network and others of its cost reach.
     """
+    if resume and (checkpoint := run.path / "last.ckpt").exists():
+        check_checkpoint(checkpoint)
     strategy_class = registry.load("oneshot", options.strategy)
     space, task, accelerator = open_task(options)
     trainer_options(options, accelerator)  # what cannot be had is said before anything is trained
@@ -155,8 +157,7 @@ def _run_strategy(
     checkpoint = run.path / "last.ckpt"
     fit_kwargs: dict[str, Any] = {}
     if resume and checkpoint.exists():
-        # Our own file, in the run's own folder: it holds optimisers and loops, which weights_only refuses.
-        fit_kwargs = {"ckpt_path": str(checkpoint), "weights_only": False}
+        fit_kwargs = {"ckpt_path": str(checkpoint)}
     several = options.devices * options.num_nodes > 1
     evaluator = task.evaluator(
         max_epochs=options.epochs,

@@ -10,6 +10,7 @@ from typing import Any
 
 from models.errors import InputError
 from models.plugins import load_plugin
+from models.trust import trust
 
 from .amounts import parse_amount
 from .options import made, refuse_others, resumed_options
@@ -18,6 +19,7 @@ from .options import made, refuse_others, resumed_options
 def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
     """Load plug-in files and run `main`: 0, or 2 after bad input and 130 after Ctrl-C, with one line that says so."""
     try:
+        trust(getattr(args, "trust", False))
         for path in getattr(args, "plugin", []):
             load_plugin(path)
         main(args)
@@ -37,7 +39,13 @@ def start_script(main: Callable[[argparse.Namespace], None], parse: Callable[[],
     """`run_script` with the command line's options; what plug-in files register is among the choices of them."""
     first = argparse.ArgumentParser(add_help=False)
     add_plugin_option(first)
-    return run_script(lambda _: main(parse()), first.parse_known_args()[0])
+
+    def begin(_: argparse.Namespace) -> None:
+        args = parse()
+        trust(getattr(args, "trust", False))
+        main(args)
+
+    return run_script(begin, first.parse_known_args()[0])
 
 
 class NamedValues(argparse.Action):
@@ -92,6 +100,12 @@ def add_plugin_option(parser: Any) -> None:
     parser.add_argument("--plugin", nargs="*", action="extend", default=[], metavar="FILE", help=help)
 
 
+def add_trust_option(parser: Any) -> None:
+    """For scripts that take the folder of a run."""
+    help = "the folder of a run that is given may run code: plug-ins that it names, pickles, commands of its trials"
+    parser.add_argument("--trust", action="store_true", help=help)
+
+
 def add_run_options(parser: argparse.ArgumentParser, project: str, resumes: bool = False) -> None:
     """Options that say where a run's files go, as YOLOv5 has them."""
     add = parser.add_argument
@@ -100,6 +114,7 @@ def add_run_options(parser: argparse.ArgumentParser, project: str, resumes: bool
     add("--exist-ok", action="store_true", help="write into the folder of an earlier run of this name")
     if resumes:
         add("--resume", metavar="RUN", help="go on with an interrupted run, given its folder; it keeps its options")
+        add_trust_option(parser)
 
 
 def run_or_resume(
@@ -120,13 +135,15 @@ def run_or_resume(
     beside
         Further options that ``--resume`` takes.
     """
+    from .admission import admit
     from .folder import RunFolder
 
     if args.resume:
         run, saved = RunFolder.resume(args.resume)
         again = ["plugin", *resumed_options(options)]
-        refuse_others(args, ("resume", *again, *beside), "a run that is gone on with keeps its options")
+        refuse_others(args, ("resume", "trust", *again, *beside), "a run that is gone on with keeps its options")
         saved |= {name: args.given[name] for name in again if name in args.given}
+        saved = admit(run, saved)
     else:
         run, saved = (new_run or RunFolder)(args.project, args.name, args.exist_ok), {}
     try:

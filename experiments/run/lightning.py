@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from models.errors import InputError
+from models.plain_files import load_plain, write_plain
 
 from .device import device_of
 
@@ -58,11 +60,23 @@ def trainer_options(options: Any, accelerator: str) -> dict[str, Any]:
         "precision": _PRECISIONS.get(options.precision, automatic),
         "sync_batchnorm": getattr(options, "sync_bn", False),
         "use_distributed_sampler": False,  # the loaders' own know of processes
+        "plugins": [PlainCheckpoints()],
         "enable_checkpointing": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 1,
     }
+
+
+class PlainCheckpoints(TorchCheckpointIO):
+    """Checkpoints are plain files; those of earlier versions nearly were. A run's folder may be somebody else's."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        write_plain(checkpoint, path)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        content: dict[str, Any] = load_plain(path, may_trust=True)
+        return content
 
 
 def make_trainer(options: Any, accelerator: str, **more: Any) -> pl.Trainer:

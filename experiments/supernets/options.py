@@ -10,7 +10,7 @@ from ..run.cli import amount, natural, positive_int, seed
 from ..run.options import option, scale_option
 
 _LOOK, _UNTRAINED = "looking at a space", "without a supernet"
-_RUN = ("plugin", "project", "name", "exist_ok")
+_RUN = ("plugin", "trust", "project", "name", "exist_ok")
 # What each mode of `search_subnets.py` takes.
 MODES = {
     "search": (

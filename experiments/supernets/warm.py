@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor
 
 from models.detector import Model
@@ -14,6 +13,7 @@ from models.errors import InputError
 from models.files import check_format, is_classifier, load_classifier
 from models.grammar import read_config
 from models.network import Network
+from models.plain_files import load_plain
 from models.upstream import load_weights
 from spaces import make_supernet
 from spaces.channel_order import order_channels
@@ -49,7 +49,7 @@ def read_weights(path: str | Path, task: SearchTask) -> Weights:
         file = path / SUPERNET if path.is_dir() else path
         if not file.is_file():
             raise InputError(f"--weights {path}: has no {SUPERNET}; right would be the folder of a search that ended")
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        content = load_plain(file)
         check_format(content, file)
         return Weights(content["yaml"], content["state_dict"], str(file), None, True)
     classifies = is_classifier(path)

@@ -42,8 +42,7 @@ def fit(
         Go on from ``last.ckpt``.
     """
     history, checkpoint = History(run.path / "metrics.csv"), run.path / "last.ckpt"
-    # Our own file, in the run's own folder: it holds optimizer and loops, which weights_only refuses.
-    again: dict[str, Any] = {"ckpt_path": str(checkpoint), "weights_only": False} if resume else {}
+    again: dict[str, Any] = {"ckpt_path": str(checkpoint)} if resume else {}
     trainer = make_trainer(
         options,
         accelerator,
