@@ -22,7 +22,7 @@ from .folder import RunFolder
 
 def check_search(args: argparse.Namespace) -> None:
     """Space, detector, side of the images and data of a new search."""
-    space = Space(args.cfg)
+    space = Space(read_config(args.cfg, scale=args.scale))
     config = read_config(space.freeze(space.upstream()))
     if args.detector is not None:
         read_config(args.detector)
@@ -44,7 +44,7 @@ def check_training(args: argparse.Namespace) -> None:
         RunFolder.resume(args.supernet)
     cfg = args.cfg or plain_content(args.weights or "").get("yaml")
     if isinstance(cfg, (str, dict)):
-        _check_side(args, read_config(cfg).require_plain())
+        _check_side(args, read_config(cfg, scale=args.scale).require_plain())
     if cfg or args.supernet:
         check_detection_set(args.data)
 

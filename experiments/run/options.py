@@ -52,6 +52,12 @@ def option(
     return field(default=default, metadata=about)
 
 
+def scale_option(group: str | None = None) -> Any:
+    """The option that says which of the scales of ``--cfg`` is meant; `read_config` takes it."""
+    help = "which of the YAML's scales (default: the letter in its name, else the first)"
+    return option(help, None, of="cfg", group=group)
+
+
 def options_of(cls: Any) -> list[Field[Any]]:
     """The fields of a dataclass that are options."""
     return [f for f in fields(cls) if f.metadata]
