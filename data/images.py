@@ -1,5 +1,6 @@
 """Reading image files: strictly, upright and in RGB."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
@@ -7,9 +8,18 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
+# AVIF and JPEG 2000 where this Pillow was built with them; of a GIF the first picture.
+SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
+    | {suffix for suffix, codec in ((".avif", "avif"), (".jp2", "jpg_2000")) if features.check(codec)}
+)
+# Those of other pictures, which are counted where they lie among images.
+UNREAD = frozenset(
+    {".arw", ".avif", ".cr2", ".cr3", ".dng", ".exr", ".hdr", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".orf", ".pfm"}
+    | {".psd", ".raf", ".raw", ".rw2", ".svg", ".tga"}
+) - SUFFIXES
 
 _EXIF_ORIENTATION = 0x0112
 _T = TypeVar("_T")
@@ -23,6 +33,11 @@ class UnreadableImageError(Exception):
 def list_images(folder: Path) -> list[Path]:
     """Every image file below `folder`, sorted."""
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+
+
+def unread_in(folder: Path) -> Counter[str]:
+    """How many pictures below `folder` have a suffix that is not read, by suffix."""
+    return Counter(p.suffix.lower() for p in folder.rglob("*") if p.suffix.lower() in UNREAD and p.is_file())
 
 
 def image_shape(path: Path) -> tuple[int, int]:
