@@ -17,6 +17,8 @@ INTEGER = 2**63 - 1
 DIGITS = 100
 # The data.pkl in a file of torch.save, without the tensors: an upstream checkpoint has 0.2 MB.
 PICKLE_BYTES = 16 << 20
+# Values in it, aliases written out: a last.ckpt notes every epoch's metrics and probabilities.
+PICKLE_NODES = 3_000_000
 
 # Rows of a YAML (YOLOv9e has 43), and repeats in all its rows after the depth multiple (YOLOv5x6 has 79).
 ROWS = 1000
@@ -40,6 +42,10 @@ SIDE = 16_384
 # Processes of one machine, threads of one network: beyond, operating systems and OpenMP end the process without a word.
 PROCESSES = 256
 THREADS = 256
+# Images of a batch: the largest in use (LARS) was 65,536.
+BATCH = 65_536
+# Archs that are drawn or evaluated: what fits into memory beside their costs.
+ARCHS = 10_000_000
 # Other numbers of options: what 32 bits count.
 COUNT = 2**31 - 1
 # Seconds to wait for something: a day. Python's own end is at 292 years, and NaN waits for ever.

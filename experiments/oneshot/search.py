@@ -22,7 +22,7 @@ from ..run import registry
 from ..run.callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
 from ..run.console import say
 from ..run.folder import RunFolder, is_first_process
-from ..run.lightning import interruptible, trainer_options
+from ..run.lightning import interruptible, restoring, trainer_options
 from ..run.processes import leave
 from ..supernets.rating import Rating
 from ..supernets.subnets import SUPERNET, cut_out, save_supernet
@@ -187,7 +187,8 @@ def _run_strategy(
     config = RetiariiExeConfig("local")
     config.experiment_name = run.path.name
     config.experiment_working_directory = str(run.path / "nni")
-    with interruptible(evaluator.trainer), rating:
+    gone_on_with = checkpoint if fit_kwargs else None
+    with interruptible(evaluator.trainer), restoring(evaluator.trainer, gone_on_with), rating:
         experiment.run(config)
     whole = strategy.supernet.cpu().space
     return strategy, whole.complete(experiment.export_top_models(formatter="dict")[0])

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..run.callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
 from ..run.folder import RunFolder
-from ..run.lightning import interruptible, make_trainer
+from ..run.lightning import interruptible, make_trainer, restoring
 from ..tasks.task import SearchTask
 from .engine import Engine
 from .loop import Best, Training
@@ -52,7 +52,7 @@ def fit(
         callbacks=[OrderlyInterrupt(), best, history, LastCheckpoint(checkpoint), EpochLine(title, shown)],
         enable_progress_bar=Console().is_terminal,
     )
-    with interruptible(trainer):
+    with interruptible(trainer), restoring(trainer, checkpoint if resume else None):
         trainer.fit(training, *loaders, **again)
     return trainer, history
 
