@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from models import limits
-from models.documents import is_file, parse_yaml
+from models.documents import exists, is_file, parse_yaml
 from models.errors import InputError
 from models.text import read_text
 
@@ -62,10 +62,7 @@ def spec_of(source: str | Path) -> Spec:
 
 
 def _exists(place: Path) -> bool:
-    try:
-        return place.exists()
-    except (OSError, ValueError):  # a name too long, or with a NUL
-        return False
+    return exists(place)
 
 
 def records(spec: Spec) -> tuple[tuple[str, ...], dict[str, tuple[list[Record], Report]]]:
@@ -175,7 +172,7 @@ def _root(file: Path, path: Any, entries: dict[str, Any]) -> Path:
     if place is not None:
         return place
     train = entries.get("train")
-    if is_foreign(str(path)) and (not isinstance(train, str) or (file.parent / train).exists()):
+    if is_foreign(str(path)) and (not isinstance(train, str) or exists(file.parent / train)):
         _log.warning("%s: path %s is not here; taken is %s", file, path, file.parent)
         return file.parent
     raise InputError(f"{file}: path {path} is not a folder; tried {listed(tried)}")

@@ -6,6 +6,7 @@ import codecs
 import logging
 from pathlib import Path
 
+from .documents import read_bytes
 from .errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def read_text(path: str | Path, guesses: bool = True) -> str:
     OSError
         It cannot be read.
     """
-    raw = Path(path).read_bytes()
+    raw = read_bytes(path)
     for mark, encoding in _MARKS:
         if raw.startswith(mark):
             return _decoded(raw[len(mark) :], (encoding,), path)[0]
