@@ -86,7 +86,9 @@ def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: 
     if (folder := _folder(entry, root)) is not None:
         report.unread += unread_in(folder)
     if isinstance(entry, dict) and "held_out" in entry:
-        report.note = f"every {_HELD_OUT}th image of {_said(entry)} is held out for validation, for which there is no list"
+        report.note = (
+            f"every {_HELD_OUT}th image of {_said(entry)} is held out for validation, for which there is no list"
+        )
     for image, file in _files(entry, root, where):
         record = Record(image, [], [], in_pixels=True)
         found.append(record)

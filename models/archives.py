@@ -1,8 +1,8 @@
 """What a file of torch.save holds beside tensors, read without torch and without running anything that it names.
 
-Before PyTorch reads a file it has come through here: no entry of the archive is larger than what lies there, no container
-is the key of another (whose hash may take years), and what is named again and again does not stand for more than a
-program could walk over.
+Before PyTorch reads a file it has come through here: no entry of the archive is larger than what lies there, no
+container is the key of another (whose hash may take years), and what is named again and again does not stand for more
+than a program could walk over.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pickle
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from . import limits
 from .documents import check_plain, is_file
@@ -88,7 +88,7 @@ class _Plain(pickle._Unpickler):  # type: ignore[name-defined, misc]
     that what is done here instead is done.
     """
 
-    dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
 
     def __init__(self, content: bytes, size: int) -> None:
         super().__init__(io.BytesIO(content))

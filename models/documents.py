@@ -1,7 +1,7 @@
 """Reading what anybody may have written: text, YAML and JSON, with an end to size, nesting and aliases. Loads no torch.
 
-Whatever the bytes are, there is a result or one `InputError`, in seconds and little memory; `limits` says how much is too
-much. Aliases of YAML and what a pickle names twice are counted as often as they stand for something: nine lines of
+Whatever the bytes are, there is a result or one `InputError`, in seconds and little memory; `limits` says how much is
+too much. Aliases of YAML and what a pickle names twice are counted as often as they stand for something: nine lines of
 ``&b [*a, *a, *a]`` are a billion values to whoever walks over them.
 """
 

@@ -3,8 +3,6 @@
 _LONGEST = 2000  # characters of a message: a list of all modules has 900
 
 
-
-
 class InputError(ValueError):
     """Bad input: a file, a row, a label or an option that does not fit.
 

@@ -1,14 +1,15 @@
 """How much is too much: what no file, row or option of sense has, with the reason. Loads nothing.
 
-Readers look here before anything is built, so that a slip of the keyboard, a damaged file or somebody's joke is a line on
-the screen and not a machine that swaps. Each stands far above what this project ships or its users have been seen to have.
+Readers look here before anything is built, so that a slip of the keyboard, a damaged file or somebody's joke is a line
+on the screen and not a machine that swaps. Each stands far above what this project ships or people have been seen to
+have.
 """
 
-# A text that people write: model YAMLs have 20 kB at most, a data.yaml with ImageNet's 21,841 names half a megabyte.
+# A text that people write: model YAMLs have 20 kB at most, a data.yaml with ImageNet's 21,841 names half a MB.
 TEXT_BYTES = 1 << 20
-# What programs write as JSON or CSV: tables of latencies, results, archs of a search. (COCO's annotations have no limit.)
+# What programs write as JSON or CSV: tables of latencies, results, archs of a search. (COCO's files have no limit.)
 JSON_BYTES = 64 << 20
-# Values of one document with its aliases written out: 21,841 names by number are 43,683, and PyYAML reads 20,000 a second.
+# Values of one document with its aliases written out: 21,841 names by number are 43,683. PyYAML reads 20,000 a second.
 NODES = 100_000
 # Levels of a document within one another; a model YAML with choices has 6. Python's own end is at 1,000.
 DEPTH = 50

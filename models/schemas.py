@@ -1,7 +1,7 @@
 """What the files of this project hold, kind by kind: read through here, a file is what it should be or an `InputError`.
 
-Only what is read from a file stands here; keys beyond that are left alone, so that earlier and later versions' files are
-read as well. Loads no torch.
+Only what is read from a file stands here; keys beyond that are left alone, so that earlier and later versions' files
+are read as well. Loads no torch.
 """
 
 from __future__ import annotations

@@ -215,7 +215,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--device", default="cpu", help="cpu or cuda")
     add("--threads", type=threads, help="threads of PyTorch (default: those of --out, or 1)")
     add("--rounds", type=positive_int, default=3, help="so often every block is measured, with all others between")
-    add("--check", type=natural, default=0, metavar="N", help="compare N random archs' latency with that of their networks")
+    add(
+        "--check",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="compare N random archs' latency with that of their networks",
+    )
     add("--seed", type=seed, default=0, help="of those archs")
     add_plugin_option(parser)
     return parser.parse_args(argv)

@@ -37,9 +37,7 @@ class Training(Learning):
     data_root: str | None = option("where data sets lie or are downloaded to (default: datasets/)", None, of="task")
     epochs: int = option("epochs that a candidate is trained", 3, type=positive_int)
     batch: int = option("batch size (classify: 64, detect: 16)", None, type=batch_size)
-    imgsz: int = option(
-        "side of the images, a multiple of the stride (classify: 32, detect: 160)", None, type=side
-    )
+    imgsz: int = option("side of the images, a multiple of the stride (classify: 32, detect: 160)", None, type=side)
     arch_share: float | None = option(
         "share of the training images that candidates are rated on (0.2)", None, type=fraction
     )
@@ -96,9 +94,7 @@ class Training(Learning):
         group=_COSTS,
         metavar="YAML",
     )
-    cost_imgsz: int = option(
-        "side of the images that FLOPs and latency are meant for", 640, group=_COSTS, type=side
-    )
+    cost_imgsz: int = option("side of the images that FLOPs and latency are meant for", 640, group=_COSTS, type=side)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,9 +59,7 @@ class Options(Learning, Devices):
     data_root: str | None = option("where data sets lie or are downloaded to (default: datasets/)", None, of="task")
     epochs: int = option("epochs over the training split", 10, type=positive_int)
     batch: int = option("batch size (classify: 64, detect: 16)", None, type=batch_size)
-    imgsz: int = option(
-        "side of the images, a multiple of the stride (classify: 64, detect: 320)", None, type=side
-    )
+    imgsz: int = option("side of the images, a multiple of the stride (classify: 64, detect: 320)", None, type=side)
     weights: str | None = option(
         "what the supernet begins with: detector.pt, a YOLOv5 checkpoint, or the folder of another search of the space",
         None,
@@ -173,9 +171,7 @@ class Options(Learning, Devices):
         group=_COSTS,
         metavar="JSON",
     )
-    cost_imgsz: int = option(
-        "side of the images that FLOPs and latency are meant for", 640, group=_COSTS, type=side
-    )
+    cost_imgsz: int = option("side of the images that FLOPs and latency are meant for", 640, group=_COSTS, type=side)
 
     finetune: int | None = option(
         "epochs that the result is trained, on all training images (default: as many as --epochs)",

@@ -39,7 +39,9 @@ class Retraining:
     ) -> None:
         self.task, self.run, self.options, self.epochs, self.accelerator = task, run, options, epochs, accelerator
         path = run.path / _FILE
-        self.done: dict[str, float] = Retrained.of(read_json(path), path).model_dump() if resume and path.exists() else {}
+        self.done: dict[str, float] = (
+            Retrained.of(read_json(path), path).model_dump() if resume and path.exists() else {}
+        )
 
     def has_done(self, name: str, start: str) -> bool:
         """Whether the first seed's network was trained before a resume."""

@@ -117,8 +117,8 @@ def restoring(trainer: pl.Trainer, checkpoint: Path | None) -> Iterator[None]:
             raise
         reason = (str(e).strip().splitlines() or [""])[0]
         raise InputError(
-            f"{checkpoint}: cannot be gone on with: {type(e).__name__}: {reason}; right would be the run's own last.ckpt, "
-            "or a new run"
+            f"{checkpoint}: cannot be gone on with: {type(e).__name__}: {reason}; right would be the run's own "
+            "last.ckpt, or a new run"
         ) from e
 
 

@@ -127,7 +127,9 @@ def _check(f: Field[Any], hint: Any, value: Any, what: str) -> None:
     for one in [value] if single else value if isinstance(value, list) else []:
         if not isinstance(one, (int, float, str)) or isinstance(one, bool):
             continue
-        choices = registry.names(f.metadata["kind"]) if f.metadata.get("kind") and "type" not in how else how.get("choices")
+        choices = (
+            registry.names(f.metadata["kind"]) if f.metadata.get("kind") and "type" not in how else how.get("choices")
+        )
         try:
             if "type" in how:
                 how["type"](str(one))

@@ -66,7 +66,10 @@ class Learning:
         choices=["auto", "32", "16-mixed", "bf16-mixed"],
     )
     workers: int | None = option(
-        "processes that load data (default: 0 on the CPU, up to 8 on CUDA)", None, group=_DEVICES, type=none_or_processes
+        "processes that load data (default: 0 on the CPU, up to 8 on CUDA)",
+        None,
+        group=_DEVICES,
+        type=none_or_processes,
     )
 
     @property

@@ -10,16 +10,30 @@ SCALARS = (
     *(None, True, False, 0, -1, 1, 2, 7, 64, 255, 65_537, 10**9, -(10**9), 2**31, 2**63, 2**64, 10**18, 10**400),
     *(0.0, -0.0, 0.5, 1e-320, 1e300, -1e300, float("nan"), float("inf"), -float("inf")),
     *("", " ", "nc", "None", "nan", "1e400", "9" * 5000, "x" * 300, "../" * 100, "a\0b", "a\nb", "\x1b[31m", "\ud7ff"),
-    *("nn.SiLU()", "nn.Conv2d(3,3,1)", "nn.Softmax", "__import__('os')", "torch.zeros(10**12)", "Detect", "C3", "~", "/"),
+    *(
+        "nn.SiLU()",
+        "nn.Conv2d(3,3,1)",
+        "nn.Softmax",
+        "__import__('os')",
+        "torch.zeros(10**12)",
+        "Detect",
+        "C3",
+        "~",
+        "/",
+    ),
     *("=1+1", "<script>", "auto", "-1", "true", "2024-13-45", "%s%n", "{0}", "é😀", "a" * 70_000),
 )
 scalars = st.one_of(st.sampled_from(SCALARS), st.integers(), st.floats(), st.text(max_size=20))
 MILD = (0, 1, 2, 3, 4, 5, 6, 8, 15, 16, 17, 33, 64, 100, 300, -2, 0.1, 0.5, 2.5, True, "None", "nc", "nn.ReLU()", "'a'")
 mild = st.one_of(
-    st.sampled_from([*MILD, *("Conv", "C3", "SPP", "Concat", "nn.BatchNorm2d", "nn.Identity", "GhostConv", "C2f", "Detect")]),
+    st.sampled_from(
+        [*MILD, *("Conv", "C3", "SPP", "Concat", "nn.BatchNorm2d", "nn.Identity", "GhostConv", "C2f", "Detect")]
+    ),
     st.lists(st.sampled_from(MILD), max_size=4),
 )
-keys = st.one_of(st.text(max_size=8), st.integers(-3, 100), st.sampled_from(["choice", "range", "table", "label", "by"]))
+keys = st.one_of(
+    st.text(max_size=8), st.integers(-3, 100), st.sampled_from(["choice", "range", "table", "label", "by"])
+)
 
 
 def _grown(children):
@@ -48,7 +62,9 @@ def _nested(levels):
 def places(document, path=()):
     """Every place in a document."""
     yield path
-    pairs = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    pairs = (
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    )
     for key, value in list(pairs):
         yield from places(value, (*path, key))
 
@@ -175,4 +191,6 @@ def json_files(document):
         [b"", b"null", b"[" * 100_000, b'{"a":' * 50_000, b"9" * 5000, b"\xff\xfe", b"\xef\xbb\xbf" + whole, whole * 2]
     )
     changed, mildly = mutated(document).map(dumped_json), mutated(document, 2, mild).map(dumped_json)
-    return st.one_of(mildly, changed, changed, bytes_of(whole), special, st.binary(max_size=100), values.map(dumped_json))
+    return st.one_of(
+        mildly, changed, changed, bytes_of(whole), special, st.binary(max_size=100), values.map(dumped_json)
+    )
