@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import io
 import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from .archives import checked_content
 from .errors import InputError
 from .files import atomic
 from .trust import is_trusted
 
-_ZIP = b"PK\x03\x04"
 # An array of numbers, as checkpoints of before 0.5 have them in the state of NumPy's generator: none of these calls
 # anything that the file names.
 _ARRAYS = ("numpy.ndarray", "numpy.dtype", "numpy._core.multiarray._reconstruct", "numpy.core.multiarray._reconstruct")
@@ -80,18 +80,7 @@ def check_plain(path: str | Path, may_trust: bool = False) -> list[str]:
 
 def foreign_globals(path: str | Path) -> list[str]:
     """What the pickle in a file of torch.save names beyond tensors and plain containers; none of it is run."""
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file")
-    if not zipfile.is_zipfile(path):
-        with Path(path).open("rb") as file:
-            if file.read(4) == _ZIP:  # which has its list of contents at its end
-                raise InputError(
-                    f"{path}: cut off, after {Path(path).stat().st_size:,} bytes; right would be to copy it anew"
-                )
-        raise InputError(
-            f"{path}: not a file of torch.save, or one of PyTorch before 1.6; right would be one saved again with a "
-            "newer PyTorch"
-        )
+    checked_content(path)
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     # Nearly anything: a damaged pickle fails wherever its bytes happen to lead.
@@ -126,9 +115,29 @@ class _Strict(pickle.Unpickler):
 
 def _loaded(path: str | Path, weights_only: bool) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=weights_only)
+        content = torch.load(path, map_location="cpu", weights_only=weights_only)
     except Exception as e:
         raise InputError(f"{path}: not a file of torch.save that can be read: {first_line(e)}") from None
+    check_tensors(content, path)
+    return content
+
+
+def check_tensors(content: Any, path: str | Path) -> None:
+    """`InputError` if a tensor in plain containers is larger than the numbers that it has in the file."""
+    pending, seen = [content], set()
+    while pending:
+        one = pending.pop()
+        if isinstance(one, (dict, list, tuple)):
+            if id(one) not in seen:
+                seen.add(id(one))
+                pending += one.values() if isinstance(one, dict) else one
+        elif isinstance(one, Tensor) and not _is_whole(one):
+            raise InputError(f"{path}: holds a tensor of {list(one.shape)} that is none of plain numbers")
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    return plain and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def first_line(error: Exception) -> str:

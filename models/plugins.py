@@ -9,14 +9,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
+from .documents import is_file
 from .errors import InputError
 
 
 def load_plugin(path: str | Path) -> ModuleType:
     """Import a Python file, once, for the sake of what it registers; files are told apart by their resolved paths."""
-    path = Path(path).resolve()
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{path}: no such plug-in file")
+    path = Path(path).resolve()
     # The same in all processes, so that what one of them pickles the others know.
     name = f"plugin_{path.stem}_{hashlib.sha256(bytes(path)).hexdigest()[:8]}"
     if name in sys.modules:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
-from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 
 from models.complexity import count_flops, count_params
@@ -22,7 +21,8 @@ from ..run import registry
 from ..run.callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
 from ..run.console import say
 from ..run.folder import RunFolder, is_first_process
-from ..run.lightning import interruptible, trainer_options
+from ..run.lightning import interruptible, restoring, trainer_options
+from ..run.loggers import loggers_of
 from ..run.processes import leave
 from ..supernets.rating import Rating
 from ..supernets.subnets import SUPERNET, cut_out, save_supernet
@@ -161,7 +161,7 @@ def _run_strategy(
     several = options.devices * options.num_nodes > 1
     evaluator = task.evaluator(
         max_epochs=options.epochs,
-        logger=TensorBoardLogger(run.path, name="", version=""),
+        logger=loggers_of(options.logger, run.path, asdict(options)),
         callbacks=[
             history,
             LastCheckpoint(checkpoint),
@@ -187,7 +187,8 @@ def _run_strategy(
     config = RetiariiExeConfig("local")
     config.experiment_name = run.path.name
     config.experiment_working_directory = str(run.path / "nni")
-    with interruptible(evaluator.trainer), rating:
+    gone_on_with = checkpoint if fit_kwargs else None
+    with interruptible(evaluator.trainer), restoring(evaluator.trainer, gone_on_with), rating:
         experiment.run(config)
     whole = strategy.supernet.cpu().space
     return strategy, whole.complete(experiment.export_top_models(formatter="dict")[0])

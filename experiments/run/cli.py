@@ -6,17 +6,17 @@ import argparse
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import fields
 from typing import Any
 
-from models.errors import InputError
+from models import limits
+from models.errors import InputError, shown
 from models.files import refused_by_disk
 from models.plugins import load_plugin
 from models.trust import trust
 
 from . import interrupts
 from .amounts import parse_amount
-from .options import made, refuse_others, resumed_options
+from .options import checked, made, refuse_others, resumed_options
 
 
 def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
@@ -83,17 +83,25 @@ def _number(kind: Callable[[str], Any], says: str, fits: Callable[[Any], bool]) 
     def read(text: str) -> Any:
         value = kind(text)
         if not fits(value):
-            raise argparse.ArgumentTypeError(f"must be {says}, got {value}")
+            raise argparse.ArgumentTypeError(f"must be {says}, got {shown(text)}")
         return value
 
     read.__name__ = kind.__name__  # argparse says of other text: invalid int value
     return read
 
 
-positive_int = _number(int, "at least 1", lambda n: n >= 1)
-natural = _number(int, "at least 0", lambda n: n >= 0)
+def _count(most: int, least: int = 1) -> Callable[[str], Any]:
+    says = f"at least {least}" if most == limits.COUNT else f"{least} to {most:,}"
+    return _number(int, says, lambda n: least <= n <= most)
+
+
+positive_int = _count(limits.COUNT)
+natural = _count(limits.COUNT, 0)
+side, batch_size, threads, archs = map(_count, (limits.SIDE, limits.BATCH, limits.THREADS, limits.ARCHS))
+processes, none_or_processes = _count(limits.PROCESSES), _count(limits.PROCESSES, 0)
+port = _count(65535)
 seed = _number(int, "0 to 4294967295", lambda n: 0 <= n < 2**32)  # NumPy takes no others
-positive_float = _number(float, "greater than 0", lambda x: x > 0)
+positive_float = _number(float, "greater than 0", lambda x: 0 < x < float("inf"))
 not_negative = _number(float, "at least 0", lambda x: 0 <= x < float("inf"))
 share = _number(float, "at least 0 and less than 1", lambda x: 0 <= x < 1)
 fraction = _number(float, "more than 0 and less than 1", lambda x: 0 < x < 1)
@@ -161,18 +169,11 @@ def run_or_resume(
         again = ["plugin", *resumed_options(options)]
         refuse_others(args, ("resume", "trust", *again, *beside), "a run that is gone on with keeps its options")
         saved |= {name: args.given[name] for name in again if name in args.given}
-        saved = admit(run, saved)
+        saved = checked(options, admit(run, saved), f"--resume {run.path}: its config.yaml")
     else:
         run, saved = (new_run or RunFolder)(args.project, args.name, args.exist_ok), {}
     with run.held(needs="config.yaml"):
-        try:
-            given = options(**saved) if saved else made(options, args)
-        except TypeError:
-            unknown = ", ".join(sorted({*saved} - {f.name for f in fields(options)}))
-            raise InputError(
-                f"--resume {run.path}: its config.yaml has options that this version does not know ({unknown}); right "
-                "would be the script and the version that began it"
-            ) from None
+        given = options(**saved) if saved else made(options, args)
 
         def how() -> str:
             return f"go on with --resume {run.path}" if (run.path / "config.yaml").exists() else ""

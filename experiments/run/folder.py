@@ -17,8 +17,10 @@ from typing import Any
 
 import yaml
 
+from models.documents import is_file, read_json, read_yaml
 from models.errors import InputError
 from models.files import FORMAT, check_format, write_text
+from models.schemas import RunConfig
 from models.trust import Note, noted, own_note, seal
 
 from .lock import locked
@@ -113,15 +115,13 @@ class RunFolder:
         """An existing run's folder and the options that it was started with."""
         path = Path(path)
         config = path / "config.yaml"
-        if not config.is_file():
+        if not is_file(config):
             raise InputError(f"{path}: not the folder of a run (it has no config.yaml)")
-        try:
-            content = yaml.safe_load(config.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
-            raise InputError(f"{config}: cannot be read: {type(e).__name__}") from None
+        content = read_yaml(config)
         if not isinstance(content, dict) or not isinstance(content.get("options"), dict):
             raise InputError(f"{path}: not the folder of a run (its config.yaml has no options)")
         check_format(content, config)
+        RunConfig.of(content, config)
         run = cls(path.parent, path.name, exist_ok=True)
         run.note = own_note(path, content)
         return run, content["options"]
@@ -147,6 +147,10 @@ class RunFolder:
             "seal": seal(self.path, note),
         }
         write_text(self.path / "config.yaml", yaml.safe_dump(content, sort_keys=False))
+
+    def read_json(self, name: str) -> Any:
+        """The content of one of the run's JSON files; `InputError` if it is none."""
+        return read_json(self.path / name)
 
     def write_json(self, name: str, content: Any) -> None:
         write_text(self.path / name, json.dumps(content, indent=2) + "\n")

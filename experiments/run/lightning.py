@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -86,6 +87,39 @@ def make_trainer(options: Any, accelerator: str, **more: Any) -> pl.Trainer:
         return pl.Trainer(**given)
     except (ValueError, RuntimeError, MisconfigurationException) as e:
         raise InputError(f"--device, --devices, --strategy or --precision: {str(e).splitlines()[0]}") from None
+
+
+class _Begun(pl.Callback):
+    """Whether training has begun, and so everything of a checkpoint has been taken."""
+
+    begun = False
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        self.begun = True
+
+    on_train_end = on_train_epoch_start  # of a run that has nothing left to do
+
+
+@contextmanager
+def restoring(trainer: pl.Trainer, checkpoint: Path | None) -> Iterator[None]:
+    """Whatever a checkpoint of another kind or shape leads to before training begins is an `InputError` within."""
+    if checkpoint is None:
+        yield
+        return
+    watch = _Begun()
+    trainer.callbacks.append(watch)  # type: ignore[attr-defined]
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as e:
+        if watch.begun:
+            raise
+        reason = (str(e).strip().splitlines() or [""])[0]
+        raise InputError(
+            f"{checkpoint}: cannot be gone on with: {type(e).__name__}: {reason}; right would be the run's own "
+            "last.ckpt, or a new run"
+        ) from e
 
 
 @contextmanager

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 from models.complexity import count_flops, count_params
 from models.errors import InputError
 from models.files import FORMAT, check_format
+from models.grammar import read_config
 from models.network import Network
 from models.plain_files import load_plain, save_plain
+from models.schemas import SearchOptions, Supernet
 from spaces import NASBACKBONE, NASDETECTOR, CostModel, Sizes, Space, make_supernet, read_arch, slice_weights
 
 from ..inference.options import Validation
@@ -64,24 +66,35 @@ def open_supernet(
     run, saved = RunFolder.resume(folder)
     if "strategy" not in saved or "task" not in saved:
         raise InputError(f"{option} {folder}: not a run of oneshot_nas.py")
+    SearchOptions.of(saved, f"{option} {folder}: its config.yaml")
     file = folder / SUPERNET
     if (folder / "runs").is_dir():
         raise InputError(f"{option} {folder}: holds several searches; right would be a folder in {folder}/runs")
     if not file.is_file():
         raise InputError(f"{option} {folder}: has no {SUPERNET}; finish it by oneshot_nas.py --resume {folder}")
     admit_plugins(run, saved)
-    content = load_plain(file)
-    check_format(content, file)
+    space, state = load_supernet(file)
     options = argparse.Namespace(**saved)
     if task is None:
-        task = registry.load("task", saved["task"])(options, Space(content["yaml"]), accelerator_of(device))
+        if saved["task"] not in registry.names("task"):
+            known = ", ".join(registry.names("task"))
+            raise InputError(f"{option} {folder}: its task {saved['task']!r} is none of {known}")
+        task = registry.load("task", saved["task"])(options, space, accelerator_of(device))
     supernet = make_supernet(task.space())
     try:
-        supernet.load_state_dict(content["state_dict"])
-    except RuntimeError as e:
+        supernet.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as e:
         reason = (str(e).splitlines()[1:] or [str(e)])[0].strip()
         raise InputError(f"{option} {folder}: its supernet is one of another space or task: {reason}") from None
     return Opened(supernet, task, options)
+
+
+def load_supernet(file: Path) -> tuple[Space, dict[str, Any]]:
+    """The space and the state dict in a ``supernet.pt``; `InputError` if it is none."""
+    content = load_plain(file)
+    check_format(content, file)
+    found = Supernet.of(content, f"{file}: not a supernet of this project")
+    return Space(read_config(found.yaml, file=str(file))), found.state_dict
 
 
 def read_archs(names: Sequence[str], space: Space, imgsz: int) -> dict[str, dict[str, Any]]:
