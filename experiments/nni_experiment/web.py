@@ -22,6 +22,7 @@ import psutil
 from rich.console import Console
 
 from models.errors import InputError
+
 LOOPBACK = "127.0.0.1"
 _PATIENCE_S = 15
 _SCRIPT = Path(__file__).with_name("web_manager.js")
@@ -114,7 +115,11 @@ def manager_environment(port: int, host: str = LOOPBACK) -> Iterator[str]:
     # Node's own syntax for what has blanks or quotes in it.
     path = str(_SCRIPT).replace("\\", "\\\\").replace('"', '\\"')
     given = os.environ.get("NODE_OPTIONS")
-    new = {"NODE_OPTIONS": f'{given + " " if given else ""}--require "{path}"', "NAS_WEB_HOST": host, "NAS_WEB_TOKEN": tokens[port]}
+    new = {
+        "NODE_OPTIONS": f'{given + " " if given else ""}--require "{path}"',
+        "NAS_WEB_HOST": host,
+        "NAS_WEB_TOKEN": tokens[port],
+    }
     old = {name: os.environ.get(name) for name in new}
     os.environ.update(new)
     try:
