@@ -130,7 +130,9 @@ class Network(nn.Module):
             except _UNFIT as e:
                 self.check_channels(given)
                 shapes = ", ".join("x".join(map(str, i.shape)) for i in inputs if isinstance(i, Tensor))
-                raise row.error(f"does not fit its input ({shapes}): {(str(e).splitlines() or [type(e).__name__])[0]}") from e
+                raise row.error(
+                    f"does not fit its input ({shapes}): {(str(e).splitlines() or [type(e).__name__])[0]}"
+                ) from e
             given.append(getattr(previous, "shape", ()))
             if row.index in self._kept:
                 kept[row.index] = previous

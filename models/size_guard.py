@@ -26,7 +26,11 @@ class SizeGuard(TorchDispatchMode):
         self.most, self._made, self._tensors, self._parameters = most, 0, 0, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        size = args[0] if args and isinstance(args[0], (list, tuple)) and func._schema.arguments[0].name == "size" else None
+        size = (
+            args[0]
+            if args and isinstance(args[0], (list, tuple)) and func._schema.arguments[0].name == "size"
+            else None
+        )
         if size is not None:
             self._made += math.prod(size)
             self._tensors += 1

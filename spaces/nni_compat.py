@@ -166,6 +166,10 @@ def _init_job(self: Any, hyperParameters: Any = (), **given: Any) -> None:
 _manager: Any = None
 _receive, _start_rest_server = TunerCommandChannel._receive, launcher._start_rest_server
 _init_trial_job = data.TrialJob.__init__
+for _handler in logging.getLogger("nni").handlers:
+    # It colours its lines, which a stream that lets no control characters through would show as text.
+    if isinstance(_handler, logging.StreamHandler):
+        _handler.setStream(getattr(_handler.stream, "rich_proxied_file", _handler.stream))
 TunerCommandChannel._receive = _receive_for_nas
 rest.requests = SimpleNamespace(request=_request)
 connection._connect_async = _connect

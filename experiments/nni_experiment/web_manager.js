@@ -26,6 +26,11 @@ repair({
       this.experimentProfile.nextSequenceId = Math.max(-1, ...numbers) + 1;
       return count;
     };
+    // While it stops, it goes on asking a tuner that is gone; that is no error, and not the experiment's last status.
+    const { criticalError } = prototype;
+    prototype.criticalError = function (error) {
+      if (!["STOPPING", "STOPPED"].includes(this.status.status)) criticalError.call(this, error);
+    };
     // Once the tuner is ready, NNI asks it for all trials that may run, and for what a change before that added besides.
     const ready = new WeakSet();
     const { onTunerCommand, updateTrialConcurrency } = prototype;

@@ -12,11 +12,17 @@ from models.errors import InputError
 from models.plugins import load_plugin
 
 from .amounts import parse_amount
+from .harmless import harmless_output
 from .options import made, refuse_others, resumed_options
 
 
 def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
     """Load plug-in files and run `main`: 0, or 2 after bad input and 130 after Ctrl-C, with one line that says so."""
+    with harmless_output():
+        return _run(main, args)
+
+
+def _run(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
     try:
         for path in getattr(args, "plugin", []):
             load_plugin(path)

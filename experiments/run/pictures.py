@@ -28,9 +28,11 @@ def picture(path: str | Path, dpi: int = 110, bbox: str | None = None, **figure:
     figure
         What matplotlib's `Figure` takes.
     """
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    made = Figure(**figure)
-    yield made
-    with atomic(path) as temporary:
-        made.savefig(temporary, dpi=dpi, bbox_inches=bbox)
+    with rc_context({"text.parse_math": False}):  # a name with two dollar signs is no formula
+        made = Figure(**figure)
+        yield made
+        with atomic(path) as temporary:
+            made.savefig(temporary, dpi=dpi, bbox_inches=bbox)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import html
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +19,7 @@ from ..run.amounts import written
 from ..run.console import say
 from ..run.folder import RunFolder
 from ..run.pictures import picture
-from ..run.tables import table, write_csv
+from ..run.tables import read_csv, table, write_csv
 
 # Radosavovic et al. 2020, section 3.2: the best of a quarter of the archs, 95 % of the times.
 _BOOTSTRAP_SHARE, _INTERVAL = 0.25, (0.025, 0.975)
@@ -150,8 +149,7 @@ def read_rows(path: Path) -> tuple[str, list[dict[str, Any]]]:
         The file is not one.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = read_csv(path)
     except (OSError, UnicodeDecodeError) as e:
         raise InputError(f"--edf {path}: {e}") from None
     names = [name for name in (rows[0] if rows else []) if name not in _NO_METRIC]
@@ -244,8 +242,11 @@ def _html_edf(errors: Mapping[str, np.ndarray], results: Mapping[str, Any], path
     figure = go.Figure()
     for name, given in errors.items():
         x, y = edf(given)
-        figure.add_scatter(x=x.tolist(), y=y.tolist(), mode="lines", line={"shape": "hv"}, name=f"{name} ({len(x)})")
-    figure.update_layout(template="plotly_white", xaxis_title=f"error, 1 - {results['metric']}", yaxis_title="share")
+        figure.add_scatter(
+            x=x.tolist(), y=y.tolist(), mode="lines", line={"shape": "hv"}, name=html.escape(f"{name} ({len(x)})")
+        )
+    error = html.escape(f"error, 1 - {results['metric']}")
+    figure.update_layout(template="plotly_white", xaxis_title=error, yaxis_title="share")
     drawn = figure.to_html(include_plotlyjs=True, full_html=False)
     subsets, values = _rows(results)
     body = (

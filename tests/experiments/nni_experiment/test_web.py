@@ -220,6 +220,23 @@ Object.assign(manager, {
     assert found == [0, 1, 2], "asked for by the change, once ready, and by a change after that"
 
 
+def test_what_fails_while_the_manager_stops_is_no_error():
+    found = node("""
+const { NNIManager } = load("core/nnimanager");
+const manager = Object.create(NNIManager.prototype);
+const told = [];
+Object.assign(manager, {
+  status: { status: "STOPPING", errors: [] }, logError(error) { told.push(error.message); },
+});
+manager.criticalError(new Error("late"));
+manager.status.status = "RUNNING";
+console.error = () => {};
+manager.criticalError(new Error("real"));
+console.log(JSON.stringify(told));
+""")
+    assert found == ["real"]
+
+
 def test_a_trial_that_a_signal_ended_has_failed_and_one_that_was_cancelled_has_not():
     found = node("""
 const { V3asV1 } = load("training_service/v3/compat");
@@ -285,7 +302,7 @@ console.log(JSON.stringify([rest.getFullUrl("http", "localhost", "env/local-env"
 """),
     )
     for url, address in zip(
-        found, ["http://localhost:8080/env/local-env/abc", "ws://192.0.2.7:8080/platform/remote/1"]
+        found, ["http://localhost:8080/env/local-env/abc", "ws://192.0.2.7:8080/platform/remote/1"], strict=True
     ):
         parts = urlsplit(url)
         digest = hmac.digest(tokens[port].encode(), parts.path.encode(), "sha256")
