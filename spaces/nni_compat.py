@@ -158,9 +158,10 @@ def _parameters_of(text: str) -> Any:
     )
 
 
-def _init_job(self: Any, hyperParameters: Any = (), **given: Any) -> None:
+def _init_job(self: Any, **given: Any) -> None:
+    parameters = given.pop("hyperParameters", ())
     _init_trial_job(self, **{"startTime": -1, "sequenceId": -1, **given, "finalMetricData": []})
-    self.hyperParameters = [_parameters_of(text) for text in hyperParameters]
+    self.hyperParameters = [_parameters_of(text) for text in parameters]
 
 
 _manager: Any = None

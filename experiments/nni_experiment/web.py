@@ -51,8 +51,8 @@ def warn(host: str) -> None:
     if host != LOOPBACK:
         where = "every interface of this machine" if ipaddress.ip_address(host).is_unspecified else host
         Console(stderr=True).print(
-            f"warning: the web UI listens on {where}, unencrypted. Who learns its address with the token can run programs "
-            "here.",
+            f"warning: the web UI listens on {where}, unencrypted. Who learns its address with the token can run "
+            "programs here.",
             style="yellow",
             soft_wrap=True,
         )

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-# What a terminal obeys instead of showing it: control characters, those that turn the direction of writing, and halves of
-# characters, which names of files may have and no stream takes.
+# What a terminal obeys instead of showing it: control characters, those that turn the direction of writing, and halves
+# of characters, which names of files may have and no stream takes.
 _OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

@@ -1,4 +1,4 @@
-"""How large a request may be: looked at before anything is built, since whoever reaches the port may have written it."""
+"""How large a request may be: looked at before anything is built, since whoever reaches the port may have sent it."""
 
 from __future__ import annotations
 

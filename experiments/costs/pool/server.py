@@ -116,8 +116,8 @@ def _told(pairs: Sequence[str], provider: str) -> tuple[dict[str, Any], dict[str
 class _Port:
     """The process of a port.
 
-    What a provider computes cannot be ended but with its process. So a process that computes for nobody, or was ended by
-    what it computed, is followed by another one.
+    What a provider computes cannot be ended but with its process. So a process that computes for nobody, or was ended
+    by what it computed, is followed by another one.
     """
 
     def __init__(self, args: argparse.Namespace, port: int) -> None:

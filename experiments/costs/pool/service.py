@@ -107,9 +107,9 @@ class Estimator:
         raise AssertionError("abort raises")
 
     def overdue(self, patience: float, longest: float) -> str | None:
-        """Why what is computed should end: it takes longer than `longest` s, or nobody has waited for it for `patience` s.
+        """Why what is computed should end; None if it should not.
 
-        A thread cannot be ended, so that is for the process to do.
+        It takes longer than `longest` seconds, or nobody has waited for it for `patience` seconds. A thread cannot be ended, so that is for the process to do.
         """
         work, now = self._work, time.monotonic()
         if work is None:

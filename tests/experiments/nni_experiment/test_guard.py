@@ -74,7 +74,12 @@ def manager(tmp_path_factory):
     found.experiment.stop()
 
 
-WEBSOCKET = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec_WebSocket_Version": "13", "Sec_WebSocket_Key": "a" * 22 + "=="}  # fmt: skip
+WEBSOCKET = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec_WebSocket_Version": "13",
+    "Sec_WebSocket_Key": "a" * 22 + "==",
+}
 POST = {"path": JOBS, "method": "POST", "body": '{"a": 1}'}
 REFUSED = {
     "no token": ({"cookie": False}, "open the address"),

@@ -347,7 +347,8 @@ ssh.writeFile = async (path, data) => { written.push([path, String(data)]); };
     assert said == [
         "python -m nni.tools.nni_manager_scripts.create_trial_keeper_dir exp env",
         "chmod 700 '/there/keeper'",
-        f"NODE_OPTIONS='--require \"{script}\"' python -m nni.tools.nni_manager_scripts.launch_trial_keeper /there/keeper",
+        f"NODE_OPTIONS='--require \"{script}\"' "
+        "python -m nni.tools.nni_manager_scripts.launch_trial_keeper /there/keeper",
     ]
     assert (path, content) == (script, (ROOT / "experiments/nni_experiment/web_guard.js").read_text())
 
