@@ -1,7 +1,7 @@
 """Reading what anybody may have written: text, YAML and JSON, with an end to size, nesting and aliases. Loads no torch.
 
-Whatever the bytes are, there is a result or one `InputError`, in seconds and little memory; `limits` says how much is too
-much. Aliases of YAML and what a pickle names twice are counted as often as they stand for something: nine lines of
+Whatever the bytes are, there is a result or one `InputError`, in seconds and little memory; `limits` says how much is
+too much. Aliases of YAML and what a pickle names twice are counted as often as they stand for something: nine lines of
 ``&b [*a, *a, *a]`` are a billion values to whoever walks over them.
 """
 
@@ -116,7 +116,7 @@ def parse_json(text: str | bytes, what: str | Path) -> Any:
         raise InputError(f"{what}: not JSON: {_first_line(e)}") from None
 
 
-def check_plain(value: Any, what: str | Path) -> None:
+def check_plain(value: Any, what: str | Path, most: int = limits.NODES) -> None:
     """`InputError` if a value of lists, mappings and scalars is more than a document of `limits` can be.
 
     For what did not come through `parse_yaml`: out of a pickle, or from a script.
@@ -130,8 +130,8 @@ def check_plain(value: Any, what: str | Path) -> None:
             levels.pop()
             continue
         count += 1
-        if count > limits.NODES:
-            raise InputError(f"{what}: more than {limits.NODES:,} values; {_REPEATED}")
+        if count > most:
+            raise InputError(f"{what}: more than {most:,} values; {_REPEATED}")
         if isinstance(one, int) and not -limits.INTEGER <= one <= limits.INTEGER:
             raise InputError(f"{what}: holds a whole number of {one.bit_length()} bits; right would be 63 at most")
         if isinstance(one, (list, tuple, set, frozenset, Mapping)):

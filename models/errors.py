@@ -14,7 +14,11 @@ class InputError(ValueError):
     """
 
     def __str__(self) -> str:
-        text = super().__str__()
-        if len(text) > _LONGEST:
-            text = f"{text[: _LONGEST * 2 // 3]} … {text[-_LONGEST // 3 :]}"
-        return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+        return shown(super().__str__())
+
+
+def shown(text: str) -> str:
+    """Anybody's text as part of one line on a screen."""
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST * 2 // 3]} … {text[-_LONGEST // 3 :]}"
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

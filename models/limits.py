@@ -1,14 +1,15 @@
 """How much is too much: what no file, row or option of sense has, with the reason. Loads nothing.
 
-Readers look here before anything is built, so that a slip of the keyboard, a damaged file or somebody's joke is a line on
-the screen and not a machine that swaps. Each stands far above what this project ships or its users have been seen to have.
+Readers look here before anything is built, so that a slip of the keyboard, a damaged file or somebody's joke is a line
+on the screen and not a machine that swaps. Each stands far above what this project ships or people have been seen to
+have.
 """
 
-# A text that people write: model YAMLs have 20 kB at most, a data.yaml with ImageNet's 21,841 names half a megabyte.
+# A text that people write: model YAMLs have 20 kB at most, a data.yaml with ImageNet's 21,841 names half a MB.
 TEXT_BYTES = 1 << 20
-# What programs write as JSON or CSV: tables of latencies, results, archs of a search. (COCO's annotations have no limit.)
+# What programs write as JSON or CSV: tables of latencies, results, archs of a search. (COCO's files have no limit.)
 JSON_BYTES = 64 << 20
-# Values of one document with its aliases written out: 21,841 names by number are 43,683, and PyYAML reads 20,000 a second.
+# Values of one document with its aliases written out: 21,841 names by number are 43,683. PyYAML reads 20,000 a second.
 NODES = 100_000
 # Levels of a document within one another; a model YAML with choices has 6. Python's own end is at 1,000.
 DEPTH = 50
@@ -17,6 +18,8 @@ INTEGER = 2**63 - 1
 DIGITS = 100
 # The data.pkl in a file of torch.save, without the tensors: an upstream checkpoint has 0.2 MB.
 PICKLE_BYTES = 16 << 20
+# Values in it, aliases written out: a last.ckpt notes every epoch's metrics and probabilities.
+PICKLE_NODES = 3_000_000
 
 # Rows of a YAML (YOLOv9e has 43), and repeats in all its rows after the depth multiple (YOLOv5x6 has 79).
 ROWS = 1000
@@ -40,6 +43,10 @@ SIDE = 16_384
 # Processes of one machine, threads of one network: beyond, operating systems and OpenMP end the process without a word.
 PROCESSES = 256
 THREADS = 256
+# Images of a batch: the largest in use (LARS) was 65,536.
+BATCH = 65_536
+# Archs that are drawn or evaluated: what fits into memory beside their costs.
+ARCHS = 10_000_000
 # Other numbers of options: what 32 bits count.
 COUNT = 2**31 - 1
 # Seconds to wait for something: a day. Python's own end is at 292 years, and NaN waits for ever.

@@ -106,7 +106,7 @@ class ArchEngine(TrainingServiceExecutionEngine):
             self._submit(model)
 
     def _submit(self, model: ExecutableModelSpace) -> None:
-        arch = dict(model.sample or {})
+        arch = {str(label): value for label, value in (model.sample or {}).items()}
         model.status = ModelStatus.Training
         over: list[Trial] = []
         with self._changed:
@@ -297,7 +297,8 @@ def decode(space: ExecutableModelSpace, parameters: Any) -> Arch:
     for label, mutable in space.simplify().items():
         if label not in parameters:
             raise InputError(f"parameters of a trial: {label} is missing")
-        arch[label] = _chosen(label, mutable, parameters[label])
+        # NNI's label is a string of its own kind, which no plain file holds.
+        arch[str(label)] = _chosen(label, mutable, parameters[label])
     return arch
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 
 from rich.table import Table
 
+from models import limits
+from models.documents import read_text
+from models.errors import InputError
 from models.files import atomic
 
 from .harmless import harmless
@@ -52,10 +56,18 @@ def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]], columns: Sequ
 
 
 def read_csv(path: str | Path) -> list[dict[str, str]]:
-    """The rows of a CSV, by column, as `write_csv` was given them; other programs' too."""
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        return [{_as_given(k): _as_given(v) for k, v in row.items()} for row in rows]
+    """The rows of a CSV, by column, as `write_csv` was given them; other programs' too.
+
+    Raises
+    ------
+    InputError
+        It is none, or cannot be read.
+    """
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path, limits.JSON_BYTES), newline="")))
+    except csv.Error as e:
+        raise InputError(f"{path}: no CSV: {e}") from None
+    return [{_as_given(k): _as_given(v) for k, v in row.items()} for row in rows]
 
 
 def _as_text(cell: Any) -> Any:

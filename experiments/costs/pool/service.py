@@ -109,7 +109,8 @@ class Estimator:
     def overdue(self, patience: float, longest: float) -> str | None:
         """Why what is computed should end; None if it should not.
 
-        It takes longer than `longest` seconds, or nobody has waited for it for `patience` seconds. A thread cannot be ended, so that is for the process to do.
+        It takes longer than `longest` seconds, or nobody has waited for it for `patience` seconds. A thread cannot be
+        ended, so that is for the process to do.
         """
         work, now = self._work, time.monotonic()
         if work is None:

@@ -304,6 +304,7 @@ BEYOND = {
     "repeats of many rows": ({"space": f"backbone: [{', '.join(['[-1, 30, C3, [8]]'] * 90)}]"}, "2,700 repeats"),
     "a range of a billion": ({"space": ROW.format(1, "{range: [1, 1000000000, 1]}")}, "more than 1,000 values"),
     "no text": ({"space": ["a"]}, "the text of a YAML"),
+    "a file of the server": ({"space": "yolov5n.yaml"}, "the text of a YAML"),
     "a huge side": ({"imgsz": 10**9}, "8192 at most"),
     "a side that is none": ({"imgsz": float("inf")}, "positive integer"),
     "threads": ({"hw_config": {"threads": 100_000}}, "256 are the most"),
