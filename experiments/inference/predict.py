@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import sys
 import time
@@ -311,8 +312,15 @@ def _written_video(path: Path, shape: Sequence[int], fps: float) -> Iterator[Cal
         if not writer.isOpened():
             raise InputError(f"{path}: this OpenCV cannot write MP4; right would be --no-save")
 
+        written = 0
+
         def write(frame: np.ndarray) -> None:
+            nonlocal written
             writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+            written += 1
 
         yield write
         writer.release()
+        # OpenCV does not say that a disk was full.
+        if cv2.VideoCapture(str(temporary)).get(cv2.CAP_PROP_FRAME_COUNT) != written:
+            raise OSError(errno.EIO, "could not be written whole; there may be no room for it", str(path))

@@ -206,6 +206,7 @@ def test_interrupted_and_resumed_no_trial_is_lost_and_none_run_twice(end, multi_
     assert dict(ended) == {row["id"]: 1 for row in rows}
     numbers = query(folder, "select distinct trialJobId, sequenceId from TrialJobEvent where sequenceId is not null")
     assert sorted(number for _, number in numbers) == [0, 1, 2]
+    assert load_detector(folder / "detector.pt")[1]["arch"] == json.loads((folder / "arch.json").read_text())
 
 
 TUTORIAL = """
