@@ -157,13 +157,15 @@ def is_classifier(path: str | Path) -> bool:
 def _load(path: str | Path, build: Any, kind: str) -> tuple[Any, dict[str, Any]]:
     import torch
 
+    from .grammar import read_config
+
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         check_format(content, path)
         found = "classifier" if content.get("classifies") else "detector"
         if found != kind:
             raise InputError(f"{path}: a {found}'s; right would be a {kind}.pt")
-        network = build(content["yaml"])
+        network = build(read_config(content["yaml"], file=str(path)))
         network.load_state_dict(content["state_dict"])
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None

@@ -351,12 +351,22 @@ def _row(index: int, section: str, written: Any, names: Mapping[str, Any], file:
         number = parse_value(number, names)
     except InputError as e:
         raise error(f" ({module}): {e}") from None
+    if (place := _BEFORE_DILATION.get(module)) == len(values) - 1 and _is_activation(values[-1]):
+        values.insert(place, 1)
     if module == "Detect" and len(values) == 1 and names["anchors"] is None:
         module = ANCHOR_FREE
     if module == ANCHOR_FREE:
         kwargs = {**{k: parse_value(raw[k]) for k in HEAD_KEYS if raw.get(k) is not None}, **kwargs}
     source = tuple(source) if isinstance(source, list) else source
     return Row(index, section, source, number, module, tuple(values), kwargs, file, written)
+
+
+# YAMLs of before YOLOv5 v7.0 have the activation where the dilation is now; by module, its place.
+_BEFORE_DILATION = {"Conv": 5, "DWConv": 3}
+
+
+def _is_activation(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, Call))
 
 
 _DOTTED = re.compile(r"\w+(\.\w+)*")

@@ -19,6 +19,7 @@ from torch import Tensor
 from .detector import Model
 from .errors import InputError
 from .files import load_detector
+from .grammar import read_config
 from .scales import MULTIPLES, at_scale
 
 # Prefixes of what becomes `_Inert`: the network's classes, and what training notes down beside them.
@@ -99,7 +100,7 @@ def load_upstream(path: str | Path, cfg: str | Path | Mapping[str, Any] | None =
     if isinstance(cfg, dict) and "anchors" not in cfg:
         cfg = _anchor_free(cfg, state, path)
     state = {_our_key(k): _float(v) for k, v in state.items() if not k.endswith(_REDUNDANT)}
-    model = Model(cfg)
+    model = Model(cfg if isinstance(cfg, (str, Path)) else read_config(cfg, file=str(path)))
     _check_fit(model, state, path)
     if isinstance(names, list):
         names = dict(enumerate(names))
@@ -117,7 +118,7 @@ def load_weights(path: str | Path) -> tuple[Model, dict[str, Any]]:
     if not _foreign_globals(path):
         return load_detector(path)
     cfg, state, names = load_upstream(path)
-    model = Model(cfg)
+    model = Model(read_config(cfg, file=str(path)))
     model.load_state_dict(state)
     model.names = names
     return model.eval(), {"yaml": cfg, "names": names}

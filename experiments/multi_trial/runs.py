@@ -18,7 +18,7 @@ def run_of(name: str, project: str) -> str:
     InputError
         If no run below `project` has this experiment.
     """
-    if Path(name).is_dir():
+    if Path(name).exists():  # or a file in it
         return name
     for path in Path(project).glob("*/experiment.json"):
         if json.loads(path.read_text(encoding="utf-8"))["id"] == name:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import fields
@@ -12,11 +13,15 @@ from models.errors import InputError
 from models.plugins import load_plugin
 
 from .amounts import parse_amount
+from .commands import resume_command
 from .options import made, refuse_others, resumed_options
 
 
 def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
     """Load plug-in files and run `main`: 0, or 2 after bad input and 130 after Ctrl-C, with one line that says so."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a class's name that a terminal has no letters for
     try:
         for path in getattr(args, "plugin", []):
             load_plugin(path)
@@ -41,13 +46,15 @@ def start_script(main: Callable[[argparse.Namespace], None], parse: Callable[[],
 
 
 class NamedValues(argparse.Action):
-    """An option's words, each ``NAME=NUMBER``, as a dictionary."""
+    """An option's words, each ``NAME=NUMBER``, as a dictionary; a file, which says them, has None (`habits.take_hyp`)."""
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        found: dict[str, float | None] = {item: None for item in values if item.lower().endswith((".yaml", ".yml"))}
         try:
-            found = {name: float(value) for name, value in (item.split("=", 1) for item in values)}
+            pairs = (item.split("=", 1) for item in values if item not in found)
+            found |= {name: float(value) for name, value in pairs}
         except ValueError:
-            parser.error(f"{option} {' '.join(values)}: right would be NAME=NUMBER, such as mosaic=0.5")
+            parser.error(f"{option} {' '.join(values)}: right would be NAME=NUMBER, such as mosaic=0.5, or FILE.yaml")
         setattr(namespace, self.dest, found)
 
 
@@ -99,7 +106,7 @@ def add_run_options(parser: argparse.ArgumentParser, project: str, resumes: bool
     add("--name", default="exp", help="name of this run; a number is added where it is taken")
     add("--exist-ok", action="store_true", help="write into the folder of an earlier run of this name")
     if resumes:
-        add("--resume", metavar="RUN", help="go on with an interrupted run, given its folder; it keeps its options")
+        add("--resume", metavar="RUN", help="go on with an interrupted run, given its folder or a file in it; it keeps its options")
 
 
 def run_or_resume(
@@ -140,4 +147,4 @@ def run_or_resume(
     try:
         work(given, run, resume=bool(args.resume))
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"go on with --resume {run.path}") from None
+        raise KeyboardInterrupt(f"go on with {resume_command(run.path)}") from None

@@ -16,6 +16,8 @@ import yaml
 from models.errors import InputError
 from models.files import FORMAT, check_format, write_text
 
+from .recorded import from_recorded
+
 _GONE_ON_WITH = ("last.ckpt", "retrained.json", "experiment.json")
 _RUN = "NAS_TRAIN_RUN"  # tells the other processes of a distributed training the run's folder
 _PACKAGES = ("torch", "torchvision", "pytorch-lightning", "nni", "numpy")
@@ -38,8 +40,10 @@ class RunFolder:
 
     @classmethod
     def resume(cls, path: str | Path) -> tuple[RunFolder, dict[str, Any]]:
-        """An existing run's folder and the options that it was started with."""
-        path = Path(path)
+        """An existing run's folder, given it or a file in it, and the options that it was started with."""
+        path = Path(path).expanduser()
+        if path.is_file():  # RUN/last.ckpt
+            path = path.parent
         config = path / "config.yaml"
         if not config.is_file():
             raise InputError(f"{path}: not the folder of a run (it has no config.yaml)")
@@ -50,7 +54,7 @@ class RunFolder:
         if not isinstance(content, dict) or not isinstance(content.get("options"), dict):
             raise InputError(f"{path}: not the folder of a run (its config.yaml has no options)")
         check_format(content, config)
-        return cls(path.parent, path.name, exist_ok=True), content["options"]
+        return cls(path.parent, path.name, exist_ok=True), from_recorded(content["options"], content.get("folder"))
 
     def write_config(self, options: Mapping[str, Any], anew: bool = False) -> None:
         """``config.yaml``: options after defaults, versions, git commit, command line.
@@ -65,6 +69,7 @@ class RunFolder:
         content = {
             "format": FORMAT,
             "options": dict(options),
+            "folder": os.getcwd(),  # where paths among the options begin
             "command": sys.argv,
             "python": sys.version.split()[0],
             "versions": {p: version for p in _PACKAGES if (version := _version(p)) is not None},

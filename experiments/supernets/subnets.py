@@ -13,12 +13,14 @@ import torch
 from models.complexity import count_flops, count_params
 from models.errors import InputError
 from models.files import FORMAT, atomic, check_format
+from models.grammar import read_config
 from models.network import Network
 from models.plugins import load_plugins_of_run
 from spaces import NASBACKBONE, NASDETECTOR, CostModel, Sizes, Space, make_supernet, read_arch, slice_weights
 
 from ..inference.options import Validation
 from ..run import registry
+from ..run.commands import command
 from ..run.console import say
 from ..run.folder import RunFolder
 from ..run.lightning import accelerator_of, quiet_lightning
@@ -70,13 +72,14 @@ def open_supernet(
     if (folder / "runs").is_dir():
         raise InputError(f"{option} {folder}: holds several searches; right would be a folder in {folder}/runs")
     if not file.is_file():
-        raise InputError(f"{option} {folder}: has no {SUPERNET}; finish it by oneshot_nas.py --resume {folder}")
+        finish = command("oneshot_nas.py", "--resume", folder)
+        raise InputError(f"{option} {folder}: has no {SUPERNET}; finish it by {finish}")
     load_plugins_of_run(saved["plugin"])
     content = torch.load(file, map_location="cpu", weights_only=True)
     check_format(content, file)
     options = argparse.Namespace(**saved)
     if task is None:
-        task = registry.load("task", saved["task"])(options, Space(content["yaml"]), accelerator_of(device))
+        task = registry.load("task", saved["task"])(options, Space(read_config(content["yaml"], file=str(file))), accelerator_of(device))
     supernet = make_supernet(task.space())
     try:
         supernet.load_state_dict(content["state_dict"])

@@ -155,7 +155,7 @@ class DetectionMetrics:
         names = [*self.names, "background"]
         named = len(names) <= _MAX_NAMED_CLASSES + 1
         side = 4 + (0.45 * len(names) if named else 8)
-        with picture(path, 150, "tight", figsize=(side + 1, side)) as figure:
+        with picture(path, 150, "tight", names if named else (), figsize=(side + 1, side)) as figure:
             axes = figure.add_subplot(
                 xlabel="true class", ylabel="detected class", title="Confusion matrix, fractions of each true class"
             )
@@ -175,7 +175,8 @@ class DetectionMetrics:
         recall = np.linspace(0, 1, len(precision))
         present = np.unique(_stack(self._targets, 5)[:, 1].astype(int))
         named = len(present) <= _MAX_NAMED_CLASSES
-        with picture(path, 150, figsize=(9, 6), layout="constrained") as figure:
+        names = self.names if named else ()
+        with picture(path, 150, names=names, figsize=(9, 6), layout="constrained") as figure:
             axes = figure.add_subplot(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
             axes.set_title("Precision and recall at IoU 0.5")
             # Ten colours tell apart; from the eleventh class on they come again with a broken line.

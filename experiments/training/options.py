@@ -11,7 +11,7 @@ from ..run.options import option, scale_option
 _LEARNING, _DEVICES = "how weights are trained, alike in all scripts", "devices"
 # Of detectors alone.
 OF_DETECTORS = (
-    *("cfg", "supernet", "hyp", "augment", "autoanchor"),
+    *("cfg", "supernet", "hyp", "augment", "autoanchor", "classes", "single_cls"),
     *("devices", "num_nodes", "strategy", "sync_bn"),  # a classifier's epochs are judged by one process
 )
 
@@ -98,6 +98,8 @@ class Options(Learning, Devices):
     data: str = option(
         "a data.yaml, a folder (YOLO, COCO, VOC), digits-detect (default) or bccd; of classifiers digits", None
     )
+    classes: list[str] | None = option("only these of the data's, by name or number: person,car", None, nargs="+")
+    single_cls: bool = option("all classes as one", False)
     imgsz: int = option(
         "side of the images, a multiple of the stride (640; of classifiers as trained)", None, type=positive_int
     )
