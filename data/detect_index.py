@@ -31,7 +31,6 @@ class Ignored(NamedTuple):
 NOTHING_IGNORED = np.zeros((0, 6), dtype=np.float32)
 
 
-
 @dataclass(frozen=True)
 class Record:
     """One annotated image as a format has it: boxes may lie outside, repeat or have no area."""

@@ -26,7 +26,7 @@ _SPLIT_NAMES = {
 
 
 def entries(root: Path) -> dict[str, Any]:
-    """The splits of a folder: JSONs in `annotations/`, `train/` or the folder itself, by their names; so val and test."""
+    """The splits of a folder: JSONs in `annotations/`, `train/` or itself, by their names; so val and test."""
     found: dict[str, Any] = {}
     for split, spellings in _SPLIT_NAMES.items():
         files = [file for name in spellings for files in _jsons(root, name) for file in sorted(files)]

@@ -57,7 +57,7 @@ def entries(root: Path) -> dict[str, Any]:
         name = next((name for name in lists if main and (main / f"{name}.txt").is_file()), None)
         if name:
             found[split] = name
-    if "train" in found and "val" not in found or main is None:
+    if ("train" in found and "val" not in found) or main is None:
         name = found.get("train")  # None: all that are annotated
         found |= {split: {"list": name, "held_out": split == "val"} for split in ("train", "val")}
     elif found.get("train") == "trainval" and found["val"] == "val":
@@ -85,7 +85,9 @@ def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: 
     if (folder := _folder(entry, root)) is not None:
         report.unread += unread_in(folder)
     if isinstance(entry, dict) and "held_out" in entry:
-        report.note = f"every {_HELD_OUT}th image of {_said(entry)} is held out for validation, for which there is no list"
+        report.note = (
+            f"every {_HELD_OUT}th image of {_said(entry)} is held out for validation, for which there is no list"
+        )
     for image, file in _files(entry, root, where):
         record = Record(image, [], [], in_pixels=True)
         found.append(record)
@@ -116,7 +118,7 @@ def _files(entry: Any, root: Path, where: str) -> list[tuple[Path, Path | None]]
         return [(image, beside.get(image.with_suffix(""))) for image in images]
     annotations = child(root, "Annotations") or root / "Annotations"
     images_in = next((p for name in _IMAGES if (p := child(root, name)) is not None), root / _IMAGES[0])
-    images = reversed(list_images(images_in))  # of a.jpg and a.png the first one counts
+    images = list_images(images_in)[::-1]  # of a.jpg and a.png the first one counts
     by_stem = {image.relative_to(images_in).with_suffix("").as_posix(): image for image in images}
     xml = {p.relative_to(annotations).with_suffix("").as_posix(): p for p in _xml_in(annotations)}
     ids = _image_ids(entry, root, where, {*by_stem, *xml}, xml)

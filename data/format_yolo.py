@@ -31,7 +31,7 @@ _SPLITS = ("train", "val", "test")  # in names of folders: valid, training, …
 
 
 def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: Report) -> list[Record]:
-    """The images of a split. entry: a folder, an image, a pattern, a text file that lists images, or a list of those."""
+    """The images of a split. entry: a folder, an image, a pattern, a .txt that lists images, or a list of those."""
     parts = entry if isinstance(entry, list) else [entry]
     paths = [path for part in parts for path in _images(part, root, where, report)]
     found, without = [], []

@@ -123,7 +123,9 @@ def _from_yaml(path: Path) -> Spec:
 
 
 def _from_folder(root: Path) -> Spec:
-    named = next((p for name in ("data.yaml", "data.yml") if (p := child(root, name)) is not None and p.is_file()), None)
+    named = next(
+        (p for name in ("data.yaml", "data.yml") if (p := child(root, name)) is not None and p.is_file()), None
+    )
     others = [] if named else [p for p in sorted(root.glob("*.y*ml")) if _is_data_yaml(p)]
     if named is not None or len(others) == 1:
         return _from_yaml(named or others[0])

@@ -16,10 +16,28 @@ SUFFIXES = frozenset(
     | {suffix for suffix, codec in ((".avif", "avif"), (".jp2", "jpg_2000")) if features.check(codec)}
 )
 # Those of other pictures, which are counted where they lie among images.
-UNREAD = frozenset(
-    {".arw", ".avif", ".cr2", ".cr3", ".dng", ".exr", ".hdr", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".orf", ".pfm"}
-    | {".psd", ".raf", ".raw", ".rw2", ".svg", ".tga"}
-) - SUFFIXES
+UNREAD = (
+    frozenset(
+        {
+            ".arw",
+            ".avif",
+            ".cr2",
+            ".cr3",
+            ".dng",
+            ".exr",
+            ".hdr",
+            ".heic",
+            ".heif",
+            ".jp2",
+            ".jxl",
+            ".nef",
+            ".orf",
+            ".pfm",
+        }
+        | {".psd", ".raf", ".raw", ".rw2", ".svg", ".tga"}
+    )
+    - SUFFIXES
+)
 
 _EXIF_ORIENTATION = 0x0112
 _T = TypeVar("_T")

@@ -37,7 +37,7 @@ def home(text: str | Path) -> Path:
 
 
 def tails(text: str, bases: Sequence[Path], shortest: int = 1) -> list[Path]:
-    """What is left of the path, below each of `bases`, when folders are taken off its front; `shortest` parts remain."""
+    """What is left of the path when folders are taken off its front, below each of `bases`; `shortest` parts remain."""
     parts = _parts(text)
     first = 0 if len(parts) < len(PurePosixPath(local(text)).parts) else 1  # without "/", "C:" or ".." it is new
     return [base.joinpath(*parts[i:]) for i in range(first, len(parts) - shortest + 1) for base in bases]

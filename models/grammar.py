@@ -21,6 +21,7 @@ import yaml
 
 from .errors import InputError
 from .scales import at_scale, split_name
+from .text import read_text
 
 MODELS = Path(__file__).resolve().parent
 SECTIONS = ("backbone", "head")
@@ -207,7 +208,7 @@ def _found(path: Path) -> Path | None:
 def load_yaml(path: Path) -> Any:
     """Read one YAML document; what cannot be read is an `InputError` with the line."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(read_text(path))
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""

@@ -76,6 +76,7 @@ def _decoded(raw: bytes, encodings: tuple[str, ...], path: str | Path) -> tuple[
     except UnicodeDecodeError as e:
         line = raw.count(b"\n", 0, e.start) + 1
         raise InputError(
-            f"{path}:{line}: cannot be read as text: byte 0x{raw[e.start]:02x} is not {e.encoding}; right would be UTF-8"
+            f"{path}:{line}: cannot be read as text: byte 0x{raw[e.start]:02x} is not {e.encoding}; right would be "
+            "UTF-8"
         ) from None
     raise AssertionError("one of the encodings has failed")

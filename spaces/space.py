@@ -13,6 +13,7 @@ from typing import Any
 
 from models.errors import InputError
 from models.grammar import SECTIONS, Config, Row, is_choice, read_config
+from models.text import read_text
 
 from . import legacy
 from .choices import Decision, Follow, read_choice
@@ -179,10 +180,10 @@ def freeze(cfg: str | Path | Mapping[str, Any] | Config | Space, arch: Mapping[s
 def read_arch(path: str | Path) -> dict[str, Any]:
     """Read an arch JSON: a mapping of labels to values."""
     try:
-        arch = json.loads(Path(path).read_text(encoding="utf-8"))
+        arch = json.loads(read_text(path, guesses=False))
     except FileNotFoundError:
         raise InputError(f"{path}: no such arch file") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as e:
+    except (OSError, ValueError) as e:
         raise InputError(f"{path}: not an arch JSON: {e}") from None
     if not isinstance(arch, dict):
         raise InputError(f"{path}: an arch is a JSON object {{label: value}}, got {type(arch).__name__}")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.errors import InputError
 from models.files import write_text
+from models.text import read_text
 
 from ..run.cli import add_plugin_option, positive_int, run_script
 from .timing import REPEATS, WARM_UP, median_ms, synchronized, torch_threads
@@ -83,7 +84,7 @@ class LatencyTable:
 
     def _read(self, path: Path) -> None:
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(read_text(path, guesses=False))
             self.made_on = {"device": content["device"], "threads": int(content["threads"]), "torch": content["torch"]}
             blocks = content["milliseconds"].items()
             self.milliseconds = {k: {name: float(ms) for name, ms in parts.items()} for k, parts in blocks}

@@ -38,7 +38,7 @@ class Retraining:
     ) -> None:
         self.task, self.run, self.options, self.epochs, self.accelerator = task, run, options, epochs, accelerator
         path = run.path / _FILE
-        self.done: dict[str, float] = json.loads(path.read_text()) if resume and path.exists() else {}
+        self.done: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if resume and path.exists() else {}
 
     def has_done(self, name: str, start: str) -> bool:
         """Whether the first seed's network was trained before a resume."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import fields
@@ -19,9 +20,11 @@ from .options import made, refuse_others, resumed_options
 
 def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
     """Load plug-in files and run `main`: 0, or 2 after bad input and 130 after Ctrl-C, with one line that says so."""
+    # A class's name may have letters that a terminal, or a file it is sent to, has not: here, in trials and workers.
+    os.environ.setdefault("PYTHONIOENCODING", ":backslashreplace")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a class's name that a terminal has no letters for
+            stream.reconfigure(errors="backslashreplace")
     try:
         for path in getattr(args, "plugin", []):
             load_plugin(path)
@@ -46,7 +49,7 @@ def start_script(main: Callable[[argparse.Namespace], None], parse: Callable[[],
 
 
 class NamedValues(argparse.Action):
-    """An option's words, each ``NAME=NUMBER``, as a dictionary; a file, which says them, has None (`habits.take_hyp`)."""
+    """An option's words, each ``NAME=NUMBER``, as a dictionary; a file that says them has None (`habits.take_hyp`)."""
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
         found: dict[str, float | None] = {item: None for item in values if item.lower().endswith((".yaml", ".yml"))}
@@ -106,7 +109,11 @@ def add_run_options(parser: argparse.ArgumentParser, project: str, resumes: bool
     add("--name", default="exp", help="name of this run; a number is added where it is taken")
     add("--exist-ok", action="store_true", help="write into the folder of an earlier run of this name")
     if resumes:
-        add("--resume", metavar="RUN", help="go on with an interrupted run, given its folder or a file in it; it keeps its options")
+        add(
+            "--resume",
+            metavar="RUN",
+            help="go on with an interrupted run, given its folder or a file in it; it keeps its options",
+        )
 
 
 def run_or_resume(

@@ -42,8 +42,8 @@ def nothing_to_search(options: Any) -> str:
     """What is said of a YAML without choices."""
     policy = "--space elastic" if hasattr(options, "space") else "oneshot_nas.py --space elastic"
     return (
-        f"{options.cfg}: there is nothing to search, the YAML has no choices; {policy} lays them over any plain YAML, and "
-        "models/*_nas.yaml have their own (try yolov5n_nas.yaml)"
+        f"{options.cfg}: there is nothing to search, the YAML has no choices; {policy} lays them over any plain YAML, "
+        "and models/*_nas.yaml have their own (try yolov5n_nas.yaml)"
     )
 
 

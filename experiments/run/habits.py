@@ -1,4 +1,4 @@
-"""What people who come from YOLOv5 type, and what it is called here. docs/from-yolov5.md shows the table. Loads no torch.
+"""What people who come from YOLOv5 type, and what it is called here; docs/from-yolov5.md has it. Loads no torch.
 
 An option of YOLOv5 that has another name here works by its own as well; one that has no counterpart is refused with a
 line that says what is there instead.
@@ -81,7 +81,7 @@ def translated(parser: argparse.ArgumentParser, argv: Sequence[str]) -> list[str
         An option of YOLOv5 has no counterpart.
     """
     known = set(parser._option_string_actions)
-    words = []
+    words: list[str] = []
     for number, word in enumerate(argv):
         if word == "--":
             return [*words, *argv[number:]]

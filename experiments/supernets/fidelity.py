@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import random
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ import torch
 
 from models.errors import InputError
 from models.files import atomic
+from models.text import read_text
 from spaces import Space
 from spaces.space import Arch
 
@@ -184,9 +186,8 @@ def spread(space: Space, model: Any, count: int, seed: int, drawn: Sequence[Arch
 def read_truths(path: Path, space: Space, metric: str) -> dict[tuple[tuple[str, Any], ...], float]:
     """Canonical archs of a CSV (a column a label, and ``accuracy`` or the metric) to what they reach."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as e:
+        rows = list(csv.DictReader(io.StringIO(read_text(path))))
+    except (OSError, InputError) as e:
         raise InputError(f"--truth {path}: cannot be read: {e}") from None
     wanted = next((c for c in (metric, "accuracy") if rows and c in rows[0]), None)
     if wanted is None:

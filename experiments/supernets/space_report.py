@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import html
+import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 
 from models.errors import InputError
 from models.files import write_text
+from models.text import read_text
 
 from ..costs.ranges import Range, parse_range
 from ..run.amounts import written
@@ -150,9 +152,8 @@ def read_rows(path: Path) -> tuple[str, list[dict[str, Any]]]:
         The file is not one.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as e:
+        rows = list(csv.DictReader(io.StringIO(read_text(path))))
+    except (OSError, InputError) as e:
         raise InputError(f"--edf {path}: {e}") from None
     names = [name for name in (rows[0] if rows else []) if name not in _NO_METRIC]
     if not names or "arch" not in rows[0]:

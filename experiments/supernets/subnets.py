@@ -79,7 +79,9 @@ def open_supernet(
     check_format(content, file)
     options = argparse.Namespace(**saved)
     if task is None:
-        task = registry.load("task", saved["task"])(options, Space(read_config(content["yaml"], file=str(file))), accelerator_of(device))
+        task = registry.load("task", saved["task"])(
+            options, Space(read_config(content["yaml"], file=str(file))), accelerator_of(device)
+        )
     supernet = make_supernet(task.space())
     try:
         supernet.load_state_dict(content["state_dict"])

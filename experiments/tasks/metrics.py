@@ -296,7 +296,7 @@ def ignored_of(batch: Batch) -> list[Tensor]:
 
 
 def _overlap_of_ignored(detections: Tensor, regions: Tensor) -> Tensor:
-    """(n, k): IoU of a detection and what is to be ignored, of a crowd the share of the detection; 0 between classes."""
+    """(n, k): IoU of a detection and what is ignored, of a crowd the share of the detection; 0 between classes."""
     boxes, areas = detections[:, :4], regions[:, 1:5]
     overlap = box_iou(boxes, areas)
     corner, opposite = torch.maximum(boxes[:, None, :2], areas[:, :2]), torch.minimum(boxes[:, None, 2:], areas[:, 2:])

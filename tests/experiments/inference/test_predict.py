@@ -192,7 +192,12 @@ def _run(monkeypatch, detector, *options):
 
 def test_a_run_writes_pictures_labels_and_json(folder, tmp_path, monkeypatch, capsys):
     detector = Fixed((32, 32, 16, 8, 0.6, 0), (50, 32, 4, 8, 0.9, 2))
-    assert _run(monkeypatch, detector, "--source", folder, "--save-txt", "--save-json", "--save-conf", "--project", tmp_path) == 0
+    assert (
+        _run(
+            monkeypatch, detector, "--source", folder, "--save-txt", "--save-json", "--save-conf", "--project", tmp_path
+        )
+        == 0
+    )
     run = tmp_path / "exp"
     files = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
     labels = ["a", "b", "below/c", *(f"film_{i:06}" for i in range(5))]

@@ -18,11 +18,11 @@ import search_subnets
 import train
 import val
 from data import Hyp
+from experiments.multi_trial.options import Options as MultiTrial
+from experiments.oneshot.options import Options as OneShot
 from experiments.run import commands, habits
 from experiments.run.cli import run_script
 from experiments.run.folder import RunFolder
-from experiments.multi_trial.options import Options as MultiTrial
-from experiments.oneshot.options import Options as OneShot
 from experiments.run.options import made, options_of
 from experiments.run.recorded import PATHS
 from experiments.supernets.options import Look
@@ -43,8 +43,14 @@ DOCS = Path(__file__).resolve().parents[3] / "docs/from-yolov5.md"
         ("train --cfg a --single-cls --cos-lr --noautoanchor", "train --cfg a --single-cls --cosine --no-autoanchor"),
         ("val --weights a --task test --conf-thres 0.1", "val --weights a --split test --conf 0.1"),
         ("val --weights a --iou-thres 0.5 --img 64", "val --weights a --iou 0.5 --imgsz 64"),
-        ("detect --weights a --source b --conf-thres 0.1 --nosave", "detect --weights a --source b --conf 0.1 --no-save"),
-        ("detect --weights a --source b --save-crop --device 0", "detect --weights a --source b --save-crop --device 0"),
+        (
+            "detect --weights a --source b --conf-thres 0.1 --nosave",
+            "detect --weights a --source b --conf 0.1 --no-save",
+        ),
+        (
+            "detect --weights a --source b --save-crop --device 0",
+            "detect --weights a --source b --save-crop --device 0",
+        ),
         ("export --weights a --include onnx --nms --topk-all 9", "export --weights a --format onnx --nms --max-det 9"),
         ("oneshot_nas --task detect --batch-size 4", "oneshot_nas --task detect --batch 4"),
         ("multi_trial_nas --batch-size 4", "multi_trial_nas --batch 4"),
@@ -68,7 +74,11 @@ def test_options_without_a_counterpart_are_refused_with_a_line(name, capsys):
 
 def test_every_alias_is_an_option_somewhere_and_nothing_is_both():
     known = set()
-    for script, words in {"train": [], "val": ["--weights", "a"], "detect": ["--weights", "a", "--source", "b"]}.items():
+    for script, words in {
+        "train": [],
+        "val": ["--weights", "a"],
+        "detect": ["--weights", "a", "--source", "b"],
+    }.items():
         known |= {f"--{name.replace('_', '-')}" for name in vars(SCRIPTS[script].parse(words))}
     known |= {f"--{name.replace('_', '-')}" for name in vars(export.parse(["--weights", "a"]))}
     known |= {"--no-save", "--no-autoanchor"}
@@ -95,7 +105,7 @@ def _all(script):
 
 
 def test_names_of_hyper_parameters_are_those_of_the_dataclasses():
-    assert habits.AUGMENTATION == tuple(f.name for f in fields(Hyp))
+    assert tuple(f.name for f in fields(Hyp)) == habits.AUGMENTATION
     assert {*habits.OF_LEARNING.values()} <= {f.name for f in fields(Learning)}
 
 
