@@ -15,14 +15,14 @@ from ..tasks.metrics import score_table
 _LOSSES = {"box": "box loss", "obj": "objectness loss", "cls": "class loss", "dfl": "distribution loss"}
 
 
-def print_report(measured: Mapping[str, Any], title: str, run: Path, data: str) -> None:
-    """The best epoch's AP, over all classes and each, and the next commands."""
+def print_report(measured: Mapping[str, Any], title: str, run: Path, *data: str) -> None:
+    """The best epoch's AP, over all classes and each, and the next commands; `data` are the words that say the data."""
     weights = run / "detector.pt"
     say(
         title,
         score_table(measured),
         f"results in {run}; next:",
-        f"  {command('val.py', '--weights', weights, '--data', data)}",
+        f"  {command('val.py', '--weights', weights, *data)}",
         f"  {command('detect.py', '--weights', weights, '--source', 'IMAGES')}",
         f"  {command('export.py', '--weights', weights)}",
     )

@@ -106,7 +106,9 @@ def train(
         run.write_json("results.json", results)
         plot_training(history.rows, run.path / "results.png", model.head.parts)
         title = f"{options.data}: epoch {best.best['epoch']}, the best of {epochs}; {minutes} minutes"
-        print_report(best.best, title, run.path, options.data)
+        chosen = ["--classes", *options.classes] if options.classes else []
+        chosen += ["--single-cls"] if options.single_cls else []
+        print_report(best.best, title, run.path, "--data", options.data, *chosen)
     return results
 
 
