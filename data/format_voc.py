@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 from models.errors import InputError
 from models.text import declared_text, read_text
 
-from .detect_index import Box, Ignored, Record
+from .detect_index import HELD_OUT, Box, Ignored, Record
 from .images import SUFFIXES, list_images, unread_in
 from .places import child, home, local
 from .report import Report
@@ -25,7 +25,6 @@ from .report import Report
 _LISTS = {"train": ("train", "trainval"), "val": ("val", "valid", "test"), "test": ("test",)}
 _FOLDERS = {"train": ("train",), "val": ("valid", "val"), "test": ("test",)}  # as Roboflow exports them
 _IMAGES = ("JPEGImages", "images")
-_HELD_OUT = 5  # one image of so many
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 # The XML declaration, which ElementTree takes no text with.
 _DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
@@ -86,7 +85,7 @@ def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: 
         report.unread += unread_in(folder)
     if isinstance(entry, dict) and "held_out" in entry:
         report.note = (
-            f"every {_HELD_OUT}th image of {_said(entry)} is held out for validation, for which there is no list"
+            f"every {HELD_OUT}th image of {_said(entry)} is held out for validation, for which there is no list"
         )
     for image, file in _files(entry, root, where):
         record = Record(image, [], [], in_pixels=True)
@@ -138,7 +137,7 @@ def _image_ids(entry: Any, root: Path, where: str, known: set[str], xml: dict[st
         if "held_out" in entry:
             if len(ids) < 2:
                 raise InputError(f"{where}: {root} has one image, and one more is needed to validate on")
-            picked = set(ids[:: min(_HELD_OUT, len(ids))])
+            picked = set(ids[:: min(HELD_OUT, len(ids))])
             return [i for i in ids if (i in picked) == entry["held_out"]]
         return ids
     return _of_list(entry, root, where, known)

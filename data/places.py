@@ -79,9 +79,11 @@ class Finder:
         self._before: tuple[Path, int] | None = None  # where the last tail lay, and how many parts were taken off
 
     def __call__(self, text: str) -> Path | None:
-        for place in direct(text, self._bases):
-            if _true(Path.is_file, place):
-                return place
+        for form in dict.fromkeys([text, local(text)]):
+            path = home(form) if form.startswith("~") else Path(form)
+            for base in self._bases:
+                if _true(Path.is_file, place := base / path):
+                    return place
         parts = _parts(text)
         if self._before is not None:
             base, taken = self._before

@@ -193,16 +193,18 @@ def find_file(cfg: str | Path) -> Path:
     _, name = split_name(path.name)
     if name is not None and (found := _found(path.with_name(name))) is not None:
         return found
-    raise InputError(f"{cfg}: no such file (a bare name is looked for here, in {MODELS.name}/ and {MODELS.name}/hub/)")
+    tried = ", ".join(dict.fromkeys(map(str, _candidates(path))))
+    raise InputError(f"{cfg}: no such file; tried {tried}")
+
+
+def _candidates(path: Path) -> tuple[Path, ...]:
+    # A path with a folder in it is that file or none: another of the same name would be a silent surprise.
+    hub = (MODELS / "hub" / path,) if path.name == str(path) else ()
+    return path, MODELS.parent / path, MODELS / path, *hub
 
 
 def _found(path: Path) -> Path | None:
-    # A path with a folder in it is that file or none: another of the same name would be a silent surprise.
-    hub = (MODELS / "hub" / path,) if path.name == str(path) else ()
-    for candidate in (path, MODELS.parent / path, MODELS / path, *hub):
-        if candidate.is_file():
-            return candidate
-    return None
+    return next((candidate for candidate in _candidates(path) if candidate.is_file()), None)
 
 
 def load_yaml(path: Path) -> Any:

@@ -24,7 +24,11 @@ class Learning:
         "yolov5: its defaults; auto: scaled to the data", "auto", group=_LEARNING, choices=["auto", "yolov5"]
     )
     optimizer: str | None = option(
-        "optimizer (detectors: sgd, classifiers: adamw)", None, group=_LEARNING, choices=["sgd", "adamw"]
+        "optimizer (detectors: sgd, classifiers: adamw)",
+        None,
+        group=_LEARNING,
+        type=str.lower,
+        choices=["sgd", "adamw"],
     )
     lr0: float | None = option(
         "learning rate after warm-up (sgd: 0.01, adamw: 0.001; a supernet's slices: a tenth)",

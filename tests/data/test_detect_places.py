@@ -344,6 +344,23 @@ def test_coco_as_cvat_exports_it(tmp_path):
     assert boxes(root) == BOXES_OF_TRAIN
 
 
+@pytest.mark.parametrize(
+    "name", ["annotations/instances_default.json", "_annotations.coco.json", "instances_Train.json"]
+)
+def test_coco_without_a_file_for_validation(name, tmp_path):
+    root = coco(tmp_path / "c")
+    content = (root / "annotations/instances_train2017.json").read_text()
+    shutil.rmtree(root / "annotations")
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).write_text(content)
+    (root / "train2017").rename(root / "images")
+    data = detection(root, 64, hyp=None)
+    assert ([Path(s[0].meta.name).stem for s in (data.train, data.val)], len(data.train)) == (["b", "a"], 2)
+    assert (data.train.report.boxes, data.val.report.boxes, data.train.report.orphans) == (1, 2, 0)
+    assert "held out for validation" in str(data.val.report)
+    assert len(formats.coco_ids(root, "val")[0]) == 3
+
+
 def test_a_split_is_a_word_of_a_name(tmp_path):
     root = coco(tmp_path)
     (root / "annotations/a_constraint.json").write_text("{}")

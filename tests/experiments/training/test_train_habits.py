@@ -65,7 +65,7 @@ def test_printed_commands_run_as_they_are(trained, call, monkeypatch, capsys):
         assert python == "python"
         assert Path(script).is_file()
         assert "--plugin" in words
-        code, said, err = call_there(call, there, monkeypatch, SCRIPTS[Path(script).name], *words)
+        code, _, err = call_there(call, there, monkeypatch, SCRIPTS[Path(script).name], *words)
         assert (code, err) == (0, ""), line
     model, _ = load_detector(there / "runs/train/my run/detector.pt")
     assert model.names == {0: "1", 1: "0", 2: "7"}
