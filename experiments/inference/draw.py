@@ -39,7 +39,7 @@ def draw_detections(image: np.ndarray, detections: Tensor, names: Mapping[int, s
         draw.rectangle((x1, y1, max(x2, x1), max(y2, y1)), outline=color_of(int(label)), width=line)
     for x1, y1, _, _, confidence, label in rows:
         color = color_of(int(label))
-        name, font = _lettering(names[int(label)], int(label), size)
+        name, font = _lettering(names, int(label), size)
         text = f"{name} {confidence:.2f}"
         _, _, width, height = draw.textbbox((0, 0), text, font=font)
         # Above the box where there is room, else in it; never over the picture's right edge.
@@ -51,14 +51,21 @@ def draw_detections(image: np.ndarray, detections: Tensor, names: Mapping[int, s
     return np.asarray(picture)
 
 
-def _lettering(name: str, label: int, size: int) -> tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont]:
+def _lettering(
+    names: Mapping[int, str], label: int, size: int
+) -> tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont]:
     """A class's name as it can be drawn, and a font that has its letters."""
-    if not is_plain(name):
-        if (path := font_for(f"{name} 0123456789.")) is not None:
-            return name, _truetype(path, size)
-        say_once([name], "its class is drawn by its number")
-        name = f"class {label}"
-    return name, ImageFont.load_default(size)
+    name = names[label]
+    if is_plain(name):
+        return name, ImageFont.load_default(size)
+    if (path := _font_of(name)) is not None:
+        return name, _truetype(path, size)
+    say_once([n for n in names.values() if not is_plain(n) and _font_of(n) is None], "classes are drawn by number")
+    return f"class {label}", ImageFont.load_default(size)
+
+
+def _font_of(name: str) -> str | None:
+    return font_for(f"{name} 0123456789.")
 
 
 @functools.cache

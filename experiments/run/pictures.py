@@ -51,13 +51,9 @@ def _families(names: Sequence[str]) -> list[str]:
     """Families of fonts that have the letters of `names`, beside the usual one."""
     from matplotlib import font_manager
 
-    found: list[str] = []
-    for name in names:
-        if is_plain(name):
-            continue
-        if (path := font_for(name)) is None:
-            say_once([name], "boxes stand in their place")
-            continue
+    fonts = {name: font_for(name) for name in names if not is_plain(name)}
+    say_once([name for name, path in fonts.items() if path is None], "boxes stand in their place")
+    found = [*dict.fromkeys(path for path in fonts.values() if path is not None)]
+    for path in found:
         font_manager.fontManager.addfont(path)
-        found.append(font_manager.FontProperties(fname=path).get_name())
-    return [*dict.fromkeys(found)]
+    return [font_manager.FontProperties(fname=path).get_name() for path in found]

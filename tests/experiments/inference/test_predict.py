@@ -308,9 +308,7 @@ def test_names_that_no_font_has_are_numbers_and_that_is_said_once(monkeypatch, c
     monkeypatch.setattr(fonts, "_said", set())
     assert np.array_equal(drawn("猫"), drawn("class 4"))
     drawn("猫")
-    assert capsys.readouterr().err == (
-        "no font of this system has the letters of 猫: its class is drawn by its number\n"
-    )
+    assert capsys.readouterr().err == ("no font of this system has the letters of 猫: classes are drawn by number\n")
 
 
 def test_pictures_of_a_run_have_names_in_other_scripts(tmp_path, monkeypatch, capsys, recwarn):
