@@ -208,7 +208,7 @@ def _image_folders(file: Path, root: Path, split: str) -> list[Path]:
 def _load(file: Path) -> Any:
     try:
         return json.loads(read_text(file))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not JSON ({error})") from error
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from models.documents import is_file, is_folder, read_bytes
 from models.errors import InputError
 from models.text import declared_text, read_text
 
@@ -53,7 +54,7 @@ def entries(root: Path) -> dict[str, Any]:
     main = _lists(root)
     found: dict[str, Any] = {}
     for split, lists in _LISTS.items():
-        name = next((name for name in lists if main and (main / f"{name}.txt").is_file()), None)
+        name = next((name for name in lists if main and is_file(main / f"{name}.txt")), None)
         if name:
             found[split] = name
     if ("train" in found and "val" not in found) or main is None:
@@ -146,7 +147,7 @@ def _image_ids(entry: Any, root: Path, where: str, known: set[str], xml: dict[st
 def _of_list(name: Any, root: Path, where: str, known: set[str]) -> list[str]:
     main = _lists(root) or root / "ImageSets" / "Main"
     listing = main / (text if (text := local(str(name))).endswith(".txt") else f"{text}.txt")
-    if not listing.is_file():
+    if not is_file(listing):
         raise InputError(f"{where}: {name!r} should name a list in ImageSets/Main/, but {listing} is not there")
     ids = [_id_of(line.strip(), known) for line in read_text(listing).splitlines() if line.strip()]
     if not ids:
@@ -172,7 +173,7 @@ def _folder(entry: Any, root: Path) -> Path | None:
     """The folder of images with XML files beside them, where a split is one."""
     if not isinstance(entry, str) or not entry.strip():
         return None
-    folder = next((p for p in (root / home(entry), root / local(entry)) if p.is_dir()), None)
+    folder = next((p for p in (root / home(entry), root / local(entry)) if is_folder(p)), None)
     return folder if folder is not None and has_xml(folder) else None
 
 
@@ -203,13 +204,15 @@ def _said(entry: Any) -> str:
 
 
 def _objects(file: Path) -> list[ElementTree.Element]:
-    raw = file.read_bytes()
+    raw = read_bytes(file)
     declared = _ENCODING.match(raw)
     text = declared_text(raw, declared and declared[1].decode("ascii", "replace"), file)
     try:
         return ElementTree.fromstring(_DECLARATION.sub("", text, count=1)).findall("object")
     except ElementTree.ParseError as error:
         raise InputError(f"{file}:{error.position[0]}: not XML ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}: not XML ({type(error).__name__}: {error})") from error
 
 
 def _text(obj: ElementTree.Element, tag: str, file: Path, number: int) -> str:

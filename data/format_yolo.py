@@ -12,6 +12,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from models.documents import is_file
 from models.errors import InputError
 from models.text import read_text
 
@@ -37,7 +38,7 @@ def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: 
     paths = [path for part in parts for path in _images(part, root, where, report)]
     found, without = [], []
     for path in paths:
-        file = next((place for place in label_places(path) if place.is_file()), None)
+        file = next((place for place in label_places(path) if is_file(place)), None)
         if file is None:
             without.append(path)
         classes, boxes = ([], []) if file is None else _rows(file, len(names))

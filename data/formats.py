@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from models import limits
+from models.documents import exists, is_file, parse_yaml
 from models.errors import InputError
 from models.text import read_text
 
@@ -62,10 +62,7 @@ def spec_of(source: str | Path) -> Spec:
 
 
 def _exists(place: Path) -> bool:
-    try:
-        return place.exists()
-    except (OSError, ValueError):  # a name too long, or with a NUL
-        return False
+    return exists(place)
 
 
 def records(spec: Spec) -> tuple[tuple[str, ...], dict[str, tuple[list[Record], Report]]]:
@@ -103,10 +100,7 @@ def coco_ids(
 
 
 def _from_yaml(path: Path) -> Spec:
-    try:
-        content = yaml.safe_load(read_text(path))
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    content = parse_yaml(_text(path), path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: should be a mapping with train, val and names")
     entries = {split: content[split] for split in _SPLITS if content.get(split) is not None}
@@ -120,6 +114,15 @@ def _from_yaml(path: Path) -> Spec:
     if kind not in (*_FORMATS, "digits-detect"):
         raise InputError(f"{path}: format {kind!r} is not one of {', '.join(_FORMATS)}")
     return Spec(str(path), root, kind, entries, _names(path, content), content)
+
+
+def _text(path: Path) -> str:
+    if not is_file(path) or path.stat().st_size > limits.TEXT_BYTES:
+        raise InputError(f"{path}: right would be a file of {limits.TEXT_BYTES:,} bytes at most")
+    try:
+        return read_text(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _from_folder(root: Path) -> Spec:
@@ -143,8 +146,8 @@ def _from_folder(root: Path) -> Spec:
 def _is_data_yaml(path: Path) -> bool:
     """Whether a YAML in a folder says what is in it; others are of other tools, such as dvc.yaml."""
     try:
-        content = yaml.safe_load(read_text(path))
-    except (OSError, InputError, yaml.YAMLError):
+        content = parse_yaml(_text(path), path)
+    except InputError:
         return False
     return isinstance(content, dict) and "train" in content
 
@@ -171,7 +174,7 @@ def _root(file: Path, path: Any, entries: dict[str, Any]) -> Path:
     if place is not None:
         return place
     train = entries.get("train")
-    if is_foreign(str(path)) and (not isinstance(train, str) or (file.parent / train).exists()):
+    if is_foreign(str(path)) and (not isinstance(train, str) or exists(file.parent / train)):
         _log.warning("%s: path %s is not here; taken is %s", file, path, file.parent)
         return file.parent
     raise InputError(f"{file}: path {path} is not a folder; tried {listed(tried)}")
@@ -179,8 +182,10 @@ def _root(file: Path, path: Any, entries: dict[str, Any]) -> Path:
 
 def _names(file: Path, content: dict[str, Any]) -> tuple[str, ...] | None:
     names, nc = content.get("names"), content.get("nc")
-    if nc is not None and (not isinstance(nc, int) or nc < 1):
-        raise InputError(f"{file}: nc is {nc!r}, should be the number of classes")
+    if nc is not None and (not isinstance(nc, int) or not 1 <= nc <= limits.CLASSES):
+        raise InputError(f"{file}: nc is {nc!r}, should be the number of classes, {limits.CLASSES:,} at most")
+    if isinstance(names, (list, dict)) and len(names) > limits.CLASSES:
+        raise InputError(f"{file}: {len(names):,} names; right would be {limits.CLASSES:,} at most")
     if names is None:
         return None if nc is None else tuple(map(str, range(nc)))
     if isinstance(names, dict):

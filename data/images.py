@@ -10,6 +10,8 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageOps, features
 
+from models.documents import exists, is_file
+
 # AVIF and JPEG 2000 where this Pillow was built with them; of a GIF the first picture.
 SUFFIXES = frozenset(
     {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
@@ -60,6 +62,7 @@ def unread_in(folder: Path) -> Counter[str]:
 
 def image_shape(path: Path) -> tuple[int, int]:
     """(height, width) in pixels, upright, from the header alone. Raises UnreadableImageError."""
+    _check_file(path)
     try:
         with Image.open(path) as image:
             width, height = image.size
@@ -77,6 +80,7 @@ def read_rgb(path: Path, at_least: int = 0) -> np.ndarray:
     at_least: both sides may be decoded smaller than the file's, but never below this many pixels (0: full size).
         JPEG files are then scaled while they are decoded, which is several times faster.
     """
+    _check_file(path)
     try:
         with Image.open(path) as image:
             if at_least:
@@ -95,6 +99,11 @@ def in_threads(work: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
     """`[work(item) for item in items]` on a few threads: decoding releases the interpreter's lock."""
     with ThreadPoolExecutor(min(8, cpu_count() or 1)) as pool:
         return list(pool.map(work, items))
+
+
+def _check_file(path: Path) -> None:
+    if exists(path) and not is_file(path):  # to open a pipe waits for ever
+        raise UnreadableImageError("not a file")
 
 
 def _reason(error: Exception) -> str:

@@ -8,6 +8,8 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from models.documents import exists, is_folder
+
 PROJECT = Path(__file__).resolve().parents[1]
 _log = logging.getLogger(__name__)
 
@@ -109,9 +111,9 @@ def listed(places: Iterable[Path]) -> str:
 def child(folder: Path, name: str) -> Path | None:
     """The file or folder of this name in `folder`, whatever its case; as it is written if that is there."""
     exact = folder / name
-    if exact.exists():
+    if exists(exact):
         return exact
-    if not folder.is_dir():
+    if not is_folder(folder):
         return None
     return next((p for p in sorted(folder.iterdir()) if p.name.casefold() == name.casefold()), None)
 

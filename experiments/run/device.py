@@ -22,7 +22,7 @@ def device_of(device: str) -> str:
         )
     try:
         asked = torch.device(device)
-    except RuntimeError:
+    except (RuntimeError, TypeError, ValueError):
         asked = None
     if asked is None or asked.type not in ("cpu", "cuda"):
         raise InputError(f"--device {device}: right would be auto, cpu, cuda, or the number of a CUDA device")
