@@ -182,7 +182,10 @@ def test_interrupted_and_resumed_no_trial_is_lost_and_none_run_twice(end, multi_
     folder = tmp_path / "runs/multi_trial_nas/exp"
     if end == signal.SIGINT:
         assert process.returncode == 130, "".join(lines) + out + err
-        assert err.strip() == "interrupted: go on with --resume runs/multi_trial_nas/exp"
+        assert (
+            err.strip()
+            == f"interrupted: go on with python {ROOT / 'multi_trial_nas.py'} --resume runs/multi_trial_nas/exp"
+        )
     first = rows_of(folder)
     done = {row["id"]: row for row in first if row["status"] == "done"}
     assert 1 <= len(done) < 3
