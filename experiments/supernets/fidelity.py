@@ -18,7 +18,6 @@ from models.documents import read_json
 from models.errors import InputError
 from models.files import atomic
 from models.schemas import FidelityFile
-from models.text import read_text
 from spaces import Space
 from spaces.space import Arch
 
