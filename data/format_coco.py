@@ -4,11 +4,15 @@ Classes are numbered in the order of category ids, or by name when the data.yaml
 """
 
 import json
+from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from models.errors import InputError
+from models.files import write_text
 
 from .detect_index import Record
 from .report import Report
@@ -86,6 +90,30 @@ def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: 
         by_image[image_id].classes.append(class_of[category_id])
         by_image[image_id].boxes.append((x, y, x + w, y + h))
     return list(by_image.values())
+
+
+def write(
+    path: str | Path,
+    names: Sequence[str],
+    images: Sequence[tuple[str, tuple[int, int]]],
+    labels: Sequence[np.ndarray],
+) -> None:
+    """Writes a split's JSON. images: file and (height, width) of each; labels: of each, as `detect.Item` has them."""
+    found: list[dict[str, Any]] = []
+    for image_id, ((_, (height, width)), rows) in enumerate(zip(images, labels, strict=True), 1):
+        for label, x, y, w, h in rows.tolist():
+            box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
+            row = {"id": len(found) + 1, "image_id": image_id, "category_id": int(label) + 1, "bbox": box}
+            found.append({**row, "area": box[2] * box[3], "iscrowd": 0})
+    content = {
+        "images": [
+            {"id": i, "file_name": name, "height": height, "width": width}
+            for i, (name, (height, width)) in enumerate(images, 1)
+        ],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(names, 1)],
+        "annotations": found,
+    }
+    write_text(path, json.dumps(content))
 
 
 def _files(entry: Any, root: Path, where: str) -> tuple[Path, Path | None]:

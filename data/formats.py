@@ -9,6 +9,7 @@ A data.yaml has YOLOv5's keys: `path` (the set's folder), `train`, `val`, `test`
     name of a list in ImageSets/Main/               Pascal VOC (there is a folder Annotations/)
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,18 +39,21 @@ class Spec:
     options: dict[str, Any]  # every key of the YAML
 
 
-def spec_of(source: str | Path) -> Spec:
-    """Reads a YAML file, a folder, or the name of a YAML in this package (`digits-detect`, `bccd`)."""
+def spec_of(source: str | Path, needs: Sequence[str] = ("train", "val")) -> Spec:
+    """Reads a YAML file, a folder, or the name of a YAML in this package (`digits-detect`, `bccd`).
+
+    needs: the splits that it has to have.
+    """
     path = Path(source)
     shipped = HERE / f"{source}.yaml"
     if path.is_dir():
-        return _from_folder(path)
+        return _from_folder(path, needs)
     if not path.is_file() and shipped.is_file():
         path = shipped
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         known = ", ".join(sorted(p.stem for p in HERE.glob("*.yaml")))
         raise InputError(f"{source}: no such data set; give a data.yaml, a folder, or one of {known}")
-    return _from_yaml(path)
+    return _from_yaml(path, needs)
 
 
 def records(spec: Spec) -> tuple[tuple[str, ...], dict[str, tuple[list[Record], Report]]]:
@@ -80,7 +84,7 @@ def coco_ids(source: str | Path, split: str) -> tuple[dict[str, Any], list[Any]]
     return format_coco.ids(spec.entries[split], spec.root, f"{spec.where}: {split}", class_names(spec))
 
 
-def _from_yaml(path: Path) -> Spec:
+def _from_yaml(path: Path, needs: Sequence[str]) -> Spec:
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -92,7 +96,7 @@ def _from_yaml(path: Path) -> Spec:
     kind = content.get("format") or _format_of(entries, root)
     if not entries and kind in ("coco", "voc"):
         entries = _entries(kind, root)
-    for split in ("train", "val"):
+    for split in needs:
         if split not in entries:
             raise InputError(f"{path}: has no {split!r}; it should say where its images are")
     if kind not in (*_FORMATS, "digits-detect"):
@@ -100,13 +104,13 @@ def _from_yaml(path: Path) -> Spec:
     return Spec(str(path), root, kind, entries, _names(path, content), content)
 
 
-def _from_folder(root: Path) -> Spec:
+def _from_folder(root: Path, needs: Sequence[str]) -> Spec:
     named = [root / "data.yaml"] if (root / "data.yaml").is_file() else sorted(root.glob("*.y*ml"))
     if len(named) == 1:
-        return _from_yaml(named[0])
+        return _from_yaml(named[0], needs)
     kind = "voc" if format_voc.is_voc(root) else "coco"
     entries = _entries(kind, root)
-    if not {"train", "val"} <= set(entries):
+    if not set(needs) <= set(entries):
         raise InputError(
             f"{root}: not a detection set; it should hold a data.yaml (YOLO), annotations/*train*.json and *val*.json"
             " (COCO), or Annotations/ and ImageSets/Main/{train,val}.txt (Pascal VOC)"

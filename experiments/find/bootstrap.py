@@ -1,0 +1,124 @@
+"""How sure a difference of mAP on the test images is: both networks on images drawn with replacement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+_IOUS = np.linspace(0.5, 0.95, 10)
+_RECALLS = np.linspace(0, 1, 101)
+_MOST = 100  # detections of an image and class: COCO's rule
+SAMPLES = 1000
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of mAP50-95, the first network's less the second's, and its 95 % interval over images."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Matched:
+    """Detections of all images, matched to objects once: AP of any of the images follows by counting.
+
+    Parameters
+    ----------
+    detections, objects
+        Of each image (n, 6) x1, y1, x2, y2, confidence, class, and (m, 5) class, x1, y1, x2, y2, in the same pixels.
+    """
+
+    def __init__(self, detections: Sequence[Tensor], objects: Sequence[Tensor], num_classes: int) -> None:
+        self.num_images = len(objects)
+        # Of each image and class.
+        self._objects = np.zeros((self.num_images, num_classes), int)
+        rows: list[list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = [[] for _ in range(num_classes)]
+        for i, (found, true) in enumerate(zip(detections, objects, strict=True)):
+            found, true = found.detach().cpu().double(), true.detach().cpu().double()
+            for c in range(num_classes):
+                boxes = true[true[:, 0] == c, 1:]
+                self._objects[i, c] = len(boxes)
+                own = found[found[:, 5] == c]
+                own = own[(-own[:, 4]).argsort(stable=True)][:_MOST]
+                if len(own):
+                    rows[c].append((own[:, 4].numpy(), _matches(own[:, :4], boxes), np.full(len(own), i)))
+        self._classes = []
+        for of_class in rows:
+            scores, right, images = (
+                np.concatenate([r[k] for r in of_class], axis=axis) if of_class else empty
+                for k, axis, empty in (
+                    (0, 0, np.zeros(0)),
+                    (1, 1, np.zeros((len(_IOUS), 0), bool)),
+                    (2, 0, np.zeros(0, int)),
+                )
+            )
+            order = (-scores).argsort(kind="stable")
+            self._classes.append((right[:, order], images[order]))
+
+    def map50_95(self, counts: np.ndarray | None = None) -> float:
+        """mAP50-95 where each image is there so many times, (images,); once unless told otherwise."""
+        counts = np.ones(self.num_images, int) if counts is None else counts
+        totals = counts @ self._objects
+        aps = [
+            _average_precision(right * counts[images], counts[images], total)
+            for (right, images), total in zip(self._classes, totals, strict=True)
+            if total
+        ]
+        return float(np.mean(aps)) if aps else 0.0
+
+
+def _matches(boxes: Tensor, objects: Tensor) -> np.ndarray:
+    """(10, n) bool: of detections, the most confident first, which one is right at each IoU, as COCO decides it."""
+    right = np.zeros((len(_IOUS), len(boxes)), bool)
+    if not len(objects):
+        return right
+    overlap = box_iou(boxes, objects).numpy()
+    for k, iou in enumerate(_IOUS):
+        free = np.ones(len(objects), bool)
+        for d in range(len(boxes)):
+            candidates = np.where(free, overlap[d], -1.0)
+            # Of equal ones COCO takes the last.
+            best = len(candidates) - 1 - int(candidates[::-1].argmax())
+            if candidates[best] >= min(iou, 1 - 1e-10):
+                right[k, d], free[best] = True, False
+    return right
+
+
+def _average_precision(right: np.ndarray, seen: np.ndarray, total: int) -> float:
+    """Mean over IoUs of the precision at 101 recalls. `right` (10, D) and `seen` (D,) by how often each counts."""
+    if not len(seen):
+        return 0.0
+    hits = right.cumsum(1)
+    precision = hits / np.maximum(seen.cumsum(), 1)
+    # The best that is still to come.
+    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    found = []
+    for recall, p in zip(hits / total, precision, strict=True):
+        at = np.searchsorted(recall, _RECALLS, side="left")
+        found.append(np.where(at < len(p), p[np.minimum(at, len(p) - 1)], 0.0).mean())
+    return float(np.mean(found))
+
+
+def difference(a: Matched, b: Matched, samples: int = SAMPLES, seed: int = 0) -> Difference:
+    """Of two networks on the same images; the interval is a percentile one (Efron 1979), paired."""
+    rng, n = np.random.default_rng(seed), a.num_images
+    drawn = (np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(samples))
+    found = [a.map50_95(counts) - b.map50_95(counts) for counts in drawn]
+    low, high = np.quantile(found, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
+    return Difference(a.map50_95() - b.map50_95(), float(low), float(high))
+
+
+def objects_in_pixels(labels: np.ndarray, shape: tuple[int, int]) -> Tensor:
+    """`labels` (n, 5) as `data.Item` has them, of an image of (height, width): class, x1, y1, x2, y2 in its pixels."""
+    rows = torch.from_numpy(labels).double()
+    height, width = shape
+    centre, half = rows[:, 1:3], rows[:, 3:5] / 2
+    corners = torch.cat((centre - half, centre + half), 1) * rows.new_tensor((width, height, width, height))
+    return torch.cat((rows[:, :1], corners), 1)
