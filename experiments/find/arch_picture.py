@@ -33,9 +33,8 @@ def side_by_side(models: Sequence[Model], sides: Sequence[int], names: Sequence[
         x, colour = k * half, ("#2b6cb0", "#8a94a3")[k]
         total = sum(r.flops for r in rows)
         costs = f"{written('params', count_params(model))} parameters, {written('flops', total)} FLOPs at {side}"
-        parts.append(
-            f'<text x="{x}" y="16" font-size="14" font-weight="600">{html.escape(f"{names[k]}: {costs}")}</text>'
-        )
+        title = html.escape(f"{names[k]}: {costs}")
+        parts.append(f'<text x="{x}" y="16" font-size="14" font-weight="600">{title}</text>')
         other = drawn[1 - k]
         for i, row in enumerate(rows):
             y = 40 + i * _ROW

@@ -15,6 +15,8 @@ from ..run.amounts import written
 from .phases import Job
 from .sentence import chosen_of, sentence
 
+_SHOWN = ("ap50_95", "ap50", "precision", "recall")
+
 
 def card(job: Job, path: Path) -> None:
     """Write it."""
@@ -24,13 +26,14 @@ def card(job: Job, path: Path) -> None:
     timed = (
         f"as told by `{job.options.costs}`"
         if job.options.costs is not None
-        else f"ONNX Runtime, {device_name('cpu')}, {threads} thread{'s' if threads > 1 else ''}, one image, without NMS; "
+        else f"ONNX Runtime, {device_name('cpu')}, threads: {threads}, one image, without NMS; "
         f"median, and 90 % of the runs take no more than {c['latency_90']:.4g} ms"
     )
     rows = [
-        f"| {name} | {m['instances']} | {m['ap50_95']:.3f} | {m['ap50']:.3f} | {m['precision']:.3f} | {m['recall']:.3f} |"
+        f"| {name} | {m['instances']} | " + " | ".join(f"{m[k]:.3f}" for k in _SHOWN) + " |"
         for name, m in scores["classes"].items()
     ]
+    precision = f"{scores['precision']:.3f}, {scores['recall']:.3f}"
     images = seen["images"]
     lines = [
         f"# {c['name']}: a detector of {', '.join(seen['names'][:10])}{' …' if len(seen['names']) > 10 else ''}",
@@ -44,8 +47,8 @@ def card(job: Job, path: Path) -> None:
         f"python detect.py --weights detector.pt --source IMAGES --conf {scores['confidence']:.2f}",
         "```",
         "",
-        f"`model.onnx` takes `images`, float32 (1, 3, {c['side']}, {c['side']}), RGB from 0 to 1, letterboxed; what it gives "
-        "stands in its metadata (`form`). NMS is not in it.",
+        f"`model.onnx` takes `images`, float32 (1, 3, {c['side']}, {c['side']}), RGB from 0 to 1, letterboxed; what it "
+        "gives stands in its metadata (`form`). NMS is not in it.",
         f"In 8 bits: {exported['int8']['said']}." if "int8" in exported else "",
         "",
         "## Figures",
@@ -56,7 +59,7 @@ def card(job: Job, path: Path) -> None:
         f"| mAP50-95 on the validation images, by which it was chosen | {c['map50_95']:.3f} |",
         f"| latency | {written('latency', c['latency'])} ({timed}) |",
         f"| parameters, FLOPs | {c['params']:,}, {written('flops', c['flops'])} at {c['side']} pixels |",
-        f"| precision, recall at confidence {scores['confidence']:.2f} | {scores['precision']:.3f}, {scores['recall']:.3f} |",
+        f"| precision, recall at confidence {scores['confidence']:.2f} | {precision} |",
         "",
         "| class | test objects | AP50-95 | AP50 | precision | recall |",
         "|---|---|---|---|---|---|",
@@ -64,8 +67,8 @@ def card(job: Job, path: Path) -> None:
         "",
         "## Data",
         "",
-        f"`{job.options.data}`: {images['train']} training, {images['val']} validation, {images['test']} test images, none of "
-        "them in two.",
+        f"`{job.options.data}`: {images['train']} training, {images['val']} validation, {images['test']} test images, "
+        "none of them in two.",
         "",
         *(f"- {note}" for note in seen["notes"]),
         "",
@@ -75,14 +78,14 @@ def card(job: Job, path: Path) -> None:
         command(job),
         "```",
         "",
-        f"Python {platform.python_version()}, PyTorch {torch.__version__}, seed {job.options.seed}. SHA-256 of `model.onnx`: "
-        f"`{exported['sha256']}`.",
+        f"Python {platform.python_version()}, PyTorch {torch.__version__}, seed {job.options.seed}. "
+        f"SHA-256 of `model.onnx`: `{exported['sha256']}`.",
         "",
         "## Licence",
         "",
         "The code that made it is Apache-2.0. Weights that were begun with are under their own licence "
-        f"({', '.join(job.options.weights) or 'none were: it was trained from scratch'}; checkpoints of YOLOv5 are AGPL-3.0), "
-        "and so are the pictures: whether what is learnt of them may be passed on is theirs to say.",
+        f"({', '.join(job.options.weights) or 'none were: it was trained from scratch'}; checkpoints of YOLOv5 are "
+        "AGPL-3.0), and so are the pictures: whether what is learnt of them may be passed on is theirs to say.",
     ]
     write_text(path, "\n".join(lines) + "\n")
 

@@ -82,7 +82,8 @@ def _said(
         return f"none of what was trained keeps {bounds}, measured again; {best.name} is the nearest"
     if min_map is not None and all(c.map50_95 < min_map for c in pool):
         return f"none of what was trained has mAP50-95 {min_map:g} on the validation images; {best.name} is the best"
-    what = f"on the validation images, mAP50-95: {best.name} {best.map50_95:.3f} at {written('latency', best.costs['latency'])}"
+    latency = written("latency", best.costs["latency"])
+    what = f"on the validation images, mAP50-95: {best.name} {best.map50_95:.3f} at {latency}"
     if rival is None:
         return what
     other = f"{rival.name} {rival.map50_95:.3f} at {written('latency', rival.costs['latency'])}"

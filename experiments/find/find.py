@@ -167,7 +167,7 @@ def find_detector(
         return find(Options(**saved), run)
     several = [weights] if isinstance(weights, (str, Path)) else weights
     limits = {"latency": max_latency, "flops": max_flops, "params": max_params}
-    read = {f"max_{k}": parse_amount(v, k) if isinstance(v, str) else v for k, v in limits.items()}
+    read: dict[str, Any] = {f"max_{k}": parse_amount(v, k) if isinstance(v, str) else v for k, v in limits.items()}
     try:
         given = Options(data=str(data), weights=[str(w) for w in several], **read, **options)
     except TypeError as e:

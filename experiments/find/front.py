@@ -15,7 +15,7 @@ _UNITS = {"latency": "latency, ms", "flops": "FLOPs", "params": "parameters"}
 
 
 def front_rows(job: Job) -> list[dict[str, Any]]:
-    """A row a network: archs as they were rated in the supernet, plain networks at every side, and all that was finetuned."""
+    """A row a network: archs as rated in the supernet, plain networks at every side, and all that was finetuned."""
     found: list[dict[str, Any]] = []
     decided, tested = job.results["decide"], job.results["test"]["scores"]
     for row in job.results["search"]["rows"]:
@@ -99,19 +99,21 @@ def front_html(job: Job, rows: Sequence[Mapping[str, Any]]) -> str:
         )
     if job.options.min_map is not None:
         figure.add_hline(y=job.options.min_map, line_dash="dash", line_color="#c53030")
-    figure.update_xaxes(title=_UNITS[cost]).update_yaxes(title="mAP50-95 (in the supernet, or of validation)")
+    figure.update_xaxes(title=_UNITS[cost], rangemode="tozero")
+    figure.update_yaxes(title="mAP50-95 (in the supernet, or of validation)", rangemode="tozero")
     figure.update_layout(
         template="plotly_white",
         height=520,
         margin={"l": 60, "r": 20, "t": 20, "b": 50},
         hoverlabel={"align": "left"},
-        legend={"orientation": "h", "y": 1.12},
+        legend={"orientation": "h", "y": -0.16},
     )
     opens = (
         "document.getElementById('{plot_id}').on('plotly_click', function(e) {"
         "const file = e.points[0].customdata; if (file) { window.open(file); } });"
     )
-    return str(figure.to_html(full_html=False, include_plotlyjs=True, div_id="front", post_script=opens))
+    quiet = {"displaylogo": False, "displayModeBar": False}
+    return str(figure.to_html(full_html=False, include_plotlyjs=True, div_id="front", post_script=opens, config=quiet))
 
 
 def _finetuned(rows: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:

@@ -154,9 +154,10 @@ class Plan:
         least = sum(self.paces.seconds[n] for n in self.names) + sum(self.paces.fixed.values())
         least += sum(self.job.spent.values())
         if least > seconds:
+            hours = f"{least / 3600 * 3:.2g}"
             raise InputError(
-                f"--hours {seconds / 3600:g}: an epoch of each training and one arch take {duration(least)}; right would "
-                f"be --hours {least / 3600 * 3:.2g} or more, or a smaller --imgsz"
+                f"--hours {seconds / 3600:g}: an epoch of each training and one arch take {duration(least)}; right "
+                f"would be --hours {hours} or more, or a smaller --imgsz"
             )
 
     def say(self) -> None:

@@ -35,8 +35,7 @@ def search(job: Job) -> dict[str, Any]:
     )
     results = search_subnets(given, run)
     with (run.path / "subnets.csv").open(newline="", encoding="utf-8") as file:
-        rows = [_row(r, results["metric"]) for r in csv.DictReader(file)]
-    rows = [r for r in rows if r is not None]
+        rows = [_row(r, results["metric"]) for r in csv.DictReader(file) if r[results["metric"]]]
     number = min(options.finalists, 2) if options.quick else options.finalists
     return {
         "metric": results["metric"],
@@ -46,10 +45,8 @@ def search(job: Job) -> dict[str, Any]:
     }
 
 
-def _row(r: Mapping[str, str], metric: str) -> dict[str, Any] | None:
-    """Of ``subnets.csv``; None for a rating that failed."""
-    if not r[metric]:
-        return None
+def _row(r: Mapping[str, str], metric: str) -> dict[str, Any]:
+    """Of ``subnets.csv``."""
     costs = {name: float(r[name]) for name in ("params", "flops", "latency") if r.get(name)}
     front = r["front"] == "True"
     return {"trial": int(r["trial"]), "rated": float(r[metric]), **costs, "front": front, "arch": json.loads(r["arch"])}

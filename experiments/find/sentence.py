@@ -23,10 +23,11 @@ def verdict(job: Job) -> str:
         return ""
     d = tested["difference"][rival]
     sure = "more than chance" if d["low"] > 0 or d["high"] < 0 else "no more than chance may be"
-    better = "better" if d["mean"] >= 0 else "worse"
+    better = "better" if d["mean"] > 0 else "worse"
+    apart = "as good as" if round(d["mean"], 3) == 0 else f"{abs(d['mean']):.3f} {better} than"
     score, latency = tested["scores"][rival]["map50_95"], decided["candidates"][rival]["latency"]
     return (
-        f"{abs(d['mean']):.3f} {better} than {rival} ({score:.3f} at {written('latency', latency)}), "
+        f"{apart} {rival} ({score:.3f} at {written('latency', latency)}), "
         f"95 % interval {d['low']:+.3f} to {d['high']:+.3f} over images: {sure}"
     )
 

@@ -134,7 +134,7 @@ def write_splits(found: Splits, spec: Spec, folder: Path) -> None:
     for split, part in found.pictures.items():
         images = [(str(Path(p.file).resolve()), p.shape) for p in part]
         write(folder / f"{split}.json", found.names, images, [p.labels for p in part])
-    files = {split: f"{split}.json" for split in SPLITS}
+    files: dict[str, Any] = {split: f"{split}.json" for split in SPLITS}
     write_text(folder / "data.yaml", yaml.safe_dump({"format": "coco", **files, **content}, sort_keys=False))
 
 
@@ -143,15 +143,14 @@ def open_splits(source: str, share: float, seed: int, folder: Path) -> Splits:
     spec = spec_of(source, needs=("train",))
     if spec.format == "digits-detect":
         # It is drawn, so that its test images are drawn too.
-        entries: dict[str, Any] = {
-            **spec.entries,
-            "val": spec.entries.get("val", max(round(share * spec.entries["train"]), 1)),
-        }
-        entries = {**entries, "test": spec.entries.get("test", entries["val"])}
+        entries = dict(spec.entries)
+        entries.setdefault("val", max(round(share * entries["train"]), 1))
+        entries.setdefault("test", entries["val"])
         spec = Spec(spec.where, spec.root, spec.format, entries, spec.names, spec.options)
         found = read_splits(spec, share, seed)
-        own = {k: spec.options[k] for k in ("canvas", "mirror", "names") if k in spec.options}
-        write_text(folder / "data.yaml", yaml.safe_dump({"format": spec.format, **entries, **own}, sort_keys=False))
+        own: dict[str, Any] = {k: spec.options[k] for k in ("canvas", "mirror", "names") if k in spec.options}
+        content: dict[str, Any] = {"format": spec.format, **entries, **own}
+        write_text(folder / "data.yaml", yaml.safe_dump(content, sort_keys=False))
         return found
     found = read_splits(spec, share, seed)
     write_splits(found, spec, folder)

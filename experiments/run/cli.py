@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import fields
@@ -26,6 +27,11 @@ def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namesp
         return 2
     except (FileNotFoundError, NotADirectoryError, PermissionError, IsADirectoryError, FileExistsError) as e:
         print(f"error: {f'{e.filename}: {e.strerror}' if e.filename else e}", file=sys.stderr)
+        return 2
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"error: {f'{e.filename}: ' if e.filename else ''}no space left on the disk", file=sys.stderr)
         return 2
     except KeyboardInterrupt as e:
         print(f"interrupted{f': {e}' if str(e) else ''}", file=sys.stderr)
