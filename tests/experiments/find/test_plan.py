@@ -85,9 +85,7 @@ def test_equal_time_is_what_searching_took(tmp_path):
 
 
 def test_too_little_time_is_refused(tmp_path):
-    with pytest.raises(
-        InputError, match=r"--hours 0.01: .* take 165 s|--hours 0.01: .* take 3 min; right would be --hours 0.14"
-    ):
+    with pytest.raises(InputError, match=r"--hours 0.01: .* take 3 min; right would be --hours 0.14 or more"):
         Plan(job(tmp_path, hours=0.01), PACES, NAMES).check()
     Plan(job(tmp_path, hours=1), PACES, NAMES).check()
     Plan(job(tmp_path, epochs=1), PACES, NAMES).check()

@@ -120,9 +120,8 @@ def test_digits_are_given_test_images_of_a_handwriting_of_their_own(tmp_path):
     assert {s: len(part) for s, part in found.pictures.items()} == {"train": 800, "val": 200, "test": 200}
     own = {s: DigitImages(s, 1, 64, (0.8, 0.1, 0.1))._patterns for s in SPLITS}
     assert np.array_equal(own["train"], DigitImages("train", 1, 64)._patterns)
-    assert np.array_equal(
-        np.sort(np.concatenate([own["val"], own["test"]]).ravel()), np.sort(DigitImages("val", 1, 64)._patterns.ravel())
-    )
+    rest = np.concatenate([own["val"], own["test"]]).ravel()
+    assert np.array_equal(np.sort(rest), np.sort(DigitImages("val", 1, 64)._patterns.ravel()))
     assert detection_sources(spec_of(tmp_path / "out/data.yaml"))[1]["test"].shapes[0] == (320, 320)
 
 
