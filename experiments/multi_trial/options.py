@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..run.cli import amount, fraction, positive_float, positive_int, seed
-from ..run.options import option
+from ..run.options import option, scale_option
 from ..training.options import Learning
 
 _COSTS = "costs of the detector"
@@ -18,6 +18,7 @@ class Training(Learning):
 
     task: str = option("the classification proxy, or detection", "classify", kind="task")
     cfg: Any = option("YAML of the search space", "models/yolov5n_nas.yaml")
+    scale: str | None = scale_option()
     detector: Any = option("YAML that gives neck, head and classes; --cfg's own head where it has one", None)
     data: str = option("as for oneshot_nas.py (classify: digits, detect: digits-detect)", None)
     data_root: str | None = option("where data sets lie or are downloaded to (default: datasets/)", None, of="task")

@@ -52,6 +52,19 @@ def option(
     return field(default=default, metadata=about)
 
 
+def scale_option(group: str | None = None) -> Any:
+    """The option that says which of the scales of ``--cfg`` is meant; `read_config` takes it."""
+    help = "which of the YAML's scales (default: the letter in its name, else the first)"
+    return option(help, None, of="cfg", group=group)
+
+
+def logger_option() -> Any:
+    """The option that says where else a training's figures go; `run.loggers` makes them."""
+    how: dict[str, Any] = {"nargs": "+", "choices": ["wandb", "mlflow"], "metavar": "SERVICE"}
+    help = "where figures go besides TensorBoard's event files: wandb, mlflow (packages of their own)"
+    return option(help, [], resumes=True, **how)
+
+
 def options_of(cls: Any) -> list[Field[Any]]:
     """The fields of a dataclass that are options."""
     return [f for f in fields(cls) if f.metadata]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..run import registry
 from ..run.cli import amount, natural, positive_int, seed
-from ..run.options import option
+from ..run.options import option, scale_option
 
 _LOOK, _UNTRAINED = "looking at a space", "without a supernet"
 _RUN = ("plugin", "project", "name", "exist_ok")
@@ -15,7 +15,7 @@ _RUN = ("plugin", "project", "name", "exist_ok")
 MODES = {
     "search": (
         *("supernet", "objectives", "searcher", "trials", "range", "costs", "population", "stride", "predictor"),
-        *("upstream_form", "screen", "cfg", "task", "data", "data_root", "imgsz", "batch"),
+        *("upstream_form", "screen", "cfg", "scale", "task", "data", "data_root", "imgsz", "batch"),
         *("baseline", "pick", "storage", "study", "workers", "seed", "device", "cost_imgsz", *_RUN),
     ),
     "sample_accuracy": (
@@ -23,7 +23,7 @@ MODES = {
         *("upstream_form", "seed", "device", "cost_imgsz", "subset", "samples", *_RUN),
     ),
     "fidelity": ("supernet", "fidelity", "seeds", "truth", "seed", "device", "cost_imgsz", *_RUN),
-    "sample_cost": ("supernet", "cfg", "sample_cost", "range", "seed", "cost_imgsz", "baseline_flops", *_RUN),
+    "sample_cost": ("supernet", "cfg", "scale", "sample_cost", "range", "seed", "cost_imgsz", "baseline_flops", *_RUN),
     "edf": ("edf", "range", "subset", "samples", "seed", *_RUN),
 }
 # What --sample-accuracy takes beside --resume.
@@ -103,6 +103,7 @@ class Options:
     plugin: list[str] = field(default_factory=list)
 
     cfg: str | None = option("YAML of the space, where there is no supernet", None, group=_UNTRAINED)
+    scale: str | None = scale_option(group=_UNTRAINED)
     task: str | None = option(
         "what its networks are for (default: detect where it has a head)",
         None,

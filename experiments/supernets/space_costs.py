@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from models.errors import InputError
+from models.grammar import read_config
 
 from ..costs.ranges import Range, parse_range
 from ..run.amounts import written
@@ -44,7 +45,7 @@ def report_costs(args: Any) -> dict[str, Any]:
         cfg, model = trained.cfg, task.costs(args.cost_imgsz or trained.cost_imgsz)
         space = model.space
     else:
-        space = Space(cfg)
+        space = Space(read_config(cfg, scale=args.scale))
         model = CostModel(space, args.cost_imgsz or 640, classifier=space.config.is_classifier)
     if not space.decisions:
         raise InputError(f"{cfg}: has no choices, so there is one arch alone; right would be a space's YAML")

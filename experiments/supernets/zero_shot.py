@@ -55,7 +55,7 @@ class ProxySearch(SubnetSearch):
                 f"({', '.join(known)}), then costs, such as naswot,flops"
             )
         self.metric = found[0]
-        task = options.task or ("detect" if read_config(options.cfg).has_head else "classify")
+        task = options.task or ("detect" if read_config(options.cfg, scale=options.scale).has_head else "classify")
         given = {name: value for name in _PROBED if (value := getattr(options, name)) is not None}
         self.probed = {"task": task, **registry.KINDS["task"][task].defaults, **given}
         self.searched, self.task, _ = open_task(Namespace(**{**asdict(options), "detector": None, **self.probed}))

@@ -132,7 +132,9 @@ def open_task(options: Any) -> tuple[Space, SearchTask, str]:
     accelerator = accelerator_of(options.device)
     load_plugins_of_run(options.plugin)
     policy = getattr(options, "space", None)
-    cfg = read_config(options.cfg if policy is None else apply_policy(options.cfg, policy))
+    cfg = read_config(options.cfg, scale=getattr(options, "scale", None))
+    if policy is not None:
+        cfg = read_config(apply_policy(cfg, policy), file=cfg.file)
     if getattr(options, "upstream_form", False):
         cfg = read_config(in_upstream_form(cfg), file=cfg.file)
     space = Space(_with_anchors(cfg, getattr(options, "weights", None)))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 from torch import nn
 
 from ..run.callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
 from ..run.folder import RunFolder
 from ..run.lightning import interruptible, make_trainer
+from ..run.loggers import loggers_of
 from ..tasks.task import SearchTask
 from .engine import Engine
 from .loop import Best, Training
@@ -49,7 +50,7 @@ def fit(
         accelerator,
         max_epochs=options.epochs,
         strategy=options.strategy,
-        logger=TensorBoardLogger(run.path, name="", version=""),
+        logger=loggers_of(options.logger, run.path, asdict(options)),
         callbacks=[OrderlyInterrupt(), best, history, LastCheckpoint(checkpoint), EpochLine(title, shown)],
         enable_progress_bar=Console().is_terminal,
     )

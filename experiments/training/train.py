@@ -136,7 +136,7 @@ def _config(options: Options, run: RunFolder, start: Start | None, resume: bool)
     if resume:
         return read_config(run.path / "detector.yaml")
     if options.cfg is not None:
-        config = read_config(options.cfg)
+        config = read_config(options.cfg, scale=options.scale)
     else:
         assert start is not None
         config = replace(read_config(start.cfg), file=start.file)
