@@ -64,7 +64,9 @@ def measure(job: Job) -> dict[str, Any]:
         bases = bases[:1]
         notes.append(f"no limit was given: what is found has no more FLOPs than {bases[0].name} at {max(first)} pixels")
     chosen = {b.name: choose_sides(measured[b.name], limits) for b in bases}
-    bases = [b for b in bases if b.name in usable({k: v[0] for k, v in chosen.items()}, imgsz)]
+    within = {n: side for n, (side, _) in chosen.items() if fits(measured[n][side], limits)}
+    # Where none keeps the limits, what is smallest has a space that comes nearest to them.
+    bases = [b for b in bases if b.name in usable(within, imgsz)] or bases[:1]
     _print(measured, chosen, limits, [b.name for b in bases])
     for base in bases:
         side, sides = chosen[base.name]
@@ -118,9 +120,15 @@ def choose_sides(measured: Mapping[int, Mapping[str, float]], limits: Mapping[st
 
 
 def usable(sides: Mapping[str, int], imgsz: int) -> list[str]:
-    """The networks that keep the limits at a side that is not far too small; one at least, of equals the last."""
+    """Of the networks that keep the limits those whose images are not far too small; one at least, of equals the first.
+
+    Parameters
+    ----------
+    sides
+        Name to the largest side at which it keeps them; without those that keep them at none.
+    """
     kept = [name for name, side in sides.items() if side >= _FASTEST_SIDE * imgsz]
-    return kept or [max(sides, key=lambda name: (sides[name], -list(sides).index(name)))]
+    return kept or [max(sides, key=lambda name: sides[name])] if sides else []
 
 
 def check_limits(job: Job, base: Base, imgsz: int, nc: int, limits: Mapping[str, float]) -> dict[str, float]:

@@ -102,6 +102,7 @@ def test_networks_that_need_far_too_small_images_are_left_out():
     assert usable({"n": 640, "s": 320}, 640) == ["n", "s"]
     assert usable({"n": 416, "s": 224}, 640) == ["n"]
     assert usable({"n": 256, "s": 256}, 640) == ["n"]
+    assert usable({}, 640) == []
 
 
 def test_ladder_and_cost():
