@@ -25,7 +25,7 @@ def main(args: argparse.Namespace) -> None:
     def work(options: Options, run: Any, resume: bool) -> None:
         from experiments.find.find import find
 
-        find(options, run)
+        find(options, run, resume)
 
     refuse_unfit(args, Options)
     if not args.resume:

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 
 from ..run.amounts import COSTS, written
 
-# Two timings of one file differ by that much.
-_NOISE = 0.02
-
 
 @dataclass(frozen=True)
 class Candidate:
@@ -65,7 +62,7 @@ def choose(candidates: Sequence[Candidate], limits: Mapping[str, float], min_map
 
 
 def _keeps(c: Candidate, limits: Mapping[str, float]) -> bool:
-    return all(c.costs[n] <= limit * (1 + (_NOISE if n == "latency" else 0)) for n, limit in limits.items())
+    return all(c.costs[n] <= limit for n, limit in limits.items())
 
 
 def _said(

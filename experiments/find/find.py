@@ -92,7 +92,7 @@ class Found:
         return self.folder / "report.html"
 
 
-def find(options: Options, run: RunFolder) -> Found:
+def find(options: Options, run: RunFolder, resume: bool = False) -> Found:
     """Find a detector, or go on where a run stands.
 
     Raises
@@ -101,7 +101,9 @@ def find(options: Options, run: RunFolder) -> Found:
         The data, a limit or the time do not allow it; or the disk is full.
     """
     quiet_lightning()
-    if not (run.path / "config.yaml").is_file():
+    if not resume:
+        if (run.path / "config.yaml").is_file():
+            raise InputError(f"{run.path}: holds a run; right would be --resume {run.path}, or another --name")
         run.write_config(asdict(options))
     job = Job(options, run)
     run_phases(job, PHASES, _left)
@@ -129,7 +131,7 @@ def _left(job: Job, name: str) -> str:
 
 
 def find_detector(
-    data: str | Path,
+    data: str | Path | None = None,
     *,
     weights: str | Path | Sequence[str | Path] = (),
     max_latency: str | float | None = None,
@@ -145,7 +147,7 @@ def find_detector(
     Parameters
     ----------
     data
-        A data.yaml, a folder, or a shipped set's name.
+        A data.yaml, a folder, or a shipped set's name; of a run that is gone on with, its own.
     weights
         Detectors to begin with.
     max_latency, max_flops, max_params
@@ -164,7 +166,9 @@ def find_detector(
     """
     if resume is not None:
         run, saved = RunFolder.resume(resume)
-        return find(Options(**saved), run)
+        return find(Options(**saved), run, resume=True)
+    if data is None:
+        raise InputError("find_detector: pictures with boxes are needed; right would be a data.yaml or a folder")
     several = [weights] if isinstance(weights, (str, Path)) else weights
     limits = {"latency": max_latency, "flops": max_flops, "params": max_params}
     read: dict[str, Any] = {f"max_{k}": parse_amount(v, k) if isinstance(v, str) else v for k, v in limits.items()}

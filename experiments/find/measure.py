@@ -32,6 +32,7 @@ _LADDER = (1.0, 0.8, 0.65, 0.5, 0.4)
 _TIMED = 4  # images of a step that is timed
 # A training loads and augments images beside what it computes, and validates.
 _BESIDE = 1.25
+_MARGIN = 0.97
 _FASTEST_SIDE = 0.5  # a plain network that only fits below this share of the side is no use
 
 
@@ -53,7 +54,8 @@ def measure(job: Job) -> dict[str, Any]:
         model.check_imgsz(imgsz)
         for side in options.sizes:
             model.check_imgsz(side)
-        sides = sorted({*options.sizes} or ladder(imgsz, model.imgsz_multiple), reverse=True)
+        own = Space(base.space).decisions.get("resolution")
+        sides = sorted({*(own.values if own else options.sizes)} or ladder(imgsz, model.imgsz_multiple), reverse=True)
         measured[base.name] = {side: Costs(job, base.raw, side, nc).of({}) for side in sides}
     told = (time.perf_counter() - began) / sum(map(len, measured.values()))
     limits = dict(options.limits)
@@ -63,8 +65,9 @@ def measure(job: Job) -> dict[str, Any]:
         limits = {"flops": first[max(first)]["flops"]}
         bases = bases[:1]
         notes.append(f"no limit was given: what is found has no more FLOPs than {bases[0].name} at {max(first)} pixels")
-    chosen = {b.name: choose_sides(measured[b.name], limits) for b in bases}
-    within = {n: side for n, (side, _) in chosen.items() if fits(measured[n][side], limits)}
+    aimed = aimed_at(limits)
+    chosen = {b.name: choose_sides(measured[b.name], aimed) for b in bases}
+    within = {n: side for n, (side, _) in chosen.items() if fits(measured[n][side], aimed)}
     # Where none keeps the limits, what is smallest has a space that comes nearest to them.
     bases = [b for b in bases if b.name in usable(within, imgsz)] or bases[:1]
     _print(measured, chosen, limits, [b.name for b in bases])
@@ -103,6 +106,11 @@ def ladder(imgsz: int, multiple: int) -> list[int]:
     return sorted({max(round(imgsz * f / multiple) * multiple, multiple) for f in _LADDER})
 
 
+def aimed_at(limits: Mapping[str, float]) -> dict[str, float]:
+    """Limits of what is searched and trained: a latency is measured again at the end, and two timings differ."""
+    return {name: limit * (_MARGIN if name == "latency" else 1) for name, limit in limits.items()}
+
+
 def fits(costs: Mapping[str, float], limits: Mapping[str, float]) -> bool:
     """Whether nothing costs more than it may."""
     return all(costs[name] <= limit for name, limit in limits.items())
@@ -138,11 +146,11 @@ def check_limits(job: Job, base: Base, imgsz: int, nc: int, limits: Mapping[str,
     if counted:
         cheapest(costs.model, Limits(**counted))
     smallest = costs.of(Sizes(costs.model).smallest)
-    if smallest["latency"] > limits.get("latency", float("inf")):
+    if smallest["latency"] > aimed_at(limits).get("latency", float("inf")):
         raise InputError(
             f"--max-latency {written('latency', limits['latency'])}: the smallest network of the space around "
-            f"{base.name} takes {written('latency', smallest['latency'])}; right would be more, smaller --sizes, or a "
-            "smaller network (--weights, --cfg)"
+            f"{base.name} takes {written('latency', smallest['latency'])}, and {1 - _MARGIN:.0%} are kept from a limit; "
+            "right would be more, smaller --sizes, or a smaller network (--weights, --cfg)"
         )
     return smallest
 

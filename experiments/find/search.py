@@ -10,7 +10,7 @@ from typing import Any
 from ..supernets.options import Options as Subnets
 from ..supernets.search import search_subnets
 from .costs import costs_file
-from .measure import search_cost
+from .measure import aimed_at, search_cost
 from .phases import Job
 from .plan import plan_of
 
@@ -26,7 +26,7 @@ def search(job: Job) -> dict[str, Any]:
         objectives=["metric", cost],
         trials=trials,
         # Repr: no digit of a limit is lost.
-        range=[f"{name}=:{limit!r}" for name, limit in found["limits"].items()],
+        range=[f"{name}=:{limit!r}" for name, limit in aimed_at(found["limits"]).items()],
         costs=costs_file(job) if "latency" in (cost, *found["limits"]) else None,
         baseline=False,
         seed=options.seed,

@@ -32,6 +32,7 @@ class Picture(NamedTuple):
     file: str
     shape: tuple[int, int]
     labels: np.ndarray
+    digest: str  # of the file: copies have the same
 
 
 @dataclass
@@ -59,7 +60,7 @@ def read_splits(spec: Spec, share: float, seed: int) -> Splits:
     """
     names, sources = detection_sources(spec)
     pictures = {
-        split: [Picture(s.name(i), s.shapes[i], s.labels[i]) for i in range(len(s.shapes))]
+        split: [Picture(n := s.name(i), s.shapes[i], s.labels[i], _digest(n)) for i in range(len(s.shapes))]
         for split, s in sources.items()
     }
     found = Splits(names, pictures, [str(s.report) for s in sources.values()])
@@ -76,7 +77,7 @@ def read_splits(spec: Spec, share: float, seed: int) -> Splits:
 
 def _part(found: Splits) -> None:
     """Take images out that are in two splits."""
-    digests = {s: [_digest(p.file) for p in part] for s, part in found.pictures.items()}
+    digests = {s: [p.digest for p in part] for s, part in found.pictures.items()}
     if "val" in digests:
         both = len(set(digests["val"]) & set(digests["train"]))
         if both > _COPIED * len(set(digests["val"])):
@@ -111,7 +112,7 @@ def _share_out(found: Splits, split: str, share: float, seed: int, where: str) -
     """Make a split of training images. Copies of an image stay together."""
     groups: dict[str, list[Picture]] = {}
     for p in found.pictures["train"]:
-        groups.setdefault(_digest(p.file), []).append(p)
+        groups.setdefault(p.digest, []).append(p)
     if len(groups) < 4:
         raise InputError(
             f"{where}: {len(groups)} different training images are too few to make a {split} split of; right would be "

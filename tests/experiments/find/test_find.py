@@ -9,6 +9,7 @@ import re
 import numpy as np
 import onnxruntime as ort
 import pytest
+import torch
 import yaml
 
 import find_detector as script
@@ -68,14 +69,9 @@ def call(*args):
         os.environ.update(environment)
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory, tiny_cfg, digits):
-    """A run that was interrupted in every phase: its folder, and the status of every start."""
-    project = tmp_path_factory.mktemp("find")
-    given = ["--data", digits(36, 64), "--cfg", tiny_cfg, "--max-latency", "5ms", "--epochs", 2, "--trials", 4]
-    given += ["--imgsz", 64, "--sizes", 48, 64, "--batch", 8, "--finalists", 1, "--equal-time", "--fidelity", 2]
-    given += ["--int8", "--project", project, "--device", "cpu", "--share", 0.2]
-    statuses = {}
+def walk(project, given):
+    """A run that is interrupted in every phase: its folder, and the status of every start."""
+    statuses, given = {}, [*given, "--project", project]
     for name, _, _ in PHASES:
         with pytest.MonkeyPatch.context() as patch:
             interrupted(patch, *INTERRUPTED[name])
@@ -83,6 +79,14 @@ def found(tmp_path_factory, tiny_cfg, digits):
         given = ["--resume", project / "exp"]
     statuses["end"] = call(*given)
     return project / "exp", statuses
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory, tiny_cfg, digits):
+    given = ["--data", digits(36, 64), "--cfg", tiny_cfg, "--max-latency", "5ms", "--epochs", 2, "--trials", 4]
+    given += ["--imgsz", 64, "--sizes", 48, 64, "--batch", 8, "--finalists", 1, "--equal-time", "--fidelity", 2]
+    given += ["--int8", "--device", "cpu", "--share", 0.2]
+    return walk(tmp_path_factory.mktemp("find"), given)
 
 
 def phase(folder, name):
@@ -170,7 +174,7 @@ def test_card_says_what_has_to_be_known(found):
 def test_result_of_a_run_that_is_done_is_read_again(found):
     folder, _ = found
     before = (folder / "report.html").stat().st_mtime_ns
-    again = find_detector("", resume=folder)
+    again = find_detector(resume=folder)
     assert (folder / "report.html").stat().st_mtime_ns == before
     assert again.sentence == phase(folder, "report")["sentence"]
     assert again.is_searched == (again.name == "searched1")
@@ -180,6 +184,40 @@ def test_result_of_a_run_that_is_done_is_read_again(found):
     low, high = again.interval
     assert low <= high
     assert again.latency == phase(folder, "decide")["candidates"][again.name]["latency"]
+
+
+def test_a_run_is_not_written_over(found, capsys):
+    folder, _ = found
+    assert call("--data", "digits-detect", "--project", folder.parent, "--exist-ok") == 2
+    assert (
+        capsys.readouterr().err
+        == f"error: {folder}: holds a run; right would be --resume {folder}, or another --name\n"
+    )
+
+
+@pytest.mark.slow
+def test_a_run_that_was_interrupted_everywhere_is_the_one_that_was_not(tmp_path, tiny_cfg, digits):
+    # Of counted costs: what is timed differs from run to run.
+    given = ["--data", digits(36, 64), "--cfg", tiny_cfg, "--max-flops", "5M", "--epochs", 2, "--trials", 4]
+    given += ["--imgsz", 64, "--sizes", 48, 64, "--batch", 8, "--finalists", 2, "--fidelity", 2, "--device", "cpu"]
+    stopped, statuses = walk(tmp_path / "stopped", given)
+    assert {name for name, status in statuses.items() if status == 0} == {"equal", "end"}  # there is none to interrupt
+    assert call(*given, "--project", tmp_path / "whole") == 0
+    whole = tmp_path / "whole/exp"
+    for name in ("look", "baselines", "supernet", "search", "finetune", "test", "fidelity"):
+        one, other = (phase(folder, name) for folder in (stopped, whole))
+        assert _timeless(one) == _timeless(other), name
+    for file in sorted((whole / "finalists").rglob("detector.pt")):
+        (one, _), (other, _) = (load_detector(folder / file.relative_to(whole)) for folder in (stopped, whole))
+        other = other.state_dict()
+        assert all(torch.equal(tensor, other[k]) for k, tensor in one.state_dict().items())
+
+
+def _timeless(result):
+    """What a phase found, without minutes and milliseconds."""
+    if isinstance(result, dict):
+        return {k: _timeless(v) for k, v in result.items() if k not in ("minutes", "latency", "told")}
+    return [_timeless(v) for v in result] if isinstance(result, list) else result
 
 
 def test_page_needs_nothing_beside_it(found):
@@ -215,8 +253,9 @@ def test_page_in_a_browser(found, tmp_path):
         assert "latency: " in hover
         assert "resolution = " in hover
         browser.js("(() => { window.opened = []; window.open = (f) => { opened.push(f); }; return 1 })()")
-        trace = "document.getElementById('front').data.findIndex(t => t.name === 'plain, finetuned')"
-        fire = f"document.getElementById('front').emit('plotly_click', {{points: [{{customdata: document.getElementById('front').data[{trace}].customdata[0]}}]}})"
+        data = "document.getElementById('front').data"
+        file = f"{data}.find(t => t.name === 'plain, finetuned').customdata[0]"
+        fire = f"document.getElementById('front').emit('plotly_click', {{points: [{{customdata: {file}}}]}})"
         browser.js(f"({fire}, 1)")
         assert browser.js("opened.join()").startswith("finalists/tiny")
         assert browser.js("document.documentElement.scrollWidth <= window.innerWidth")
@@ -236,7 +275,7 @@ def test_a_limit_below_the_smallest_network_says_the_smallest(tmp_path, capsys, 
     status = start(tmp_path, "--data", data, "--cfg", tiny_cfg, "--max-latency", "1us")
     err = capsys.readouterr().err
     assert status == 2
-    said = r"error: --max-latency 0.001 ms: the smallest network of the space around tiny takes [\d.]+ ms; right would be .*\n"
+    said = r"error: --max-latency 0.001 ms: the smallest network of the space around tiny takes [\d.]+ ms, .*\n"
     assert re.fullmatch(said, err)
     status = start(tmp_path, "--data", data, "--cfg", tiny_cfg, "--max-params", "100")
     err = capsys.readouterr().err
@@ -249,10 +288,8 @@ def test_pictures_without_boxes_are_refused_before_anything_is_measured(tmp_path
     for file in (data.parent / "labels").iterdir():
         file.write_text("")
     assert start(tmp_path / "runs", "--data", data, "--cfg", tiny_cfg) == 2
-    assert (
-        capsys.readouterr().err
-        == f"error: {data}: none of its images has a box; right would be labels of what is to be found\n"
-    )
+    said = f"error: {data}: none of its images has a box; right would be labels of what is to be found\n"
+    assert capsys.readouterr().err == said
 
 
 def test_what_is_measured_of_a_board_is_what_its_command_says(tmp_path, tiny_cfg):
