@@ -149,7 +149,7 @@ def check_limits(job: Job, base: Base, imgsz: int, nc: int, limits: Mapping[str,
     if smallest["latency"] > aimed_at(limits).get("latency", float("inf")):
         raise InputError(
             f"--max-latency {written('latency', limits['latency'])}: the smallest network of the space around "
-            f"{base.name} takes {written('latency', smallest['latency'])}, and {1 - _MARGIN:.0%} are kept from a limit; "
+            f"{base.name} takes {written('latency', smallest['latency'])}, and {1 - _MARGIN:.0%} are kept off; "
             "right would be more, smaller --sizes, or a smaller network (--weights, --cfg)"
         )
     return smallest
