@@ -185,12 +185,11 @@ class Plan:
         return {"equal": min(max(round((done + to_do) / paces.seconds["equal"]), 1), _MOST["equal"])}
 
     def _corrected(self) -> Paces:
-        """By how much the trainings that are done were slower, or faster, than measured on random images."""
-        for name in ("supernet", "baselines"):
-            if name in self.job.results and self._decided.get(name):
-                factor = self.job.spent[name] / (self._decided[name] * self.paces.seconds[name])
-                return self.paces.slower(factor, [n for n in self.names if n not in ("search", "baselines")])
-        return self.paces
+        """Trainings are as much slower, or faster, than measured on random images as the one of the baselines was."""
+        if "baselines" not in self.job.results or not self._decided.get("baselines"):
+            return self.paces
+        factor = self.job.spent["baselines"] / (self._decided["baselines"] * self.paces.seconds["baselines"])
+        return self.paces.slower(factor, ("supernet", "finetune", "equal"))
 
 
 def duration(seconds: float) -> str:

@@ -23,7 +23,9 @@ def test(job: Job) -> dict[str, Any]:
     What was detected is kept for the report in ``test/``.
     """
     decided = job.results["decide"]
-    names = [n for n in dict.fromkeys((decided["chosen"], decided["rival"], *_long(decided))) if n is not None]
+    # The plain network that was trained for equal time, where there is one, is measured too.
+    long = job.results["equal"].get("candidates", {})
+    names = [n for n in dict.fromkeys((decided["chosen"], decided["rival"], *long)) if n is not None]
     scores, matched = {}, {}
     for name in names:
         candidate = decided["candidates"][name]
@@ -37,11 +39,6 @@ def test(job: Job) -> dict[str, Any]:
         job.note(f"test images: {name} mAP50-95 {scores[name]['map50_95']:.4f}")
     apart = {n: asdict(difference(matched[names[0]], matched[n], seed=job.options.seed)) for n in names[1:]}
     return {"scores": scores, "difference": apart, "images": scores[names[0]]["images"]}
-
-
-def _long(decided: dict[str, Any]) -> list[str]:
-    """The plain network that was trained for equal time, where there is one."""
-    return [name for name in decided["candidates"] if name.endswith("-long")]
 
 
 def _keep(job: Job, measured: Measured, objects: list[torch.Tensor]) -> None:
