@@ -75,11 +75,9 @@ def steps_for(paces: Paces, seconds: float, names: Sequence[str]) -> list[Step]:
     """
     left, counts = seconds - sum(paces.fixed.values()), {}
     wanted = [name for name in names if name != "equal"]
-    # Training a plain network for equal time takes half of all.
-    part = 0.5 if "equal" in names else 1.0
-    shares = {name: part * _SHARES[name] for name in wanted}
-    if "equal" in names:
-        shares["equal"] = (1 - part) * sum(_SHARES[n] for n in wanted)
+    shares = {name: _SHARES[name] for name in wanted}
+    if "equal" in names:  # it takes as long as all the others together
+        shares["equal"] = sum(shares.values()) or 1.0
     open_names = list(shares)
     while open_names:
         of = sum(shares[n] for n in open_names)
@@ -135,8 +133,10 @@ class Plan:
         """The count of a phase that begins; from now on it is that."""
         if name not in self._decided:
             count = next(s.count for s in self.steps() if s.name == name)
-            # By then it is known how long the search took.
-            self._decided[name] = self._as_long({}, self._corrected())["equal"] if name == "equal" else count
+            if name == "equal":  # by then it is known how long searching took
+                as_long = self._as_long({}, self._corrected())["equal"]
+                count = as_long if seconds_told(self.job.options) is None else min(as_long, count)
+            self._decided[name] = count
             self.job.run.write_json(_FILE, {"counts": self._decided, "paces": asdict(self._corrected())})
         return self._decided[name]
 

@@ -40,6 +40,8 @@ def test_equal_time_takes_half():
     steps = {s.name: s.total for s in steps_for(paces, 7200, [*NAMES, "equal"])}
     assert steps["equal"] == pytest.approx(3600, rel=0.05)
     assert sum(steps.values()) <= 7200
+    assert [(s.name, s.count) for s in steps_for(paces, 95, ["equal"])] == [("equal", 9)]
+    assert steps_for(paces, 95, []) == []
 
 
 def test_epochs_quick_and_trials_are_told(tmp_path):
