@@ -95,7 +95,11 @@ def front_html(job: Job, rows: Sequence[Mapping[str, Any]]) -> str:
     limit = job.results["measure"]["limits"].get(cost)
     if limit is not None:
         figure.add_vline(
-            x=limit, line_dash="dash", line_color="#c53030", annotation_text=f"limit {written(cost, limit)}"
+            x=limit,
+            line_dash="dash",
+            line_color="#c53030",
+            annotation_text=f"limit {written(cost, limit)}",
+            annotation_position="top left",
         )
     if job.options.min_map is not None:
         figure.add_hline(y=job.options.min_map, line_dash="dash", line_color="#c53030")
