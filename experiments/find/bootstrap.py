@@ -33,14 +33,23 @@ class Matched:
     ----------
     detections, objects
         Of each image (n, 6) x1, y1, x2, y2, confidence, class, and (m, 5) class, x1, y1, x2, y2, in the same pixels.
+    ignored
+        Of each image (k, 6) class, x1, y1, x2, y2, is a crowd; what lies in a crowd is neither right nor wrong.
     """
 
-    def __init__(self, detections: Sequence[Tensor], objects: Sequence[Tensor], num_classes: int) -> None:
+    def __init__(
+        self,
+        detections: Sequence[Tensor],
+        objects: Sequence[Tensor],
+        num_classes: int,
+        ignored: Sequence[Tensor] | None = None,
+    ) -> None:
         self.num_images = len(objects)
         # Of each image and class.
         self._objects = np.zeros((self.num_images, num_classes), int)
-        rows: list[list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = [[] for _ in range(num_classes)]
-        for i, (found, true) in enumerate(zip(detections, objects, strict=True)):
+        rows: list[list[tuple[np.ndarray, ...]]] = [[] for _ in range(num_classes)]
+        ignored = [t.new_zeros(0, 6) for t in objects] if ignored is None else ignored
+        for i, (found, true, regions) in enumerate(zip(detections, objects, ignored, strict=True)):
             found, true = found.detach().cpu().double(), true.detach().cpu().double()
             for c in sorted({*true[:, 0].int().tolist(), *found[:, 5].int().tolist()}):
                 boxes = true[true[:, 0] == c, 1:]
@@ -48,28 +57,29 @@ class Matched:
                 own = found[found[:, 5] == c]
                 own = own[(-own[:, 4]).argsort(stable=True)][:_MOST]
                 if len(own):
-                    rows[c].append((own[:, 4].numpy(), _matches(own[:, :4], boxes), np.full(len(own), i)))
-        self._classes = []
+                    right = _matches(own[:, :4], boxes)
+                    inside = _inside(own[:, :4], regions[(regions[:, 0] == c) & (regions[:, 5] > 0), 1:5].double())
+                    counted = right | (inside[None] < _IOUS[:, None])
+                    rows[c].append((own[:, 4].numpy(), right, np.full(len(own), i), counted))
+        self._classes: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         for of_class in rows:
-            scores, right, images = (
-                np.concatenate([r[k] for r in of_class], axis=axis) if of_class else empty
-                for k, axis, empty in (
-                    (0, 0, np.zeros(0)),
-                    (1, 1, np.zeros((len(_IOUS), 0), bool)),
-                    (2, 0, np.zeros(0, int)),
+            if not of_class:
+                self._classes.append(
+                    (np.zeros((len(_IOUS), 0), bool), np.zeros(0, int), np.zeros((len(_IOUS), 0), bool))
                 )
-            )
+                continue
+            scores, right, images, counted = (np.concatenate(part, axis=-1) for part in zip(*of_class, strict=True))
             order = (-scores).argsort(kind="stable")
-            self._classes.append((right[:, order], images[order]))
-        self.num_detections = sum(len(images) for _, images in self._classes)
+            self._classes.append((right[:, order], images[order], counted[:, order]))
+        self.num_detections = sum(len(images) for _, images, _ in self._classes)
 
     def map50_95(self, counts: np.ndarray | None = None) -> float:
         """mAP50-95 where each image is there so many times, (images,); once unless told otherwise."""
         counts = np.ones(self.num_images, int) if counts is None else counts
         totals = counts @ self._objects
         aps = [
-            _average_precision(right * counts[images], counts[images], total)
-            for (right, images), total in zip(self._classes, totals, strict=True)
+            _average_precision(right * counts[images], counted * counts[images], total)
+            for (right, images, counted), total in zip(self._classes, totals, strict=True)
             if total
         ]
         return float(np.mean(aps)) if aps else 0.0
@@ -92,12 +102,26 @@ def _matches(boxes: Tensor, objects: Tensor) -> np.ndarray:
     return right
 
 
+def _inside(boxes: Tensor, crowds: Tensor) -> np.ndarray:
+    """(n,), the largest share of each box that lies in a crowd."""
+    if not len(crowds):
+        return np.zeros(len(boxes))
+    corners = (
+        torch.maximum(boxes[:, None, :2], crowds[None, :, :2]),
+        torch.minimum(boxes[:, None, 2:], crowds[None, :, 2:]),
+    )
+    common = (corners[1] - corners[0]).clamp(min=0).prod(2)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(1).clamp(min=1e-12)
+    share: np.ndarray = (common / area[:, None]).amax(1).numpy()
+    return share
+
+
 def _average_precision(right: np.ndarray, seen: np.ndarray, total: int) -> float:
-    """Mean over IoUs of the precision at 101 recalls. `right` (10, D) and `seen` (D,) by how often each counts."""
-    if not len(seen):
+    """Mean over IoUs of the precision at 101 recalls. `right` and `seen` (10, D) by how often each counts."""
+    if not seen.shape[1]:
         return 0.0
     hits = right.cumsum(1)
-    precision = hits / np.maximum(seen.cumsum(), 1)
+    precision = hits / np.maximum(seen.cumsum(1), 1)
     # The best that is still to come.
     precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     found = []

@@ -9,9 +9,11 @@ from typing import Any
 
 from models.errors import InputError
 
+from ..run.admission import admit
 from ..run.amounts import parse_amount
 from ..run.folder import RunFolder
 from ..run.lightning import quiet_lightning
+from ..run.options import checked
 from .baselines import baselines
 from .export import export
 from .fidelity import fidelity
@@ -98,7 +100,7 @@ def find(options: Options, run: RunFolder, resume: bool = False) -> Found:
     Raises
     ------
     InputError
-        The data, a limit or the time do not allow it; or the disk is full.
+        The data, a limit or the time do not allow it.
     """
     quiet_lightning()
     if not resume:
@@ -166,7 +168,9 @@ def find_detector(
     """
     if resume is not None:
         run, saved = RunFolder.resume(resume)
-        return find(Options(**saved), run, resume=True)
+        saved = checked(Options, admit(run, saved), f"resume={run.path}: its config.yaml")
+        with run.held(needs="config.yaml"):
+            return find(Options(**saved), run, resume=True)
     if data is None:
         raise InputError("find_detector: pictures with boxes are needed; right would be a data.yaml or a folder")
     several = [weights] if isinstance(weights, (str, Path)) else weights
@@ -176,4 +180,6 @@ def find_detector(
         given = Options(data=str(data), weights=[str(w) for w in several], **read, **options)
     except TypeError as e:
         raise InputError(f"find_detector: {e}") from None
-    return find(given, RunFolder(project, name))
+    run = RunFolder(project, name)
+    with run.held(needs="config.yaml"):
+        return find(given, run)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, field
 
-from ..run.cli import amount, fraction, natural, positive_float, positive_int, seed
+from ..run.cli import amount, archs, batch_size, fraction, natural, positive_float, positive_int, seed, side
+from ..run.cli import threads as cores
 from ..run.options import option
 
 _LIMITS, _TIME, _MORE = "what the detector may cost", "how long it may take", "more"
@@ -54,7 +55,7 @@ class Options:
         metavar="YAML",
     )
     threads: int | None = option(
-        "of ONNX Runtime where it is timed (default: PyTorch's number)", None, group=_LIMITS, type=positive_int
+        "of ONNX Runtime where it is timed (default: PyTorch's number)", None, group=_LIMITS, type=cores
     )
 
     hours: float | None = option("time for all of it (1)", None, group=_TIME, type=positive_float)
@@ -65,23 +66,23 @@ class Options:
         group=_TIME,
         type=positive_int,
     )
-    trials: int | None = option("archs that the search rates (by the time)", None, group=_TIME, type=positive_int)
+    trials: int | None = option("archs that the search rates (by the time)", None, group=_TIME, type=archs)
 
     imgsz: int | None = option(
         "side of the images, a multiple of the stride (default: by the data, at most 640)",
         None,
         group=_MORE,
-        type=positive_int,
+        type=side,
     )
     sizes: list[int] = option(
         "sides that are searched (default: three around the limit)",
         [],
         group=_MORE,
         nargs="+",
-        type=positive_int,
+        type=side,
         metavar="SIDE",
     )
-    batch: int = option("images to a batch", 16, group=_MORE, type=positive_int)
+    batch: int = option("images to a batch", 16, group=_MORE, type=batch_size)
     finalists: int = option("archs of the front that are finetuned", 3, group=_MORE, type=positive_int)
     equal_time: bool = option(
         "also train the plain network for as long as searching and finetuning took", False, group=_MORE

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import shutil
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy.exc import OperationalError
-
-from models.errors import InputError
+from models.documents import read_json
 from models.files import FORMAT, check_format
 
 from ..run.folder import RunFolder
 from .options import Options
 
-# What a disk with less than this left is called.
-_FULL_BYTES = 1 << 20
 _SPENT = "spent.json"
 
 
@@ -84,11 +77,6 @@ def run_phases(job: Job, phases: Sequence[Phase], left: Callable[[Job, str], str
     ----------
     left
         Says how long it will take from a phase on.
-
-    Raises
-    ------
-    InputError
-        Also where the disk is full: what is there stays, and can be gone on with.
     """
     job.spent |= _read(job.path / _SPENT) or {}
     for number, (name, title, work) in enumerate(phases, start=1):
@@ -100,20 +88,12 @@ def run_phases(job: Job, phases: Sequence[Phase], left: Callable[[Job, str], str
             continue
         job.note(f"\n[{number}/{len(phases)}] {title}{left(job, name)}")
         try:
-            try:
-                # As a resume reads it.
-                job.results[name] = json.loads(json.dumps(_timed(job, name, work)))
-                content = {"format": FORMAT, "seconds": job.spent[name], "result": job.results[name]}
-                job.run.write_json(f"phases/{name}.json", content)
-            finally:
-                job.run.write_json(_SPENT, job.spent)
-        except Exception as e:
-            if not _says_full(e, job.path):
-                raise
-            raise InputError(
-                f"{job.run.path}: no space is left on the disk; nothing there is half-written: make room and go on "
-                f"with --resume {job.run.path}"
-            ) from e
+            # As a resume reads it.
+            job.results[name] = json.loads(json.dumps(_timed(job, name, work)))
+            content = {"format": FORMAT, "seconds": job.spent[name], "result": job.results[name]}
+            job.run.write_json(f"phases/{name}.json", content)
+        finally:
+            job.run.write_json(_SPENT, job.spent)
 
 
 def _timed(job: Job, name: str, work: Callable[[Job], dict[str, Any]]) -> dict[str, Any]:
@@ -125,18 +105,4 @@ def _timed(job: Job, name: str, work: Callable[[Job], dict[str, Any]]) -> dict[s
 
 
 def _read(file: Path) -> Any:
-    if not file.is_file():
-        return None
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise InputError(f"{file}: cannot be read ({type(e).__name__}); without it its phase is done anew") from None
-
-
-def _says_full(e: Exception, path: Path) -> bool:
-    """Whether an error is one of a full disk. PyTorch and SQLite have errors of their own for it."""
-    if isinstance(e, OSError):
-        return e.errno in (errno.ENOSPC, errno.EDQUOT)
-    # PyTorch's writer says no more than that it failed.
-    kinds = (RuntimeError, OperationalError, sqlite3.OperationalError)
-    return isinstance(e, kinds) and shutil.disk_usage(path).free < _FULL_BYTES
+    return read_json(file) if file.is_file() else None

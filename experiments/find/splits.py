@@ -32,6 +32,7 @@ class Picture(NamedTuple):
     file: str
     shape: tuple[int, int]
     labels: np.ndarray
+    ignored: np.ndarray  # float32 (k, 6) as `data.Meta` has it
     digest: str  # of the file: copies have the same
 
 
@@ -60,7 +61,9 @@ def read_splits(spec: Spec, share: float, seed: int) -> Splits:
     """
     names, sources = detection_sources(spec)
     pictures = {
-        split: [Picture(n := s.name(i), s.shapes[i], s.labels[i], _digest(n)) for i in range(len(s.shapes))]
+        split: [
+            Picture(n := s.name(i), s.shapes[i], s.labels[i], s.ignored[i], _digest(n)) for i in range(len(s.shapes))
+        ]
         for split, s in sources.items()
     }
     found = Splits(names, pictures, [str(s.report) for s in sources.values()])
@@ -134,7 +137,7 @@ def write_splits(found: Splits, spec: Spec, folder: Path) -> None:
         content["mirror"] = False
     for split, part in found.pictures.items():
         images = [(str(Path(p.file).resolve()), p.shape) for p in part]
-        write(folder / f"{split}.json", found.names, images, [p.labels for p in part])
+        write(folder / f"{split}.json", found.names, images, [p.labels for p in part], [p.ignored for p in part])
     files: dict[str, Any] = {split: f"{split}.json" for split in SPLITS}
     write_text(folder / "data.yaml", yaml.safe_dump({"format": "coco", **files, **content}, sort_keys=False))
 

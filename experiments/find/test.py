@@ -32,7 +32,8 @@ def test(job: Job) -> dict[str, Any]:
         dataset, classes = detection_split(job.data, "test", candidate["side"])
         measured = measure(OnnxDetector(job.path / candidate["onnx"]), dataset, names=classes)
         objects = [objects_in_pixels(rows, s) for rows, s in zip(dataset.labels, dataset.shapes, strict=True)]
-        matched[name] = Matched(measured.detections, objects, len(classes))
+        ignored = [torch.from_numpy(meta.ignored) for meta in measured.metas]
+        matched[name] = Matched(measured.detections, objects, len(classes), ignored)
         scores[name] = measured.metrics.compute()
         if name == decided["chosen"]:
             _keep(job, measured, objects)

@@ -51,6 +51,16 @@ def test_map_of_drawn_images_is_cocos_of_copies(seed):
     assert ours == pytest.approx(coco(copies, [true[i] for i in drawn]), abs=5e-3)
 
 
+def test_what_lies_in_a_crowd_counts_as_coco_counts_it():
+    found, true = scene(3)
+    crowds = [torch.tensor([[float(i % 3), 0, 0, 90, 90, 1]]) for i in range(len(true))]
+    metrics = DetectionMetrics(NAMES)
+    metrics.update(found, true, crowds)
+    ours = Matched(found, true, 3, crowds).map50_95()
+    assert ours == pytest.approx(metrics.compute()["map50_95"], abs=1e-9)
+    assert ours != pytest.approx(coco(found, true), abs=1e-3)
+
+
 def test_no_detections_and_no_objects_are_zero():
     nothing, none = [torch.zeros(0, 6)] * 2, [torch.zeros(0, 5)] * 2
     assert Matched(nothing, none, 3).map50_95() == 0

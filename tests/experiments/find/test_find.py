@@ -1,6 +1,7 @@
 """The whole way on pictures of digits, with Ctrl-C in every phase, and what it leaves, in a browser too."""
 
 import csv
+import errno
 import importlib
 import json
 import os
@@ -285,6 +286,20 @@ def test_a_limit_below_the_smallest_network_says_the_smallest(tmp_path, capsys, 
     err = capsys.readouterr().err
     assert status == 2
     assert re.fullmatch(r"error: --max-params 100: no arch keeps it, the least possible is [\d.]+k\n", err)
+
+
+def test_a_full_disk_is_a_line_that_says_how_to_go_on(tmp_path, capsys, tiny_cfg, digits):
+    with pytest.MonkeyPatch.context() as patch:
+        full = OSError(errno.ENOSPC, "No space left on device", "labels.jpg")
+        patch.setattr("experiments.find.look._picture", lambda job: (_ for _ in ()).throw(full))
+        assert start(tmp_path, "--data", digits(12, 64), "--cfg", tiny_cfg) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: labels.jpg: No space left on device; right would be to make room, then to go on with")
+    assert str(tmp_path / "exp") in err
+    assert len(err.splitlines()) == 1
+    with pytest.MonkeyPatch.context() as patch:
+        interrupted(patch, "experiments.find.look", "_picture", 1)  # it is begun anew, and no more is wanted here
+        assert call("--resume", tmp_path / "exp") == 130
 
 
 def test_pictures_without_boxes_are_refused_before_anything_is_measured(tmp_path, capsys, tiny_cfg, digits):
