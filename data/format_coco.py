@@ -7,12 +7,15 @@ there is no file for validation, every fifth image of the only one is held out f
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from models.errors import InputError
+from models.files import write_text
 from models.text import read_text
 
 from .detect_index import HELD_OUT, Ignored, Record
@@ -160,6 +163,39 @@ def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: 
         example = annotations[0]["image_id"]
         raise InputError(f"{file}: no annotation is of one of its images; image_id {example!r} is not one of their ids")
     return list(by_image.values())
+
+
+def write(
+    path: str | Path,
+    names: Sequence[str],
+    images: Sequence[tuple[str, tuple[int, int]]],
+    labels: Sequence[np.ndarray],
+    ignored: Sequence[np.ndarray],
+) -> None:
+    """Writes a split's JSON. What is ignored becomes crowds, difficult objects of VOC too.
+
+    images: file and (height, width) of each; labels: of each, as `detect.Item` has them; ignored: as `detect.Meta`.
+    """
+    found: list[dict[str, Any]] = []
+
+    def add(image_id: int, label: float, box: list[float], crowd: bool) -> None:
+        row = {"id": len(found) + 1, "image_id": image_id, "category_id": int(label) + 1, "bbox": box}
+        found.append({**row, "area": box[2] * box[3], "iscrowd": int(crowd)})
+
+    for image_id, ((_, (height, width)), rows, regions) in enumerate(zip(images, labels, ignored, strict=True), 1):
+        for label, x, y, w, h in rows.tolist():
+            add(image_id, label, [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height], False)
+        for label, x1, y1, x2, y2, _ in regions.tolist():
+            add(image_id, label, [x1, y1, x2 - x1, y2 - y1], True)
+    content = {
+        "images": [
+            {"id": i, "file_name": name, "height": height, "width": width}
+            for i, (name, (height, width)) in enumerate(images, 1)
+        ],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(names, 1)],
+        "annotations": found,
+    }
+    write_text(path, json.dumps(content))
 
 
 def _id(value: Any) -> str:

@@ -63,6 +63,25 @@ def check_training(args: argparse.Namespace) -> None:
         check_detection_set(args.data)
 
 
+def check_find(args: argparse.Namespace) -> None:
+    """What `find_detector.py` begins with: data, weights, space, costs, and options that exclude each other."""
+    from data.formats import spec_of
+
+    if args.data is None:
+        raise InputError("--data: pictures with boxes are needed; right would be a data.yaml or a folder")
+    given = [name for name in ("hours", "quick", "epochs") if name in args.given]
+    if len(given) > 1:
+        raise InputError(f"--{given[0]} beside --{given[1]}: right would be one of --hours, --quick and --epochs")
+    spec_of(args.data, needs=("train",))
+    for weights in args.weights:
+        if not Path(weights).is_file():
+            raise InputError(f"--weights {weights}: no such file")
+    if args.cfg is not None:
+        Space(args.cfg)
+    if args.costs is not None:
+        load_yaml(Path(args.costs))
+
+
 def check_weights(args: argparse.Namespace, of_levels: bool = True) -> None:
     """The file of a network in use, and side of the images: a multiple of the levels' strides, or of any row's."""
     if not Path(args.weights).is_file():
