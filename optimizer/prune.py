@@ -36,6 +36,14 @@ _STEPS = 256  # of the sparsity, where that is searched
 _ROUNDING = 1e-3
 
 
+class UnreachableError(InputError):
+    """A cost that no sparsity comes to; `least` is what the narrowest network has."""
+
+    def __init__(self, limit: float, least: float) -> None:
+        super().__init__(f"cannot be pruned to {limit:g}: at its narrowest it has {least:g}; right would be more")
+        self.least = least
+
+
 @dataclass(frozen=True)
 class Pruned:
     """What `prune` made.
@@ -91,7 +99,7 @@ def prune(
     Raises
     ------
     InputError
-        There is nothing that could be pruned, or not so much; or the network does with its channels what cannot be
+        There is nothing that could be pruned, or not so much (`UnreachableError`); or the network does with its channels what cannot be
         followed.
     """
     if scope not in ("global", "layer"):
@@ -195,10 +203,7 @@ class _Plan:
         if fits(low):
             return self.at(0.0)
         if not fits(high):
-            raise InputError(
-                f"cannot be pruned to {limit:g}: at its narrowest it has {min(costs.values()):g}; right would be a "
-                "larger target, or a smaller --multiple"
-            )
+            raise UnreachableError(limit, min(costs.values()))
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if fits(middle) else (middle, high)

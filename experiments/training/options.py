@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ..run.cli import NamedValues, natural, not_negative, positive_float, positive_int, seed, share
+from ..run.cli import NamedValues, amount, fraction, natural, not_negative, positive_float, positive_int, seed, share
 from ..run.options import option, scale_option
 
 _LEARNING, _DEVICES = "how weights are trained, alike in all scripts", "devices"
@@ -108,4 +108,46 @@ class Options(Learning, Devices):
     seed: int = option("fixes weights, order and augmentation", 0, type=seed)
     device: str = option("auto, cpu or cuda", "auto")
     strategy: str = option("Lightning's, such as ddp", "auto", group=_DEVICES)
+    plugin: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruning(Learning):
+    """Options of a pruning; `prune.py --help` explains them."""
+
+    weights: str = option("detector.pt or classifier.pt of this project, or a YOLOv5 checkpoint", None)
+    sparsity: float | None = option("share of the channels that go", None, group="target", type=fraction)
+    to_flops: float | None = option(
+        "no more FLOPs than these", None, group="target", type=amount("flops"), metavar="3G"
+    )
+    to_params: float | None = option(
+        "no more parameters than these", None, group="target", type=amount("params"), metavar="1.5M"
+    )
+    to_latency: float | None = option(
+        "no more milliseconds an image than these, as measured here", None, group="target", type=amount("latency"),
+        metavar="8ms",
+    )
+    backend: str = option(
+        "what --to-latency is measured with",
+        "torch",
+        of="to_latency",
+        choices=["torch", "compile", "onnxruntime", "openvino"],
+    )
+    method: str = option(
+        "what is important: norms of filters, distance from their geometric median, what the loss says (with --data)",
+        "l1",
+        choices=["l1", "l2", "fpgm", "taylor", "random"],
+    )
+    scope: str = option(
+        "global: the least important of all layers; layer: of each its share", "global", choices=["global", "layer"]
+    )
+    multiple: int = option("widths are multiples of it", 8, type=positive_int)
+    data: str | None = option("to finetune, to measure before and after, and for --method taylor; as of train.py", None)
+    imgsz: int | None = option("side of the images in pixels (as trained, or 640)", None, type=positive_int)
+    epochs: int = option("of finetuning, after every step; 0: none", 0, of="data", type=natural)
+    steps: int = option("prune in so many steps, with finetuning after each", 1, of="epochs", type=positive_int)
+    batch: int = option("images to a batch", 16, type=positive_int)
+    batches: int = option("that --method taylor looks at", 16, of="data", type=positive_int)
+    seed: int = option("fixes order, augmentation and --method random", 0, type=seed)
+    device: str = option("auto, cpu or cuda", "auto")
     plugin: list[str] = field(default_factory=list)
