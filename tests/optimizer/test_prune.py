@@ -11,10 +11,12 @@ from models.classifier import Classifier
 from models.complexity import count_flops, count_params
 from models.files import dump_model_yaml
 from models.grammar import read_config
+from models.plugins import load_plugin
 from models.yolov5_rows import MODULES
 from optimizer import export_onnx, yolov5_form
 from optimizer.prune import UnreachableError, masked, prune
 from optimizer.scores import METHODS, channel_scores
+from optimizer.widths import Widths
 from spaces import CostModel, Space
 from tests.lively import TINY
 from tests.random_state import randomized
@@ -164,3 +166,201 @@ def test_a_detector(method, scope):
     pruned = _pruned(network, 0.4, method, scope=scope)
     _check(network, pruned)
     assert 0.2 < pruned.sparsity < 0.6
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return _made(TINY, nc=10)
+
+
+def test_the_anchor_free_head():
+    """Whose branches are as wide as its first level."""
+    levels = TINY["head"][:-1]
+    cfg = {**TINY, "head": [*levels, [[8, 5], 1, "Detect", ["nc"]]], "end2end": True}
+    network = _made({k: v for k, v in cfg.items() if k != "anchors"}, nc=10)
+    pruned = _pruned(network, 0.5, scope="layer")
+    _check(network, pruned)
+    width = pruned.network.channels[8]
+    assert pruned.network.head.cv3[0][1].conv.in_channels == width < network.channels[8]
+    assert pruned.network.head.cv3[0][2].out_channels == 10
+
+
+def test_widths_are_multiples_and_the_yaml_is_upstreams(tiny):
+    config = _pruned(tiny, 0.3).network.config
+    assert all(row.module in MODULES and not row.kwargs for row in config.rows)
+    assert all(channels % 8 == 0 for channels in _pruned(tiny, 0.3).network.channels[:-1])
+    assert "channel_multiple" not in config.raw
+    assert yolov5_form(_pruned(tiny, 0.3).network).split == ()
+    odd = _pruned(tiny, 0.3, scope="layer", multiple=1)
+    assert odd.network.config.raw["channel_multiple"] == 1
+    assert odd.sparsity == pytest.approx(0.3, abs=0.04)
+    _check(tiny, odd)
+
+
+def test_costs_are_exact_and_targets_are_kept(tiny):
+    flops = functools.partial(count_flops, imgsz=64)
+    for cost, name in ((flops, "flops"), (count_params, "params")):
+        limit = 0.6 * cost(tiny)
+        pruned = _pruned(tiny, None, cost=cost, limit=limit)
+        found = cost(pruned.network)
+        assert 0.8 * limit < found <= limit
+        model = CostModel(Space(pruned.network.config), 64)
+        assert model.batch(model.indices([{}]))[name].tolist() == [found]
+    with pytest.raises(UnreachableError) as caught:
+        _pruned(tiny, None, cost=count_params, limit=100)
+    assert 100 < caught.value.least < count_params(tiny) / 2
+
+
+@torch.no_grad()
+def test_files_and_onnx(tiny, tmp_path):
+    narrow = _pruned(tiny, 0.4).network
+    save_detector(narrow, tmp_path / "a.pt")
+    again = load_detector(tmp_path / "a.pt")[0]
+    assert torch.equal(_outputs(again), _outputs(narrow))
+    assert again.names == tiny.names
+    assert torch.equal(again.head.anchors, tiny.head.anchors)
+    assert export_onnx(narrow, tmp_path / "a.onnx", 64).difference < 0.05
+
+
+def test_the_least_important_channels_go():
+    """Of a convolution with known filters, and of those that are added up."""
+    network = _made({"backbone": [[-1, 1, "Conv", [16, 3]], [-1, 1, "Conv", [16, 3]], [[0, 1], 1, "Add", []]]}, nc=2)
+    weak = [1, 2, 3, 5, 8, 11, 13, 14]
+    for name, factor in (("model.0.conv.weight", 0.02), ("model.1.conv.weight", 0.01)):
+        network.get_parameter(name).data[weak] *= factor
+    for method in ("l1", "l2"):
+        pruned = _pruned(network, 0.5, method)
+        left = [i for i in range(16) if i not in weak]
+        for row in (0, 1):
+            expected = network.get_parameter(f"model.{row}.bn.weight").data[left]
+            assert torch.equal(pruned.network.get_parameter(f"model.{row}.bn.weight").data, expected)
+
+
+def test_scores_of_filters():
+    network = Classifier({"channel_multiple": 1, "backbone": [[-1, 1, "Conv", [4, 1]]], "ch": 1}, 2)
+    network.model[0].conv.weight.data = torch.tensor([0.0, 1.0, 3.0, -4.0]).view(4, 1, 1, 1)
+    segments = _segments(network)
+    (own,) = segments.given["model.0.conv"]
+    for method, expected in (("l1", [0, 1, 3, 4]), ("l2", [0, 1, 3, 4]), ("fpgm", [8, 8, 12, 16])):
+        score = channel_scores(network, segments, method)[own]
+        assert score.tolist() == pytest.approx([x / (sum(expected) / 4) for x in expected])
+    first, again, other = (channel_scores(network, segments, "random", seed=seed)[own] for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def _segments(network):
+    return Widths(network.config, 64).segments
+
+
+def test_taylor_is_what_the_loss_changes_by():
+    """To first order: beside the difference that a channel, made a little smaller, makes."""
+    network = _made({"backbone": [[-1, 1, "Conv", [8, 3]], [-1, 1, "Conv", [8, 3]]]}, nc=3).double()
+    x, y = torch.rand(4, 3, 8, 8).double(), torch.tensor([0, 1, 2, 0])
+
+    def loss():
+        return torch.nn.functional.cross_entropy(network(x), y)
+
+    segments = _segments(network)
+    scores = channel_scores(network, segments, "taylor", [loss(), loss()])[segments.given["model.0.conv"][0]]
+    small, before = 1e-6, loss().item()
+    for i in range(8):
+        norm = network.model[0].bn
+        with torch.no_grad():
+            norm.weight[i] *= 1 + small
+            norm.bias[i] *= 1 + small
+            change = (loss().item() - before) / small
+            norm.weight[i] /= 1 + small
+            norm.bias[i] /= 1 + small
+        assert float(scores[i]) == pytest.approx(change**2, rel=1e-3)
+
+
+def test_what_cannot_be_pruned_is_refused(tiny):
+    grouped = {"backbone": [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "Conv", [8, 3, 1, None, 2]]]}
+    with refused("nothing of it can be pruned", "grouped convolution"):
+        _pruned(_made(grouped, nc=2))
+    with refused("--method l3", ", ".join(METHODS)):
+        _pruned(tiny, method="l3")
+    with refused("--sparsity 1.5"):
+        _pruned(tiny, 1.5)
+    with refused("--method taylor", "--data"):
+        _pruned(tiny, method="taylor")
+    with refused("--scope all"):
+        _pruned(tiny, scope="all")
+    headless = Classifier({"backbone": [[-1, 1, "Conv", [8, 3, 2]]]}, 2)
+    headless.config = read_config({"backbone": [[-1, 1, "Conv", [8, 3, 2]]]})
+    with refused("right would be a detector or a classifier"):
+        _pruned(headless)
+
+
+PLUGIN = """
+from torch import nn
+from models.registry import register
+
+@register
+class Softly(nn.Module):
+    def __init__(self, c1, c2):
+        super().__init__()
+        self.conv = nn.Conv2d(c1, c2, 1)
+
+    def forward(self, x):
+        return self.conv(x).softmax(1)  # over channels
+"""
+
+
+def test_a_block_that_mixes_channels_is_refused(tmp_path):
+    (tmp_path / "softly.py").write_text(PLUGIN)
+    load_plugin(tmp_path / "softly.py")
+    network = _made({"backbone": [[-1, 1, "Conv", [16, 3]], [-1, 1, "Softly", [16]], [-1, 1, "Conv", [16]]]}, nc=2)
+    with refused("cannot be pruned", "does more with its channels"):
+        _pruned(network, 0.5, scope="layer")
+
+
+FAMILIES = ("yolov5n", "yolov5n_dfl", "yolov8n", "yolov9t", "yolov9e", "yolov10n", "yolo11n", "yolo12n", "yolo12l", "yolo26n")
+MORE = ("yolov5n6", "yolov5s-ghost", "yolov5s-transformer", "yolov5-bifpn", "yolov5-p2", "yolov3-tiny", "yolov5u")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*FAMILIES, *MORE])
+def test_families(name):
+    network = _made(f"{name}.yaml")
+    pruned = _pruned(network, 0.5)
+    _check(network, pruned)
+    assert pruned.sparsity == pytest.approx(0.5, abs=0.05)
+    assert dump_model_yaml(pruned.network.config.raw)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mobilenetv3_bignas", "mobilenetv2_compofa", "resnet_bignas", "yolov5n_nas"])
+def test_archs_of_spaces(name):
+    space = Space(read_config(f"{name}.yaml"))
+    network = _made(space.freeze(space.upstream()), nc=10)
+    _check(network, _pruned(network, 0.4))
+
+
+@pytest.mark.parametrize("cfg", [TINY, pytest.param("yolov8n.yaml", marks=pytest.mark.slow)], ids=["tiny", "yolov8n"])
+def test_as_torch_pruning_prunes(cfg):
+    """The same channels of the same layers, taken away by the dependency graph of another package."""
+    tp = pytest.importorskip("torch_pruning")
+    network = _made(cfg, nc=10)
+    pruned = _pruned(network, 0.4)
+    segments, other = pruned.segments, _made(cfg, nc=10)
+    other.load_state_dict(network.state_dict())
+    for p in other.parameters():
+        p.requires_grad_(True)
+    graph = tp.DependencyGraph().build_dependency(other, torch.rand(1, 3, 64, 64))
+    gone = set()
+    for name, given in segments.given.items():
+        layer = other.get_submodule(name)
+        if not isinstance(layer, torch.nn.Conv2d) or layer.groups > 1:
+            continue
+        # Channels of the layer that are there still, and those of them that are to go.
+        channels = [(s, i) for s in given for i in range(segments.lengths[s])]
+        left = [c for c in channels if c not in gone]
+        places = [k for k, (s, i) in enumerate(left) if i not in pruned.kept[s].tolist()]
+        if places:
+            graph.get_pruning_group(layer, tp.prune_conv_out_channels, places).prune()
+            gone |= {left[k] for k in places}
+    assert count_params(other) == count_params(pruned.network)
+    theirs, ours = other.state_dict(), pruned.network.state_dict()
+    assert all(torch.equal(theirs[key], ours[key]) for key in ours)
