@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.catalog import is_head
 from models.classifier import Classifier
@@ -247,7 +247,8 @@ def _compare(network: Any, pruned: Pruned) -> None:
     x = torch.rand(1, network.config.ch, size, size, generator=torch.Generator().manual_seed(0))
     first = next(network.parameters())
     expected, found = (
-        _flat(n.to(first.device).eval()(x.to(first))) for n in (masked(network, pruned.segments, pruned.kept), pruned.network)
+        _flat(n.to(first.device).eval()(x.to(first)))
+        for n in (masked(network, pruned.segments, pruned.kept), pruned.network)
     )
     if float((found - expected).abs().max()) > _ROUNDING * max(float(expected.abs().max()), 1.0):
         raise InputError(

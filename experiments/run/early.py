@@ -40,6 +40,7 @@ def check_training(args: argparse.Namespace) -> None:
     """What a new training of a detector begins with, side of the images and data."""
     if args.weights is not None and not Path(args.weights).is_file():
         raise InputError(f"--weights {args.weights}: no such file")
+    check_teacher(args)
     if args.supernet is not None:
         RunFolder.resume(args.supernet)
     cfg = args.cfg or plain_content(args.weights or "").get("yaml")
@@ -47,6 +48,12 @@ def check_training(args: argparse.Namespace) -> None:
         _check_side(args, read_config(cfg, scale=args.scale).require_plain())
     if cfg or args.supernet:
         check_detection_set(args.data)
+
+
+def check_teacher(args: argparse.Namespace) -> None:
+    """The file of what is to be learnt from."""
+    if args.teacher is not None and not Path(args.teacher).is_file():
+        raise InputError(f"--teacher {args.teacher}: no such file")
 
 
 def check_weights(args: argparse.Namespace, of_levels: bool = True) -> None:

@@ -95,6 +95,23 @@ class Options(Learning, Devices):
         "begin with a slice of the supernet of a run of oneshot_nas.py, --arch", None, metavar="RUN"
     )
     arch: str = option("of --supernet: max, min, upstream, or an arch JSON", "max", of="supernet")
+    teacher: str | None = option(
+        "detector.pt (or classifier.pt) to learn from, beside the labels; a larger one, or one trained for longer",
+        None,
+        metavar="FILE",
+    )
+    distill: str = option(
+        "what is learnt from --teacher: its logits, the features that its head sees, or both",
+        "logits",
+        of="teacher",
+        choices=["logits", "features", "both"],
+    )
+    distill_weight: float = option(
+        "of what is learnt from --teacher, beside the labels' loss", 1.0, of="teacher", type=positive_float
+    )
+    distill_temperature: float = option(
+        "softens the classes of --teacher's logits", 1.0, of="teacher", type=positive_float
+    )
     data: str = option(
         "a data.yaml, a folder (YOLO, COCO, VOC), digits-detect (default) or bccd; of classifiers digits", None
     )
@@ -124,7 +141,10 @@ class Pruning(Learning):
         "no more parameters than these", None, group="target", type=amount("params"), metavar="1.5M"
     )
     to_latency: float | None = option(
-        "no more milliseconds an image than these, as measured here", None, group="target", type=amount("latency"),
+        "no more milliseconds an image than these, as measured here",
+        None,
+        group="target",
+        type=amount("latency"),
         metavar="8ms",
     )
     backend: str = option(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data import DetectionData, classification, collate, detection
+from data import classification, collate, detection
 from models.complexity import count_flops, count_params
 from models.detector import Model
 from models.errors import InputError
@@ -279,4 +279,6 @@ def _report(work: _Work, results: dict[str, Any]) -> None:
     path = work.run.path
     file = path / f"{work.kind}.pt"
     script = f"train.py --weights {file} --data {work.options.data or 'DATA'} --lr0 0.001"
-    say(f"{work.options.weights}: ", *lines, f"results in {path}; next:", f"  {script}", f"  export.py --weights {file}")
+    say(
+        f"{work.options.weights}: ", *lines, f"results in {path}; next:", f"  {script}", f"  export.py --weights {file}"
+    )

@@ -151,9 +151,7 @@ def _around(*rows, multiple=1.0):
     return {"width_multiple": multiple, "backbone": [first, *rows, [-1, 1, "Conv", [32, 1]]]}
 
 
-@pytest.mark.parametrize(
-    "rows", [*([row] for row in ROWS.values()), *SEVERAL.values()], ids=[*ROWS, *SEVERAL]
-)
+@pytest.mark.parametrize("rows", [*([row] for row in ROWS.values()), *SEVERAL.values()], ids=[*ROWS, *SEVERAL])
 def test_blocks(rows):
     network = _made(_around(*rows, multiple=1.0 if len(rows) == 1 else 0.5), nc=10)
     _check(network, _pruned(network, 0.4, scope="layer"))
@@ -316,7 +314,18 @@ def test_a_block_that_mixes_channels_is_refused(tmp_path):
         _pruned(network, 0.5, scope="layer")
 
 
-FAMILIES = ("yolov5n", "yolov5n_dfl", "yolov8n", "yolov9t", "yolov9e", "yolov10n", "yolo11n", "yolo12n", "yolo12l", "yolo26n")
+FAMILIES = (
+    "yolov5n",
+    "yolov5n_dfl",
+    "yolov8n",
+    "yolov9t",
+    "yolov9e",
+    "yolov10n",
+    "yolo11n",
+    "yolo12n",
+    "yolo12l",
+    "yolo26n",
+)
 MORE = ("yolov5n6", "yolov5s-ghost", "yolov5s-transformer", "yolov5-bifpn", "yolov5-p2", "yolov3-tiny", "yolov5u")
 
 
