@@ -99,8 +99,8 @@ def prune(
     Raises
     ------
     InputError
-        There is nothing that could be pruned, or not so much (`UnreachableError`); or the network does with its channels what cannot be
-        followed.
+        There is nothing that could be pruned, or not so much (`UnreachableError`); or the network does with its channels
+        what cannot be followed.
     """
     if scope not in ("global", "layer"):
         raise InputError(f"--scope {scope}: right would be global or layer")
@@ -246,10 +246,8 @@ def _compare(network: Any, pruned: Pruned) -> None:
     size = _size(network)
     x = torch.rand(1, network.config.ch, size, size, generator=torch.Generator().manual_seed(0))
     first = next(network.parameters())
-    expected, found = (
-        _flat(n.to(first.device).eval()(x.to(first)))
-        for n in (masked(network, pruned.segments, pruned.kept), pruned.network)
-    )
+    mask = masked(network, pruned.segments, pruned.kept)
+    expected, found = (_flat(n.to(first.device)(x.to(first))) for n in (mask, pruned.network))
     if float((found - expected).abs().max()) > _ROUNDING * max(float(expected.abs().max()), 1.0):
         raise InputError(
             f"{network.config.file}: cannot be pruned: a block does more with its channels than convolutions, sums, "

@@ -29,7 +29,8 @@ from spaces.elastic_trace import layers
 
 from .match import MULTIPLES, written_out
 
-# Arguments that hidden widths follow from, the coarse ones first. `m_e` counts where a row has it: YOLOv5 does not know it.
+# Arguments that hidden widths follow from, the coarse ones first. Some count only where a row has them: YOLOv5 does not
+# know them.
 _HIDDEN = ("c3", "c4", "hidden", "e", "m_e")
 _ONLY_WRITTEN = ("hidden", "m_e")
 # As the YAML's own grammar rounds widths where nothing else is said; upstream knows no other.
@@ -210,8 +211,8 @@ class Widths:
         value = self._value(row, knob)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return set(), False
-        tried = [value - _MULTIPLE, value // 2, value - 1] if isinstance(value, int) else []
-        tried = [v for v in tried if v > 0] or [value * 0.75, value * 0.5]
+        smaller: list[Any] = [value - _MULTIPLE, value // 2, value - 1] if isinstance(value, int) else []
+        tried = [v for v in smaller if v > 0] or [value * 0.75, value * 0.5]
         given = [inputs] if inputs.count(value) != 1 else [inputs, [0 if n == value else n for n in inputs]]
         for follows, several in enumerate(given):
             for other in tried:

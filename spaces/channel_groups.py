@@ -2,8 +2,8 @@
 
 Channels that are added up, or that a depth-wise convolution, a batch norm or a gate treats one by one, are the same
 channel: what takes one away takes all of them away. `elastic_trace` says which; here it becomes segments, runs of
-channels that are next to one another wherever they occur, so that two networks that differ in widths alone have the same
-segments, of other lengths.
+channels that are next to one another wherever they occur, so that two networks that differ in widths alone have the
+same segments, of other lengths.
 """
 
 from __future__ import annotations

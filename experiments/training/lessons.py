@@ -151,7 +151,7 @@ class Lessons(nn.Module):
         """The teacher's output with the student's classes, in their order."""
         if isinstance(output, Tensor):
             return output[:, self._classes]
-        head: Head = self._teacher[0].head
+        head = cast(Head, self._teacher[0].head)
         if isinstance(head, Detect) and len(self._classes) < head.nc:
             output = [_seen_as(level, self._classes) for level in output]
         return [head.with_classes(level, self._classes) for level in output]
@@ -205,5 +205,5 @@ def _same_strides(teacher: Teacher, own: list[float], theirs: list[float]) -> No
     if own != theirs:
         written = [", ".join(f"{s:g}" for s in strides) for strides in (theirs, own)]
         raise teacher.error(
-            f"has maps of strides {written[0]}, and what is trained of {written[1]}; they must be the same"
+            f"has maps of strides {written[0]}, and what is trained of {written[1]}; right would be the same"
         )

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -46,8 +46,8 @@ def prune_file(options: Pruning, run: RunFolder, resume: bool = False) -> dict[s
 
     Returns
     -------
-    The content of ``results.json``: costs ``before`` and ``after``, with ``--data`` the metric too; the share of channels
-    that went, and the widths, of each step.
+    The content of ``results.json``: costs ``before`` and ``after``, with ``--data`` the metric too; of each step the share
+    of channels that went, and the widths.
     """
     load_plugins_of_run(options.plugin)
     quiet_lightning()
@@ -85,21 +85,21 @@ class _Work:
             options.imgsz or content.get("imgsz") or _DEFAULT_SIDE, int(self.network.imgsz_multiple)
         )
         self.accelerator = accelerator_of(options.device)
-        self.data = None if options.data is None else self._read_data()
+        self.data: Any = None if options.data is None else self._read_data(options.data)
         if self.data is None and (options.epochs or options.method == "taylor"):
             asked = "--epochs" if options.epochs else "--method taylor"
             raise InputError(f"{asked}: needs images; right would be --data")
 
-    def _read_data(self) -> Any:
+    def _read_data(self, source: str) -> Any:
         options, config = self.options, self.network.config
         data: Any = (
-            classification(options.data, self.imgsz, options.seed, None, config.ch)
+            classification(source, self.imgsz, options.seed, None, config.ch)
             if self.classifies
-            else detection(options.data, self.imgsz, None, options.seed)
+            else detection(source, self.imgsz, None, options.seed)
         )
         known = self.network.config.nc if self.classifies else self.network.head.nc
         if data.nc != known:
-            raise InputError(f"--data {options.data} has {data.nc} classes, but {options.weights} was made for {known}")
+            raise InputError(f"--data {source} has {data.nc} classes, but {options.weights} was made for {known}")
         return data
 
     # Costs
@@ -133,8 +133,7 @@ class _Work:
         """The metric on the validation images."""
         learner = self._learner(network)
         trainer = make_trainer(self.options, self.accelerator, logger=False, enable_progress_bar=False)
-        more = {} if self.classifies else {"collate": collate}
-        assert self.data is not None
+        more: Any = {} if self.classifies else {"collate": collate}
         loader = make_loader(self.data.val, self.options.batch, seed=None, drop_last=False, workers=0, **more)
         with interruptible(trainer):
             found = trainer.validate(learner, loader, verbose=False)[0]
@@ -208,12 +207,11 @@ class _Work:
 
     def _losses(self, network: Any) -> Iterator[Tensor]:
         """Of training images, in eval mode; of all branches of a head."""
-        assert self.data is not None
         device = device_of(self.options.device)
         network = network.to(device).eval()
         learner = self._learner(network)
         split = self.data.both if self.classifies else self.data.train
-        more = {} if self.classifies else {"collate": collate}
+        more: Any = {} if self.classifies else {"collate": collate}
         batches = make_loader(split, self.options.batch, seed=self.options.seed, **more)
         if isinstance(network, Model):
             network.head.training = True
@@ -238,7 +236,7 @@ class _Work:
             begin = Options(
                 **given,
                 weights=str(file),
-                data=options.data,
+                data=cast(str, options.data),
                 imgsz=self.imgsz,
                 epochs=options.epochs,
                 batch=options.batch,

@@ -153,9 +153,9 @@ def _for_data(
 ) -> Config:
     """With the data's classes and names, and, where the head has anchors, a teacher's or such that fit the boxes."""
     anchors = None
-    if teacher is not None and options.distill != "features" and (theirs := teacher.anchors(config)) is not None:
-        anchors = theirs  # so that both speak of the same boxes
-        say(f"anchors: the teacher's: {anchors}")
+    of_logits = options.autoanchor and options.distill != "features"
+    if of_logits and teacher is not None and (anchors := teacher.anchors(config)) is not None:
+        say(f"anchors: the teacher's: {anchors}")  # so that both speak of the same boxes
     elif options.autoanchor and config.anchors is not None:
         fitted = fit_anchors(config, data.train, options.seed)
         before = "" if fitted.recall_before is None else f" instead of {fitted.recall_before:.4f}"

@@ -354,7 +354,7 @@ BESIDE = ("yolov5n", "yolov5n_dfl", "yolov5s-ghost", "yolov3-tiny")
 def test_as_torch_pruning_prunes(cfg):
     """The same channels of the same layers, taken away by the dependency graph of another package.
 
-    Not of YOLOv8's: version 1.6.1 of that does not follow the halves of C2f (its example for YOLOv8 replaces the block).
+    Not of YOLOv8's: its version 1.6.1 does not follow the halves of C2f (its example for YOLOv8 replaces the block).
     """
     tp = pytest.importorskip("torch_pruning")
     network = _made(cfg, nc=10)
