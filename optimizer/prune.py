@@ -99,8 +99,8 @@ def prune(
     Raises
     ------
     InputError
-        There is nothing that could be pruned, or not so much (`UnreachableError`); or the network does with its channels
-        what cannot be followed.
+        There is nothing that could be pruned, or not so much (`UnreachableError`); or the network does with its
+        channels what cannot be followed.
     """
     if scope not in ("global", "layer"):
         raise InputError(f"--scope {scope}: right would be global or layer")

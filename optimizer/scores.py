@@ -25,8 +25,8 @@ def channel_scores(
 
     ``l1``, ``l2``: norms of the filters that make a channel (Li et al. 2017, arXiv:1608.08710), added up where several
     do. ``fpgm``: distances of a filter from all others of its layer, added up: the one nearest to their geometric
-    median can be spared best (He et al. 2019, arXiv:1811.00250). ``taylor``: the square of what the loss changes by, to first
-    order, without the channel, behind its batch norm where there is one (Molchanov et al. 2019, arXiv:1906.10771,
+    median can be spared best (He et al. 2019, arXiv:1811.00250). ``taylor``: the square of what the loss changes by, to
+    first order, without the channel, behind its batch norm where there is one (Molchanov et al. 2019, arXiv:1906.10771,
     section 3). ``random``. All but ``taylor``, which compares across layers as it is, have a mean of 1 in each segment.
 
     Parameters

@@ -46,8 +46,8 @@ def prune_file(options: Pruning, run: RunFolder, resume: bool = False) -> dict[s
 
     Returns
     -------
-    The content of ``results.json``: costs ``before`` and ``after``, with ``--data`` the metric too; of each step the share
-    of channels that went, and the widths.
+    The content of ``results.json``: costs ``before`` and ``after``, with ``--data`` the metric too; of each step the
+    share of channels that went, and the widths.
     """
     load_plugins_of_run(options.plugin)
     quiet_lightning()
