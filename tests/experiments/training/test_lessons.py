@@ -194,7 +194,7 @@ def test_a_network_comes_nearer_to_its_teacher(images):
         loss = lessons.loss(learner, x, 0)
         loss.backward()
         optimizer.step()
-        found.append(float(SoftLabels()(student(x), teacher(x))))
+        found.append(SoftLabels()(student(x), teacher(x)).item())
     assert found[-1] < 0.7 * found[0]
 
 
