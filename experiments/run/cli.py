@@ -29,6 +29,11 @@ def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namesp
     except (FileNotFoundError, NotADirectoryError, PermissionError, IsADirectoryError, FileExistsError) as e:
         print(f"error: {f'{e.filename}: {e.strerror}' if e.filename else e}", file=sys.stderr)
         return 2
+    except OSError as e:
+        if not e.filename:
+            raise
+        print(f"error: {shown(f'{e.filename}: {e.strerror}')}", file=sys.stderr)  # such as a name too long
+        return 2
     except KeyboardInterrupt as e:
         print(f"interrupted{f': {e}' if str(e) else ''}", file=sys.stderr)
         return 130

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import random
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,8 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from models.documents import read_json
+from models import limits
+from models.documents import read_json, read_text
 from models.errors import InputError
 from models.files import atomic
 from models.schemas import FidelityFile
@@ -188,8 +190,7 @@ def spread(space: Space, model: Any, count: int, seed: int, drawn: Sequence[Arch
 def read_truths(path: Path, space: Space, metric: str) -> dict[tuple[tuple[str, Any], ...], float]:
     """Canonical archs of a CSV (a column a label, and ``accuracy`` or the metric) to what they reach."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(io.StringIO(read_text(path, limits.JSON_BYTES), newline="")))
     except (OSError, ValueError, csv.Error) as e:
         raise InputError(f"--truth {path}: cannot be read: {e}") from None
     wanted = next((c for c in (metric, "accuracy") if rows and c in rows[0]), None)
@@ -209,9 +210,11 @@ def _done(path: Path) -> dict[str, dict[str, Any]]:
     """Arch to its row, of an earlier part of the run."""
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return {r["arch"]: {k: v if k == "arch" else float(v) for k, v in r.items() if v} for r in rows}
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path, limits.JSON_BYTES), newline="")))
+        return {r["arch"]: {k: v if k == "arch" else float(v) for k, v in r.items() if v} for r in rows}
+    except (KeyError, TypeError, ValueError, csv.Error) as e:
+        raise InputError(f"{path}: cannot be gone on with: {e}; right would be to remove it") from None
 
 
 def _left(done: Mapping[str, dict[str, Any]], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -102,7 +102,7 @@ def test_contents(files, tmp_path, kind, data):
 
 
 @pytest.mark.parametrize("kind", READERS)
-@pytest.mark.parametrize("key", ["yaml", "names", "state_dict", "format", "imgsz", "arch", "classifies", None])
+@pytest.mark.parametrize("key", ["yaml", "names", "state_dict", None])
 @pytest.mark.parametrize("number", range(6))
 def test_bombs(files, tmp_path, kind, key, number):
     bomb = _bombs()[number]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from models import Classifier, Model
 from models.grammar import read_config
-from spaces import Space
+from spaces import Space, apply_policy
 
 from .guard import holds
 from .hostile import yaml_files
@@ -91,3 +91,17 @@ def test_a_network(file, content):
 def test_a_space(file, content):
     file.write_bytes(content)
     holds("space YAML", _space, file)
+
+
+POLICY = {
+    "rules": [
+        {"modules": ["C3"], "number": {"choice": [1, 2]}},
+        {"modules": ["Conv"], "rows": [0], "c2": {"ratios": [0.5, 1.0]}},
+    ]
+}
+
+
+@given(yaml_files(POLICY))
+def test_a_policy(file, content):
+    file.write_bytes(content)
+    holds("policy YAML", apply_policy, PLAIN, file)
