@@ -95,8 +95,8 @@ def test_a_space(file, content):
 
 POLICY = {
     "rules": [
-        {"modules": ["C3"], "number": {"choice": [1, 2]}},
-        {"modules": ["Conv"], "rows": [0], "c2": {"ratios": [0.5, 1.0]}},
+        {"modules": ["C3"], "number": {"add": [0, 1]}},
+        {"modules": ["Conv"], "rows": [0, 2], "c2": {"scale": [0.5, 1]}, "k": {"of": {3: [3, 5]}}},
     ]
 }
 

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -118,7 +119,8 @@ def _parser_of(script, argv):
     try:
         return importlib.import_module(script).parse(argv)
     except SystemExit as e:
-        assert e.code == 2
+        if e.code != 2:
+            raise
         return None
 
 
@@ -188,7 +190,7 @@ def test_a_long_message_keeps_its_ends():
 @pytest.mark.parametrize("name", ["x" * 300, "x" * 5000, "a/" * 3000])
 def test_names_that_no_file_system_takes(name, capsys):
     def main(args):
-        open(name)
+        Path(name).read_bytes()
 
     assert run_script(main, argparse.Namespace()) == 2
     assert capsys.readouterr().err.startswith(f"error: {name[:200]}")
