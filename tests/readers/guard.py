@@ -6,10 +6,16 @@ from collections import defaultdict
 from contextlib import contextmanager
 from pathlib import Path
 
+from hypothesis import settings
+
 from models import InputError
 
 SECONDS, BYTES = 10, 1 << 30
 TRIED: dict[str, list[int]] = defaultdict(lambda: [0, 0])  # reader: inputs, refusals
+
+
+# Of readers that take a second for an input.
+slowly = settings(max_examples=max(settings().max_examples // 5, 3))
 
 
 class _Late(BaseException):

@@ -10,7 +10,7 @@ from models import Classifier, Model
 from models.grammar import read_config
 from spaces import Space, apply_policy
 
-from .guard import holds
+from .guard import holds, slowly
 from .hostile import yaml_files
 
 PLAIN = {
@@ -81,6 +81,7 @@ def _space(file):
     return space.canonical(arch)
 
 
+@slowly
 @given(st.one_of(yaml_files(PLAIN), yaml_files(OTHER)))
 def test_a_network(file, content):
     file.write_bytes(content)

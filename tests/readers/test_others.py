@@ -21,7 +21,7 @@ from models.errors import shown
 from models.plugins import load_plugin
 from optimizer import export_onnx
 
-from .guard import holds
+from .guard import holds, slowly
 from .hostile import SCALARS, bytes_of, scalars, values, yaml_files
 
 PLUGIN = b"from models import register\nfrom torch import nn\n\n@register\nclass Mine(nn.Identity):\n    pass\n"
@@ -68,6 +68,7 @@ def onnx_file(tmp_path_factory):
     return path.read_bytes()
 
 
+@slowly
 @given(st.data())
 def test_an_onnx_file(tmp_path, onnx_file, data):
     (tmp_path / "d.onnx").write_bytes(data.draw(st.one_of(bytes_of(onnx_file), st.binary(max_size=60))))
@@ -130,6 +131,7 @@ def _numbers_of(script):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
+@slowly
 @given(data=st.data())
 def test_options(script, data):
     name = data.draw(st.sampled_from(_numbers_of(script)))
