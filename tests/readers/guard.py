@@ -14,8 +14,9 @@ SECONDS, BYTES = 10, 1 << 30
 TRIED: dict[str, list[int]] = defaultdict(lambda: [0, 0])  # reader: inputs, refusals
 
 
-# Of readers that take a second for an input.
-slowly = settings(max_examples=max(settings().max_examples // 5, 3))
+def slowly(test):
+    """Fewer examples, for a reader that takes a second for an input."""
+    return settings(max_examples=max(settings().max_examples // 5, 3))(test)
 
 
 class _Late(BaseException):
