@@ -16,7 +16,6 @@ import yaml
 from models.documents import is_file, read_json, read_yaml
 from models.errors import InputError
 from models.files import FORMAT, check_format, write_text
-from models.schemas import RunConfig
 from models.trust import Note, noted, own_note, seal
 
 _GONE_ON_WITH = ("last.ckpt", "retrained.json", "experiment.json")
@@ -48,6 +47,8 @@ class RunFolder:
     @classmethod
     def resume(cls, path: str | Path) -> tuple[RunFolder, dict[str, Any]]:
         """An existing run's folder and the options that it was started with."""
+        from models.schemas import RunConfig  # loads pydantic, which --help need not
+
         path = Path(path)
         config = path / "config.yaml"
         if not is_file(config):
