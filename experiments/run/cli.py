@@ -46,11 +46,6 @@ def _run(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -
     except OSError as e:
         print(f"error: {_of_system(e)}", file=sys.stderr)
         return 2
-    except OSError as e:
-        if not e.filename:
-            raise
-        print(f"error: {shown(f'{e.filename}: {e.strerror}')}", file=sys.stderr)  # such as a name too long
-        return 2
     except KeyboardInterrupt as e:
         print(interrupts.line(str(e)), file=sys.stderr)
         return interrupts.STATUS
