@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -16,11 +18,23 @@ from models.trust import trust
 
 from . import interrupts
 from .amounts import parse_amount
+from .commands import resume_command
+from .harmless import harmless_output
 from .options import checked, made, refuse_others, resumed_options
 
 
 def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
     """Load plug-in files and run `main`: 0, or 2 after bad input and 130 after Ctrl-C, with one line that says so."""
+    # A class's name may have letters that a terminal, or a file it is sent to, has not: here, in trials and workers.
+    os.environ.setdefault("PYTHONIOENCODING", ":backslashreplace")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    with harmless_output():
+        return _run(main, args)
+
+
+def _run(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
     try:
         trust(getattr(args, "trust", False))
         for path in getattr(args, "plugin", []):
@@ -47,7 +61,7 @@ def _of_thread(args: threading.ExceptHookArgs) -> None:
 def _of_system(error: OSError) -> str:
     """A line of what the system, or a library in its name, did not do."""
     if error.filename:
-        return f"{error.filename}: {error.strerror}"
+        return shown(f"{error.filename}: {error.strerror}")  # such as a name too long
     return error.strerror or (str(error).splitlines() or [type(error).__name__])[0]
 
 
@@ -67,13 +81,15 @@ def start_script(main: Callable[[argparse.Namespace], None], parse: Callable[[],
 
 
 class NamedValues(argparse.Action):
-    """An option's words, each ``NAME=NUMBER``, as a dictionary."""
+    """An option's words, each ``NAME=NUMBER``, as a dictionary; a file that says them has None (`habits.take_hyp`)."""
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        found: dict[str, float | None] = {item: None for item in values if item.lower().endswith((".yaml", ".yml"))}
         try:
-            found = {name: float(value) for name, value in (item.split("=", 1) for item in values)}
+            pairs = (item.split("=", 1) for item in values if item not in found)
+            found |= {name: float(value) for name, value in pairs}
         except ValueError:
-            parser.error(f"{option} {' '.join(values)}: right would be NAME=NUMBER, such as mosaic=0.5")
+            parser.error(f"{option} {' '.join(values)}: right would be NAME=NUMBER, such as mosaic=0.5, or FILE.yaml")
         setattr(namespace, self.dest, found)
 
 
@@ -139,7 +155,11 @@ def add_run_options(parser: argparse.ArgumentParser, project: str, resumes: bool
     add("--name", default="exp", help="name of this run; a number is added where it is taken")
     add("--exist-ok", action="store_true", help="write into the folder of an earlier run of this name")
     if resumes:
-        add("--resume", metavar="RUN", help="go on with an interrupted run, given its folder; it keeps its options")
+        add(
+            "--resume",
+            metavar="RUN",
+            help="go on with an interrupted run, given its folder or a file in it; it keeps its options",
+        )
         add_trust_option(parser)
 
 
@@ -176,7 +196,7 @@ def run_or_resume(
         given = options(**saved) if saved else made(options, args)
 
         def how() -> str:
-            return f"go on with --resume {run.path}" if (run.path / "config.yaml").exists() else ""
+            return f"go on with {resume_command(run.path)}" if (run.path / "config.yaml").exists() else ""
 
         try:
             with interrupts.told(how):

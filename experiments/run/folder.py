@@ -20,10 +20,10 @@ import yaml
 from models.documents import is_file, read_json, read_yaml
 from models.errors import InputError
 from models.files import FORMAT, check_format, write_text
-from models.schemas import RunConfig
 from models.trust import Note, noted, own_note, seal
 
 from .lock import locked
+from .recorded import from_recorded
 
 _GONE_ON_WITH = ("last.ckpt", "retrained.json", "experiment.json")
 # Options whose files run code: modules, commands that tell a latency, machines that trials are sent to.
@@ -112,8 +112,12 @@ class RunFolder:
 
     @classmethod
     def resume(cls, path: str | Path) -> tuple[RunFolder, dict[str, Any]]:
-        """An existing run's folder and the options that it was started with."""
-        path = Path(path)
+        """An existing run's folder, given it or a file in it, and the options that it was started with."""
+        from models.schemas import RunConfig  # loads pydantic, which --help need not
+
+        path = Path(path).expanduser()
+        if path.is_file():  # RUN/last.ckpt
+            path = path.parent
         config = path / "config.yaml"
         if not is_file(config):
             raise InputError(f"{path}: not the folder of a run (it has no config.yaml)")
@@ -124,7 +128,7 @@ class RunFolder:
         RunConfig.of(content, config)
         run = cls(path.parent, path.name, exist_ok=True)
         run.note = own_note(path, content)
-        return run, content["options"]
+        return run, from_recorded(content["options"], content.get("folder"))
 
     def write_config(self, options: Mapping[str, Any], anew: bool = False) -> None:
         """``config.yaml``: options after defaults, versions, git commit, command line.
@@ -139,6 +143,7 @@ class RunFolder:
         content = {
             "format": FORMAT,
             "options": dict(options),
+            "folder": os.getcwd(),  # where paths among the options begin
             "command": sys.argv,
             "python": sys.version.split()[0],
             "versions": {p: version for p in _PACKAGES if (version := _version(p)) is not None},

@@ -48,7 +48,10 @@ def report_costs(args: Any, run: RunFolder | None = None) -> dict[str, Any]:
         space = Space(read_config(cfg, scale=args.scale))
         model = CostModel(space, args.cost_imgsz or 640, classifier=space.config.is_classifier)
     if not space.decisions:
-        raise InputError(f"{cfg}: has no choices, so there is one arch alone; right would be a space's YAML")
+        raise InputError(
+            f"{cfg}: has no choices, so there is one arch alone; right would be a space's YAML, such as "
+            "yolov5n_nas.yaml, or the run of oneshot_nas.py --space elastic, as --supernet"
+        )
     sampled = sample_costs(model, args.sample_cost, args.seed, [parse_range(text) for text in args.range])
     run = run or RunFolder(args.project, args.name, args.exist_ok)
     rows = zip(*(v.tolist() for v in sampled.values()), strict=True)
