@@ -1,14 +1,15 @@
-"""A detector that learns from a larger one, beside the same without: ``python -m benchmarks.distill --imgsz 320 --seeds 3``.
+"""A detector that learns from a larger one, beside the same without: ``python -m benchmarks.distill --seeds 3``.
 
-The teacher is trained once, by `train.py`; the student from each seed without it, and with it by each way of ``--distill``.
-Epochs are picked on the validation images, what is compared is measured once on the test images. What is there is not done
-again, and what is half done is gone on with.
+The teacher is trained once, by `train.py`; the student from each seed without it, and with it by each way of
+``--distill``. Epochs are picked on the validation images, what is compared is measured once on the test images. What is
+there is not done again, and what is half done is gone on with.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from benchmarks.trainings import Trainings, add_options, differences
 
@@ -31,13 +32,14 @@ def main() -> None:
     for seed in range(args.seeds):  # every way once before any twice
         for way in args.ways:
             name = f"{Path(args.cfg).stem}-{way}"
-            more = () if way == "none" else ("--teacher", teacher / "detector.pt", "--distill", way)
-            more = (*more, "--distill-weight", args.weight) if more else ()
+            more: list[Any] = []
+            if way != "none":
+                more = ["--teacher", teacher / "detector.pt", "--distill", way, "--distill-weight", args.weight]
             run = done.train(f"{name}-seed{seed}", "--cfg", args.cfg, "--seed", seed, *more)
             rows.setdefault(name, {})[seed] = done.test(run)
     done.table(rows)
     if "none" in args.ways:
-        differences(rows, f"{Path(args.cfg).stem}-none", [n for n in rows if n not in ("teacher",)])
+        differences(rows, f"{Path(args.cfg).stem}-none", [name for name in rows if name != "teacher"])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A pruned and finetuned detector beside networks of its cost: ``python -m benchmarks.prune --imgsz 320 --seeds 3``.
+"""A pruned and finetuned detector beside networks of its cost: ``python -m benchmarks.prune --seeds 3``.
 
 From each seed `train.py` trains the detector, `prune.py` takes shares of it away by each method and finetunes; the
 network that this leaves is trained from scratch as well, for as many epochs as both together, and so is a searched one
@@ -35,8 +35,8 @@ def main() -> None:
         for sparsity in args.sparsity:
             for method in args.methods:
                 name = f"{method}-{sparsity:g}"
-                more = ("--sparsity", sparsity, "--method", method, "--scope", args.scope, "--seed", seed)
-                more = (*more, "--steps", args.steps, "--epochs", max(args.finetune // args.steps, 1))
+                more = ["--sparsity", sparsity, "--method", method, "--scope", args.scope, "--seed", seed]
+                more += ["--steps", args.steps, "--epochs", max(args.finetune // args.steps, 1)]
                 run = done.prune(f"{name}-seed{seed}", whole / "detector.pt", *more)
                 rows.setdefault(name, {})[seed] = done.test(run)
                 again, epochs = f"{name}-scratch", args.epochs + args.finetune

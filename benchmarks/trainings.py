@@ -41,7 +41,11 @@ class Trainings:
         self.args, self.folder = args, Path(args.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         asked = self.folder / "asked.json"
-        told = {k: v for k, v in vars(args).items() if k in (*_HOW, "cfg", "epochs", "finetune", "steps", "weight")}
+        told = {
+            k: v
+            for k, v in vars(args).items()
+            if k in (*_HOW, "cfg", "epochs", "finetune", "steps", "scope", "teacher", "weight")
+        }
         if asked.exists() and json.loads(asked.read_text()) != told:
             sys.exit(f"{self.folder} has trainings of other options ({asked}); right would be another --folder")
         write_text(asked, json.dumps(told))
