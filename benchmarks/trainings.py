@@ -17,6 +17,7 @@ from typing import Any
 Rows = Mapping[str, Mapping[int, Mapping[str, float]]]
 _ROOT = Path(__file__).resolve().parents[1]
 _HOW = ("data", "imgsz", "batch", "device", "precision")
+_WHAT = ("cfg", "epochs", "finetune", "steps", "scope", "teacher", "weight")
 
 
 def add_options(parser: argparse.ArgumentParser, folder: str) -> None:
