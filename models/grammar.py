@@ -19,7 +19,9 @@ from typing import Any
 
 import yaml
 
+from .classes import read_names
 from .errors import InputError
+from .plain_yaml import load_plain
 from .scales import at_scale, split_name
 
 MODELS = Path(__file__).resolve().parent
@@ -207,7 +209,7 @@ def _found(path: Path) -> Path | None:
 def load_yaml(path: Path) -> Any:
     """Read one YAML document; what cannot be read is an `InputError` with the line."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return load_plain(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
@@ -265,6 +267,8 @@ def read_config(
             hint = f"did you mean '{meant}'?" if meant else f"known are {', '.join(KEYS)}"
             raise InputError(f"{file}: unknown key '{key}', {hint}")
     at_scale(raw, scale, letter, file)
+    if raw.get("names") is not None:
+        read_names(raw["names"], file)
     raw.update({k: v for k, v in (("nc", nc), ("ch", ch), ("anchors", anchors)) if v is not None})
 
     def positive(key: str, default: Any, kind: Any = (int, float)) -> Any:

@@ -163,7 +163,7 @@ def _run_strategy(
         logger=TensorBoardLogger(run.path, name="", version=""),
         callbacks=[
             history,
-            LastCheckpoint(checkpoint),
+            LastCheckpoint(checkpoint, task.names),
             EpochLine("search", lowest=(history, "arch_loss")),
             OrderlyInterrupt(),
             *([RichProgressBar()] if Console().is_terminal else []),

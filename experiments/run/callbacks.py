@@ -14,6 +14,8 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from models.classes import some
+from models.errors import InputError
 from models.files import atomic
 
 from .tables import write_csv
@@ -107,10 +109,15 @@ class LastCheckpoint(pl.Callback):
 
     A run that is killed goes on from its last whole epoch; since data order and augmentation depend on seed and epoch
     alone, it ends where the uninterrupted run ends.
+
+    Parameters
+    ----------
+    names
+        Of the data's classes: a run is not gone on with on data that has others, or another order of them.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, names: Sequence[str] | None = None) -> None:
+        self.path, self.names = path, None if names is None else [*names]
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -118,10 +125,17 @@ class LastCheckpoint(pl.Callback):
             "cuda": torch.cuda.get_rng_state_all(),
             "python": random.getstate(),
             "numpy": np.random.get_state(),
+            "names": self.names,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._saved: dict[str, Any] | None = state
+        before = state.get("names")
+        if before is not None and self.names is not None and before != self.names:
+            raise InputError(
+                f"--resume: the classes of the data were {some(before)}, and are {some(self.names)} now; right "
+                "would be the data that the run was begun with, or a new run with --weights"
+            )
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         # Not sooner: between the checkpoint's restoring and here, Lightning and NNI draw numbers of their own.

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from models.classes import difference, in_order, names_of, order_of
 from models.complexity import count_flops, count_params
 from models.errors import InputError
 from models.files import FORMAT, atomic, check_format
@@ -31,10 +32,11 @@ SUPERNET = "supernet.pt"
 
 
 def save_supernet(supernet: NASBACKBONE | NASDETECTOR, path: str | Path) -> None:
-    """Write a supernet as plain data: ``{"yaml", "state_dict"}``, readable with weights_only=True."""
+    """Write a supernet as plain data: ``{"yaml", "state_dict", "names"}``, readable with weights_only=True."""
     state = {k: v.detach().cpu() for k, v in supernet.state_dict().items()}
+    content = {"format": FORMAT, "yaml": dict(supernet.space.config.raw), "state_dict": state}
     with atomic(path) as temporary:
-        torch.save({"format": FORMAT, "yaml": dict(supernet.space.config.raw), "state_dict": state}, temporary)
+        torch.save({**content, "names": names_of(supernet)}, temporary)
 
 
 class Opened(NamedTuple):
@@ -77,9 +79,16 @@ def open_supernet(
     options = argparse.Namespace(**saved)
     if task is None:
         task = registry.load("task", saved["task"])(options, Space(content["yaml"]), accelerator_of(device))
-    supernet = make_supernet(task.space())
+    supernet, state = make_supernet(task.space()), content["state_dict"]
+    # Since the supernet was trained, its data may have got another order of classes, or be other data.
+    if (theirs := content.get("names")) is not None:
+        if (order := order_of(theirs, task.names)) is None:
+            raise InputError(
+                f"{option} {folder}: was trained for other classes: the data {difference(theirs, task.names)}"
+            )
+        state = in_order(state, supernet, order)
     try:
-        supernet.load_state_dict(content["state_dict"])
+        supernet.load_state_dict(state)
     except RuntimeError as e:
         reason = (str(e).splitlines()[1:] or [str(e)])[0].strip()
         raise InputError(f"{option} {folder}: its supernet is one of another space or task: {reason}") from None
@@ -130,8 +139,9 @@ def start_of_slice(folder: str, name: str) -> Start:
         )
     (arch,) = read_archs([name], supernet.space, options.imgsz).values()
     network = cut_out(supernet, task, arch)
-    raw = {**network.config.raw, "names": list(task.detector.names.values())}
-    return Start(raw, network.state_dict(), f"{folder} ({name})", arch, is_slice=True)
+    names = tuple(task.names)
+    raw = {**network.config.raw, "names": [*names]}
+    return Start(raw, network.state_dict(), f"{folder} ({name})", arch, is_slice=True, names=names)
 
 
 def measure_subnets(options: Validation, run: RunFolder) -> list[dict[str, Any]]:

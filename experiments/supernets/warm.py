@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from models.classes import names_of
 from models.detector import Model
 from models.errors import InputError
 from models.files import check_format, is_classifier, load_classifier
@@ -51,20 +52,18 @@ def read_weights(path: str | Path, task: SearchTask) -> Weights:
             raise InputError(f"--weights {path}: has no {SUPERNET}; right would be the folder of a search that ended")
         content = torch.load(file, map_location="cpu", weights_only=True)
         check_format(content, file)
-        return Weights(content["yaml"], content["state_dict"], str(file), None, True)
+        names = content.get("names")
+        return Weights(content["yaml"], content["state_dict"], str(file), names and tuple(names), True)
     classifies = is_classifier(path)
     if classifies:
-        network, content = load_classifier(path)
-        names = content.get("names")
+        network, _ = load_classifier(path)
     else:
         try:
-            network, content = load_weights(path)
+            network, _ = load_weights(path)
         except InputError as e:
             raise InputError(f"--weights {e}") from None
-        names = list(network.names.values())
     _check(path, network, task)
-    known = None if names is None else tuple(names)
-    return Weights(dict(network.config.raw), network.state_dict(), str(path), known, False)
+    return Weights(dict(network.config.raw), network.state_dict(), str(path), names_of(network), False)
 
 
 def _check(path: Path, network: Network, task: SearchTask) -> None:

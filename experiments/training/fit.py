@@ -10,6 +10,8 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 from torch import nn
 
+from models.classes import names_of
+
 from ..run.callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
 from ..run.folder import RunFolder
 from ..run.lightning import interruptible, make_trainer
@@ -41,6 +43,7 @@ def fit(
     resume
         Go on from ``last.ckpt``.
     """
+    names = names_of(training.model)
     history, checkpoint = History(run.path / "metrics.csv"), run.path / "last.ckpt"
     # Our own file, in the run's own folder: it holds optimizer and loops, which weights_only refuses.
     again: dict[str, Any] = {"ckpt_path": str(checkpoint), "weights_only": False} if resume else {}
@@ -50,7 +53,7 @@ def fit(
         max_epochs=options.epochs,
         strategy=options.strategy,
         logger=TensorBoardLogger(run.path, name="", version=""),
-        callbacks=[OrderlyInterrupt(), best, history, LastCheckpoint(checkpoint), EpochLine(title, shown)],
+        callbacks=[OrderlyInterrupt(), best, history, LastCheckpoint(checkpoint, names), EpochLine(title, shown)],
         enable_progress_bar=Console().is_terminal,
     )
     with interruptible(trainer):

@@ -188,7 +188,7 @@ def test_a_supernet_of_classifiers_is_searched(searched, call, tmp_path):
         (train, ["--no-autoanchor"], "--no-autoanchor: is of detectors, and"),
         (train, ["--devices", "2"], "--devices: is of detectors, and"),
         (train, ["--no-augment"], "--no-augment: is of detectors, and"),
-        (train, ["--data", "two"], "--data two has 2 classes, but"),
+        (train, ["--data", "two"], "--(2 classes for 10)"),
         (export, ["--nms"], "--nms is of detectors"),
         (detect, ["--source", "."], "a classifier's; right would be a detector.pt"),
     ],
