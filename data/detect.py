@@ -17,7 +17,7 @@ from .augment import Hyp
 from .canvas import GREY, Letterbox, fit, fitted, pad, to_tensor
 from .detect_index import Index, build
 from .formats import Spec, class_names, records, spec_of
-from .images import UnreadableImageError, in_threads, read_rgb
+from .images import UnreadableImageError, in_threads, is_constant, read_rgb
 from .report import Report
 from .seeded import SeededDataset
 
@@ -164,6 +164,11 @@ class DetectionSet(SeededDataset[Item]):
     def _decode_all(self) -> list[np.ndarray]:
         images = in_threads(self._decode, range(len(self)))
         bad = {i: image for i, image in enumerate(images) if isinstance(image, str)}
+        blank = [i for i, image in enumerate(images) if not isinstance(image, str) and is_constant(image)]
+        if blank:
+            self.report.constant = len(blank)
+            named = ", ".join(self._source.name(i) for i in blank[:3]) + (", …" if len(blank) > 3 else "")
+            _log.warning("%s: %d of %d images are of one colour: %s", self.report.split, len(blank), len(images), named)
         if bad:
             self._source.drop(bad)
         return [image for image in images if not isinstance(image, str)]
@@ -210,7 +215,18 @@ def detection(source: str | Path, imgsz: int = 640, hyp: Hyp | None = _DEFAULT_H
     sets = {
         split: DetectionSet(images, imgsz, hyp if split == "train" else None, seed) for split, images in sources.items()
     }
+    for split in sets.values():
+        require_boxes(split, spec.where)
     return DetectionData(sets["train"], sets["val"], names)
+
+
+def require_boxes(images: DetectionSet, where: str | Path) -> None:
+    """InputError if no image has a box, so that nothing can be learnt or measured on them."""
+    if any(map(len, images.labels)):
+        return
+    report = images.report
+    looked = f"; the first label file that is missing: {report.first_missing}" if report.first_missing else ""
+    raise InputError(f"{where}: there is nothing to find in any image: {report}{looked}")
 
 
 def detection_split(source: str | Path, split: str, imgsz: int = 640) -> tuple[DetectionSet, tuple[str, ...]]:

@@ -8,6 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from models.classes import read_names
 from models.errors import InputError
 
 from .detect_index import Record
@@ -34,14 +35,20 @@ def class_names(entry: Any, root: Path, where: str) -> tuple[str, ...]:
     """Names of the categories, in the order of their ids."""
     file, _ = _files(entry, root, where)
     categories = _field(_load(file), "categories", file)
-    return tuple(str(c["name"]) for c in sorted(categories, key=lambda c: c["id"]))
+    _once(categories, "category", file)
+    # Two categories of one name are one class.
+    return tuple(dict.fromkeys(_name(c, file) for c in sorted(categories, key=lambda c: c["id"])))
 
 
 def ids(entry: Any, root: Path, where: str, names: tuple[str, ...]) -> tuple[dict[str, Any], list[Any]]:
     """The file's own id of each image, by the name of its file as it stands there, and of each class."""
     file, _ = _files(entry, root, where)
     content = _load(file)
-    by_name = {str(c["name"]): c["id"] for c in _field(content, "categories", file)}
+    used = {a.get("category_id") for a in _field(content, "annotations", file)}
+    by_name: dict[str, Any] = {}
+    for c in _field(content, "categories", file):  # of two of one name, the one that has objects
+        if by_name.get(name := _name(c, file)) not in used:
+            by_name[name] = c["id"]
     images = {Path(i["file_name"]).as_posix(): i["id"] for i in _field(content, "images", file)}
     return images, [by_name.get(name) for name in names]
 
@@ -51,13 +58,15 @@ def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: 
     file, folder = _files(entry, root, where)
     content = _load(file)
     class_of = {}
+    _once(_field(content, "categories", file), "category", file)
     for category in _field(content, "categories", file):
-        if (name := str(category["name"])) not in names:
+        if (name := _name(category, file)) not in names:
             raise InputError(f"{file}: category {name!r} is not one of the names {', '.join(names)}")
         class_of[category["id"]] = names.index(name)
 
     bases = [folder] if folder else _image_folders(file, root, report.split)
     by_image: dict[Any, Record] = {}
+    _once(_field(content, "images", file), "image", file)
     for image in _field(content, "images", file):
         try:
             path = next((b / image["file_name"] for b in bases if (b / image["file_name"]).is_file()), None)
@@ -73,7 +82,7 @@ def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: 
             report.skipped += 1
             continue
         try:
-            x, y, w, h = map(float, annotation["bbox"])
+            x, y, w, h = _numbers(annotation["bbox"])
             image_id, category_id = annotation["image_id"], annotation["category_id"]
         except (KeyError, TypeError, ValueError):
             raise InputError(f"{place}: needs image_id, category_id and bbox [left, top, width, height]") from None
@@ -109,6 +118,26 @@ def _image_folders(file: Path, root: Path, split: str) -> list[Path]:
     near = [file.parent] if file.parent.name != "annotations" else []
     named = [base / part for part in (year, *_SPLIT_NAMES[split]) for base in (root, root / "images")]
     return [p for p in (*near, *named, root / "images", root) if p.is_dir()]
+
+
+def _name(category: dict[str, Any], file: Path) -> str:
+    return read_names([category["name"]], f"{file}: category {category['id']!r}")[0]
+
+
+def _once(items: list[Any], kind: str, file: Path) -> None:
+    """InputError if two images, or two categories, have the same id: annotations would be of either."""
+    seen: dict[Any, Any] = {}
+    for item in items:
+        if (id := item.get("id")) in seen and id is not None:
+            first, second = (i.get("file_name", i.get("name")) for i in (seen[id], item))
+            raise InputError(f"{file}: {kind} id {id!r} is there twice, of {first!r} and of {second!r}")
+        seen[id] = item
+
+
+def _numbers(values: Any) -> list[float]:
+    if not isinstance(values, list) or any(isinstance(v, bool) for v in values):  # a text would be taken by its letters
+        raise TypeError
+    return [float(v) for v in values]
 
 
 def _load(file: Path) -> Any:

@@ -1,7 +1,7 @@
 """Tells the formats apart: a data.yaml or a folder becomes annotated images a split.
 
 A data.yaml has YOLOv5's keys: `path` (the set's folder), `train`, `val`, `test`, `names` (list, or {0: name, …}) and
-`nc`. `path` is looked for below the YAML's folder, then below the project's. `mirror: false` rules out flips. What
+`nc`; of key points `kpt_shape`, so that they are told from polygons. `path` is looked for below the YAML's folder, then below the project's. `mirror: false` rules out flips. What
 `train`, `val` and `test` hold says the format, unless `format` (yolo, coco, voc) does:
 
     folder of images, .txt list, list of those      YOLO
@@ -15,7 +15,9 @@ from typing import Any
 
 import yaml
 
+from models.classes import read_names, some, unnamed
 from models.errors import InputError
+from models.plain_yaml import load_plain
 
 from . import format_coco, format_voc, format_yolo
 from .detect_index import Record
@@ -56,9 +58,10 @@ def records(spec: Spec) -> tuple[tuple[str, ...], dict[str, tuple[list[Record], 
     """Class names and, for each split there is, its annotated images with a report that was begun."""
     names = class_names(spec)
     splits = {}
+    more: dict[str, Any] = {"num_keypoints": _keypoints(spec)} if spec.format == "yolo" else {}
     for split, entry in spec.entries.items():
-        report = Report(split)
-        splits[split] = _FORMATS[spec.format].records(entry, spec.root, f"{spec.where}: {split}", names, report), report
+        report, where = Report(split), f"{spec.where}: {split}"
+        splits[split] = _FORMATS[spec.format].records(entry, spec.root, where, names, report, **more), report
     return names, splits
 
 
@@ -66,10 +69,16 @@ def class_names(spec: Spec) -> tuple[str, ...]:
     """The YAML's class names, or those that the training split's annotations have."""
     if spec.names:
         return spec.names
+    nc = spec.options.get("nc")
     if spec.format == "yolo":
-        raise InputError(f"{spec.where}: needs names, a list of the classes")
+        if nc is None:
+            raise InputError(f"{spec.where}: needs names, a list of the classes")
+        return unnamed(nc)
     reader = format_coco if spec.format == "coco" else format_voc
-    return reader.class_names(spec.entries["train"], spec.root, f"{spec.where}: train")
+    found = reader.class_names(spec.entries["train"], spec.root, f"{spec.where}: train")
+    if nc is not None and nc != len(found):
+        raise InputError(f"{spec.where}: nc is {nc}, but the training annotations have {len(found)}: {some(found)}")
+    return found
 
 
 def coco_ids(source: str | Path, split: str) -> tuple[dict[str, Any], list[Any]] | None:
@@ -82,7 +91,7 @@ def coco_ids(source: str | Path, split: str) -> tuple[dict[str, Any], list[Any]]
 
 def _from_yaml(path: Path) -> Spec:
     try:
-        content = yaml.safe_load(path.read_text())
+        content = load_plain(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
@@ -139,16 +148,22 @@ def _root(file: Path, path: Any) -> Path:
 
 def _names(file: Path, content: dict[str, Any]) -> tuple[str, ...] | None:
     names, nc = content.get("names"), content.get("nc")
-    if nc is not None and (not isinstance(nc, int) or nc < 1):
+    if nc is not None and (type(nc) is not int or nc < 1):
         raise InputError(f"{file}: nc is {nc!r}, should be the number of classes")
     if names is None:
-        return None if nc is None else tuple(map(str, range(nc)))
-    if isinstance(names, dict):
-        if set(names) != set(range(len(names))):
-            raise InputError(f"{file}: names should be numbered 0 to {len(names) - 1}, not {[*names]}")
-        names = [names[k] for k in range(len(names))]
-    if not isinstance(names, list) or not names:
-        raise InputError(f"{file}: names should be a list of the classes, or {{0: name, 1: name, …}}")
-    if nc is not None and nc != len(names):
-        raise InputError(f"{file}: nc is {nc}, but there are {len(names)} names")
-    return tuple(map(str, names))
+        return None
+    found = read_names(names, str(file))
+    if nc is not None and nc != len(found):
+        raise InputError(f"{file}: nc is {nc}, but there are {len(found)} names")
+    return found
+
+
+def _keypoints(spec: Spec) -> int:
+    """Numbers behind the box in a row of a set of key points; 0 in others."""
+    shape = spec.options.get("kpt_shape")
+    if shape is None:
+        return 0
+    whole = isinstance(shape, list) and len(shape) == 2 and all(type(n) is int for n in shape)
+    if not whole or shape[0] < 1 or shape[1] not in (2, 3):
+        raise InputError(f"{spec.where}: kpt_shape is {shape!r}; right would be [points, 2] or [points, 3]")
+    return int(shape[0] * shape[1])

@@ -12,11 +12,13 @@ class Report:
     boxes: int = 0  # kept
     background: int = 0  # images without a box
     missing_labels: int = 0  # images without a label file; they count as background too
+    first_missing: str = ""  # the first of those files
     clipped: int = 0  # boxes partly outside the image by more than a pixel, cut at its edge
     outside: int = 0  # boxes wholly outside, dropped
     zero_area: int = 0  # dropped
     duplicates: int = 0  # rows that repeat another, dropped
     skipped: int = 0  # COCO crowds and VOC difficult objects, left out
+    constant: int = 0  # images of one colour
     corrupt: list[str] = field(default_factory=list)  # images missing, unreadable or truncated, left out
 
     def __str__(self) -> str:
@@ -28,6 +30,7 @@ class Report:
             "without area (dropped)": self.zero_area,
             "duplicate (dropped)": self.duplicates,
             "crowd or difficult (left out)": self.skipped,
+            "of one colour": self.constant,
             "corrupt (left out)": len(self.corrupt),
         }
         said = [f"{count:,} {what}" for what, count in notes.items() if count]

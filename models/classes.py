@@ -30,9 +30,10 @@ def read_names(names: Any, where: str) -> tuple[str, ...]:
         twice, or it is not clear which class it is of. Begins with `where`.
     """
     if isinstance(names, Mapping):
-        if set(names) != set(range(len(names))) or any(type(key) is not int for key in names):
+        numbered = {int(k) if isinstance(k, str) and k.isdecimal() else k: name for k, name in names.items()}
+        if [*map(type, numbered)] != [int] * len(names) or set(numbered) != set(range(len(names))):
             raise InputError(f"{where}: names should be numbered 0 to {len(names) - 1}, not {[*names]}")
-        names = [names[k] for k in range(len(names))]
+        names = [numbered[k] for k in range(len(names))]
     if not isinstance(names, (list, tuple)) or not names:
         raise InputError(f"{where}: names should be a list of the classes, or {{0: name, 1: name, …}}")
     for number, name in enumerate(names):

@@ -15,7 +15,7 @@ import onnx
 import torch
 from torch import Tensor
 
-from data import DetectionSet, Item, detection_split
+from data import DetectionSet, Item, detection_split, require_boxes
 from models.classes import names_of
 from models.detector import Model
 from models.errors import InputError
@@ -72,7 +72,8 @@ def quantize(
     """
     training, names = detection_split(str(options.data), "train", imgsz)
     validation, _ = detection_split(str(options.data), "val", imgsz)
-    check_classes(options.weights, names_of(model) or [], options.data, names)
+    check_classes(options.weights, names_of(model) or (), options.data, names)
+    require_boxes(validation, str(options.data))
     with tempfile.TemporaryDirectory() as folder:
         plain, small = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         exported = export_onnx(model, plain, imgsz, options.opset, options.batch, None, images, arch)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.ops import box_convert
 
-from data import DetectionSet, Meta, coco_ids, collate, detection_split
+from data import DetectionSet, Meta, coco_ids, collate, detection_split, require_boxes
 from models.classes import difference, names_of, order_of, some
 from models.detector import Model
 from models.errors import InputError
@@ -168,7 +168,8 @@ def validate(options: Validation, run: RunFolder) -> dict[str, Any]:
     _require_predictions(detector)
     imgsz = detector.check_imgsz(options.imgsz or detector.imgsz)
     dataset, names = detection_split(options.data, options.split, imgsz)
-    check_classes(options.weights, names_of(detector) or [], options.data, names)
+    check_classes(options.weights, names_of(detector) or (), options.data, names)
+    require_boxes(dataset, options.data)
     print(dataset.report, flush=True)
     measured = measure(
         detector, dataset, options.batch, names, options.conf, options.iou, options.max_det, options.workers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, cast
@@ -9,6 +10,8 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn, optim
+
+from models.errors import InputError
 
 from ..run.processes import broadcast_buffers
 from ..tasks.module import TaskModule
@@ -144,6 +147,11 @@ class Best(pl.Callback):
             name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val_")
         }
         fitness = self.fitness(measured)
+        if not math.isfinite(fitness):
+            raise InputError(
+                f"epoch {trainer.current_epoch + 1} cannot be rated: its measurements are not finite; what was saved "
+                "before stands"
+            )
         if not self.best or fitness > self.best["fitness"]:
             self.best = {"epoch": trainer.current_epoch + 1, **measured, "fitness": fitness}
             if trainer.is_global_zero:

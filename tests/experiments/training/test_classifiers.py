@@ -197,7 +197,7 @@ def test_bad_input_is_one_line(searched, call, tmp_path, script, args, message):
     for name in ("a", "b"):
         (tmp_path / "two" / name).mkdir(parents=True)
         for i in range(10):
-            image = np.full((8, 8, 3), 20 * i, np.uint8)
+            image = np.full((8, 8, 3), 20 * i, np.uint8) + np.arange(8, dtype=np.uint8)[:, None, None]
             cv2.imwrite(str(tmp_path / "two" / name / f"{i}.png"), image)
     code, _, err = call(script, "--weights", searched / "classifier.pt", *args)
     assert (code, len(err.splitlines())) == (2, 1)
