@@ -93,8 +93,8 @@ def _rows(
         polygon = not num_keypoints and len(values) >= 6 and len(values) % 2 == 0
         if num_keypoints and len(values) != 4:
             raise InputError(
-                f"{path}:{number}: has {len(fields)} numbers, should be {5 + num_keypoints} (kpt_shape) or 5: class x y "
-                "width height"
+                f"{path}:{number}: has {len(fields)} numbers, should be {5 + num_keypoints} (kpt_shape) or 5: class "
+                "x y width height"
             )
         if len(values) != 4 and not polygon:
             raise InputError(f"{path}:{number}: has {len(fields)} numbers, should be 5: class x y width height")

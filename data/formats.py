@@ -1,7 +1,8 @@
 """Tells the formats apart: a data.yaml or a folder becomes annotated images a split.
 
 A data.yaml has YOLOv5's keys: `path` (the set's folder), `train`, `val`, `test`, `names` (list, or {0: name, …}) and
-`nc`; of key points `kpt_shape`, so that they are told from polygons. `path` is looked for below the YAML's folder, then below the project's. `mirror: false` rules out flips. What
+`nc`. `path` is looked for below the YAML's folder, then below the project's. `mirror: false` rules out flips;
+`kpt_shape: [points, 2 or 3]` says that YOLO's rows are boxes with key points, not polygons. What
 `train`, `val` and `test` hold says the format, unless `format` (yolo, coco, voc) does:
 
     folder of images, .txt list, list of those      YOLO

@@ -65,8 +65,8 @@ def is_constant(image: np.ndarray) -> bool:
 def _in_8_bits(grey: np.ndarray) -> np.ndarray:
     """Grey values of any range as uint8 (height, width).
 
-    16 bits are divided by 256, and floats from 0 to 1 multiplied by 255. Values that use neither range (10, 12 or 14 bits
-    of 16, degrees, signed numbers) are stretched from the image's least to its greatest.
+    16 bits are divided by 256, and floats from 0 to 1 multiplied by 255. Values that use neither range (10, 12 or 14
+    bits of 16, degrees, signed numbers) are stretched from the image's least to its greatest.
     """
     is_float = grey.dtype.kind == "f"
     if is_float and not np.isfinite(grey).all():
