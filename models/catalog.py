@@ -43,6 +43,9 @@ def check_head(config: Config) -> None:
     last (``DualDDetect``).
     """
     last = config.rows[-1]
+    for row in config.rows[:-1]:
+        if is_head(row):
+            raise row.error(f"a detector has one head, its last row (row {last.index}, {last.module})")
     if is_head(last):
         return
     if last.module in registered() or not isinstance(last.source, tuple):

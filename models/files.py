@@ -154,6 +154,14 @@ def is_classifier(path: str | Path) -> bool:
     return bool(plain_content(path).get("classifies"))
 
 
+def check_finite(state: Mapping[str, Any], what: str | Path) -> None:
+    """`InputError` if a tensor of a state dict holds NaN or infinity: such a network finds nothing, without a word."""
+    bad = [k for k, v in state.items() if v.is_floating_point() and not bool(v.isfinite().all())]
+    if bad:
+        named = ", ".join(bad[:3]) + (", …" if len(bad) > 3 else "")
+        raise InputError(f"{what}: {len(bad)} of {len(state)} tensors hold numbers that are not finite: {named}")
+
+
 def _load(path: str | Path, build: Any, kind: str) -> tuple[Any, dict[str, Any]]:
     import torch
 
@@ -165,6 +173,7 @@ def _load(path: str | Path, build: Any, kind: str) -> tuple[Any, dict[str, Any]]
             raise InputError(f"{path}: a {found}'s; right would be a {kind}.pt")
         network = build(content["yaml"])
         network.load_state_dict(content["state_dict"])
+        check_finite(network.state_dict(), path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except InputError:

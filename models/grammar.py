@@ -36,6 +36,7 @@ KEYS = (
     *("resolution", "names"),
     *HEAD_KEYS,
 )
+_LARGEST_ANCHOR = 100_000  # pixels: no image has a longer side
 CHOICE_KEYS = ("choice", "range", "table")
 
 
@@ -273,7 +274,7 @@ def read_config(
 
     def positive(key: str, default: Any, kind: Any = (int, float)) -> Any:
         value = default if raw.get(key) is None else raw[key]
-        if value is not None and (isinstance(value, bool) or not isinstance(value, kind) or value <= 0):
+        if value is not None and (type(value) is bool or not isinstance(value, kind) or not 0 < value < math.inf):
             number = "integer" if kind is int else "number"
             raise InputError(f"{file}: {key} must be a positive {number}, got {value!r}")
         return value
@@ -293,6 +294,7 @@ def read_config(
             rows.append(_row(len(rows), section, written, names, file, raw))
     if not raw["backbone"]:
         raise InputError(f"{file}: 'backbone' has no rows")
+    _check_resolution(raw.get("resolution"), file)
     return Config(
         file=file,
         raw=raw,
@@ -309,17 +311,26 @@ def read_config(
     )
 
 
+def _check_resolution(resolution: Any, file: str) -> None:
+    """`InputError` unless it is a side of images in pixels; what a choice holds is read where its values are."""
+    if resolution is None or is_choice(resolution):
+        return
+    if type(resolution) is not int or resolution < 1:
+        raise InputError(f"{file}: resolution must be a positive integer, got {resolution!r}")
+
+
 def _anchors(anchors: Any, file: str) -> Any:
     if anchors is None or (isinstance(anchors, int) and not isinstance(anchors, bool) and anchors > 0):
         return anchors
     if isinstance(anchors, list) and anchors:
         lengths = {len(level) if isinstance(level, list) else 0 for level in anchors}
-        numbers = all(isinstance(v, (int, float)) for level in anchors if isinstance(level, list) for v in level)
+        sides = [v for level in anchors if isinstance(level, list) for v in level]
+        numbers = all(type(v) in (int, float) and 0 < v < _LARGEST_ANCHOR for v in sides)
         if len(lengths) == 1 and (n := lengths.pop()) > 0 and n % 2 == 0 and numbers:
             return anchors
     raise InputError(
-        f"{file}: anchors must be a number a level, or a list of levels of equally many w,h pairs in pixels; "
-        f"got {anchors!r}"
+        f"{file}: anchors must be a number a level, or a list of levels of equally many w,h pairs in pixels, each more "
+        f"than 0 and less than {_LARGEST_ANCHOR:,}; got {anchors!r}"
     )
 
 

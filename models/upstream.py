@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .detector import Model
 from .errors import InputError
-from .files import load_detector
+from .files import check_finite, load_detector
 from .scales import MULTIPLES, at_scale
 
 # Prefixes of what becomes `_Inert`: the network's classes, and what training notes down beside them.
@@ -101,6 +101,7 @@ def load_upstream(path: str | Path, cfg: str | Path | Mapping[str, Any] | None =
     state = {_our_key(k): _float(v) for k, v in state.items() if not k.endswith(_REDUNDANT)}
     model = Model(cfg)
     _check_fit(model, state, path)
+    check_finite(state, path)
     if isinstance(names, list):
         names = dict(enumerate(names))
     names = {int(k): str(v) for k, v in names.items()} if isinstance(names, dict) else model.names

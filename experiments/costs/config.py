@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def _check(where: str, entry: Any) -> None:
         raise InputError(f"{where}: hw_config: right would be a mapping, such as {{threads: 4}}")
     for name in ("timeout", "connect_timeout", "batch", "max_message_mb"):
         value = entry.get(name, 1)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
             raise InputError(f"{where}: {name}: {value!r}: right would be a positive number")
     if "tls" in keys and not (isinstance(entry["tls"], Mapping) and {"ca"} <= entry["tls"].keys() <= _TLS):
         raise InputError(f"{where}: tls: right would be a mapping of ca, and cert and key if the servers ask for them")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import random
 import statistics
@@ -89,6 +90,10 @@ class LatencyTable:
             self.milliseconds = {k: {name: float(ms) for name, ms in parts.items()} for k, parts in blocks}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
             raise InputError(f"{path}: not a table of latencies: {type(e).__name__}: {e}") from None
+        for key, parts in self.milliseconds.items():
+            for name, ms in parts.items():
+                if not 0 <= ms < math.inf:
+                    raise InputError(f"{path}: '{key}': '{name}' takes {ms:g} ms; right would be 0 or more")
 
     def parts(self, block: Block) -> dict[str, float]:
         """Milliseconds of a block by submodule, each without those within it.

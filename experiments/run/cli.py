@@ -12,7 +12,7 @@ from models.errors import InputError
 from models.plugins import load_plugin
 
 from .amounts import parse_amount
-from .options import made, refuse_others, resumed_options
+from .options import filled, made, refuse_others, resumed_options
 
 
 def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
@@ -67,7 +67,7 @@ def _number(kind: Callable[[str], Any], says: str, fits: Callable[[Any], bool]) 
 positive_int = _number(int, "at least 1", lambda n: n >= 1)
 natural = _number(int, "at least 0", lambda n: n >= 0)
 seed = _number(int, "0 to 4294967295", lambda n: 0 <= n < 2**32)  # NumPy takes no others
-positive_float = _number(float, "greater than 0", lambda x: x > 0)
+positive_float = _number(float, "greater than 0", lambda x: 0 < x < float("inf"))
 not_negative = _number(float, "at least 0", lambda x: 0 <= x < float("inf"))
 share = _number(float, "at least 0 and less than 1", lambda x: 0 <= x < 1)
 fraction = _number(float, "more than 0 and less than 1", lambda x: 0 < x < 1)
@@ -89,17 +89,17 @@ def amount(name: str, *words: str) -> Callable[[str], Any]:
 
 def add_plugin_option(parser: Any) -> None:
     help = "Python files that register modules of your own"
-    parser.add_argument("--plugin", nargs="*", action="extend", default=[], metavar="FILE", help=help)
+    parser.add_argument("--plugin", nargs="*", action="extend", default=[], metavar="FILE", type=filled, help=help)
 
 
 def add_run_options(parser: argparse.ArgumentParser, project: str, resumes: bool = False) -> None:
     """Options that say where a run's files go, as YOLOv5 has them."""
     add = parser.add_argument
-    add("--project", default=project, help="folder of runs")
-    add("--name", default="exp", help="name of this run; a number is added where it is taken")
+    add("--project", default=project, type=filled, help="folder of runs")
+    add("--name", default="exp", type=filled, help="name of this run; a number is added where it is taken")
     add("--exist-ok", action="store_true", help="write into the folder of an earlier run of this name")
     if resumes:
-        add("--resume", metavar="RUN", help="go on with an interrupted run, given its folder; it keeps its options")
+        add("--resume", metavar="RUN", type=filled, help="go on with a run, given its folder; it keeps its options")
 
 
 def run_or_resume(

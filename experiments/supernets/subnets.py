@@ -13,7 +13,7 @@ import torch
 from models.classes import difference, in_order, names_of, order_of
 from models.complexity import count_flops, count_params
 from models.errors import InputError
-from models.files import FORMAT, atomic, check_format
+from models.files import FORMAT, atomic, check_finite, check_format
 from models.network import Network
 from models.plugins import load_plugins_of_run
 from spaces import NASBACKBONE, NASDETECTOR, CostModel, Sizes, Space, make_supernet, read_arch, slice_weights
@@ -87,6 +87,7 @@ def open_supernet(
                 f"{option} {folder}: was trained for other classes: the data {difference(theirs, task.names)}"
             )
         state = in_order(state, supernet, order)
+    check_finite(state, file)
     try:
         supernet.load_state_dict(state)
     except RuntimeError as e:

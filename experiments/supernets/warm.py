@@ -12,7 +12,7 @@ from torch import Tensor
 from models.classes import names_of
 from models.detector import Model
 from models.errors import InputError
-from models.files import check_format, is_classifier, load_classifier
+from models.files import check_finite, check_format, is_classifier, load_classifier
 from models.grammar import read_config
 from models.network import Network
 from models.upstream import load_weights
@@ -52,6 +52,7 @@ def read_weights(path: str | Path, task: SearchTask) -> Weights:
             raise InputError(f"--weights {path}: has no {SUPERNET}; right would be the folder of a search that ended")
         content = torch.load(file, map_location="cpu", weights_only=True)
         check_format(content, file)
+        check_finite(content["state_dict"], file)
         names = content.get("names")
         return Weights(content["yaml"], content["state_dict"], str(file), names and tuple(names), True)
     classifies = is_classifier(path)

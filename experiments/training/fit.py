@@ -13,6 +13,7 @@ from torch import nn
 from models.classes import names_of
 
 from ..run.callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
+from ..run.console import say
 from ..run.folder import RunFolder
 from ..run.lightning import interruptible, make_trainer
 from ..tasks.task import SearchTask
@@ -58,6 +59,9 @@ def fit(
     )
     with interruptible(trainer):
         trainer.fit(training, *loaders, **again)
+    if resume and not training.num_epochs and trainer.is_global_zero:
+        had = f"the {len(history.rows)} epochs of {run.path} are done"
+        say(f"nothing was left to train: {had}; right would be --epochs MORE")
     return trainer, history
 
 

@@ -34,6 +34,8 @@ class Training(pl.LightningModule):
     ----------
     seconds
         Time that whole epochs took, those before a resume included.
+    num_epochs
+        That were begun, without those before a resume.
     """
 
     def __init__(self, learner: TaskModule, network: nn.Module, engine: Engine) -> None:
@@ -42,6 +44,7 @@ class Training(pl.LightningModule):
         learner.set_model(network.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
         self.learner, self.engine = learner, engine
         self.seconds = 0.0
+        self.num_epochs = 0
 
     @property
     def model(self) -> Any:
@@ -65,7 +68,7 @@ class Training(pl.LightningModule):
         self.learner.judge(self.average)
 
     def on_train_epoch_start(self) -> None:
-        self._started = time.perf_counter()
+        self._started, self.num_epochs = time.perf_counter(), self.num_epochs + 1
         self.engine.begin_epoch(self.optimizers())
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
@@ -123,6 +126,9 @@ class Best(pl.Callback):
     ----------
     best
         What was measured in the best epoch so far, ``epoch`` counted from 1.
+
+    A run that is gone on with for more epochs than it was begun with is asked for them: one that stopped early does so
+    again only after `patience` of the new ones.
     """
 
     def __init__(
@@ -131,14 +137,20 @@ class Best(pl.Callback):
         self.fitness, self.save, self.patience = fitness, save, patience
         self.best: dict[str, Any] = {}
         self._stopped = False
+        self._epochs: int | None = None  # that the run was to have
+        self._since = 0  # epochs after which patience begins
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "stopped": self._stopped}
+        return {"best": self.best, "stopped": self._stopped, "epochs": self._epochs, "since": self._since}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self._stopped = state["best"], state["stopped"]
+        self._epochs, self._since = state.get("epochs"), state.get("since", 0)
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self._epochs is not None and cast(int, trainer.max_epochs) > self._epochs:
+            self._stopped, self._since = False, trainer.current_epoch
+        self._epochs = trainer.max_epochs
         trainer.should_stop = self._stopped  # a run that stopped early has nothing to go on with
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -156,5 +168,5 @@ class Best(pl.Callback):
             self.best = {"epoch": trainer.current_epoch + 1, **measured, "fitness": fitness}
             if trainer.is_global_zero:
                 self.save(training.average, self.best)
-        elif trainer.current_epoch + 1 - self.best["epoch"] >= self.patience > 0:
+        elif trainer.current_epoch + 1 - max(self.best["epoch"], self._since) >= self.patience > 0:
             self._stopped = trainer.should_stop = True
