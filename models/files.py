@@ -88,10 +88,17 @@ def save_model_yaml(cfg: Mapping[str, Any], path: str | Path) -> None:
 
 
 def save_detector(model: Any, path: str | Path, **extra: Any) -> None:
-    """Write a detector as plain data: ``{"yaml", "state_dict", "names", …}``, readable with weights_only=True."""
+    """Write a detector as plain data: ``{"yaml", "state_dict", "names", …}``, readable with weights_only=True.
+
+    Raises
+    ------
+    InputError
+        Its weights are not finite: a training that ran away.
+    """
     import torch
 
     state = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+    check_finite(state, f"{path}: not written")
     with atomic(path) as temporary:
         content = {"format": FORMAT, "yaml": model.config.raw, "state_dict": state, "names": dict(model.names), **extra}
         torch.save(content, temporary)

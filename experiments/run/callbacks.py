@@ -104,6 +104,15 @@ def _logged(trainer: pl.Trainer) -> dict[str, float]:
     return {k: float(v) for k, v in trainer.callback_metrics.items() if not k.startswith("prob/")}
 
 
+def check_same_classes(before: Sequence[str] | None, now: Sequence[str] | None) -> None:
+    """`InputError` if the classes of a run's data, in their order, are others by now."""
+    if before is not None and now is not None and [*before] != [*now]:
+        raise InputError(
+            f"--resume: the classes of the data were {some(before)}, and are {some(now)} now; right would be the data "
+            "that the run was begun with, or a new run with --weights"
+        )
+
+
 class LastCheckpoint(pl.Callback):
     """``last.ckpt`` after every epoch, atomically, with the state of the random generators.
 
@@ -130,12 +139,7 @@ class LastCheckpoint(pl.Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._saved: dict[str, Any] | None = state
-        before = state.get("names")
-        if before is not None and self.names is not None and before != self.names:
-            raise InputError(
-                f"--resume: the classes of the data were {some(before)}, and are {some(self.names)} now; right "
-                "would be the data that the run was begun with, or a new run with --weights"
-            )
+        check_same_classes(state.get("names"), self.names)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         # Not sooner: between the checkpoint's restoring and here, Lightning and NNI draw numbers of their own.

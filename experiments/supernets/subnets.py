@@ -34,6 +34,7 @@ SUPERNET = "supernet.pt"
 def save_supernet(supernet: NASBACKBONE | NASDETECTOR, path: str | Path) -> None:
     """Write a supernet as plain data: ``{"yaml", "state_dict", "names"}``, readable with weights_only=True."""
     state = {k: v.detach().cpu() for k, v in supernet.state_dict().items()}
+    check_finite(state, f"{path}: not written")
     content = {"format": FORMAT, "yaml": dict(supernet.space.config.raw), "state_dict": state}
     with atomic(path) as temporary:
         torch.save({**content, "names": names_of(supernet)}, temporary)

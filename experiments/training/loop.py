@@ -159,10 +159,10 @@ class Best(pl.Callback):
             name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val_")
         }
         fitness = self.fitness(measured)
-        if not math.isfinite(fitness):
+        if not math.isfinite(fitness + float(trainer.callback_metrics.get("val_loss", 0.0))):
             raise InputError(
-                f"epoch {trainer.current_epoch + 1} cannot be rated: its measurements are not finite; what was saved "
-                "before stands"
+                f"what validation measured in epoch {trainer.current_epoch + 1} is not finite: a smaller --lr0 may "
+                "help; what was saved before stands"
             )
         if not self.best or fitness > self.best["fitness"]:
             self.best = {"epoch": trainer.current_epoch + 1, **measured, "fitness": fitness}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -163,6 +164,10 @@ def addresses(servers: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def _is_cost(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
 class _LostError(Exception):
     """A server did not answer, and why; `final` if it is not to be asked again in this call."""
 
@@ -206,7 +211,7 @@ class _Server:
         """Costs of archs."""
         answer = self._ask(work, ESTIMATE, {**self.asked, "archs": list(archs)})
         costs = answer.get("costs")
-        if not isinstance(costs, list) or len(costs) != len(archs) or not all(type(c) in (int, float) for c in costs):
+        if not isinstance(costs, list) or len(costs) != len(archs) or not all(map(_is_cost, costs)):
             raise _LostError(f"sent {str(costs)[:40]} for {len(archs)} archs", final=True)
         return [float(c) for c in costs]
 
