@@ -76,10 +76,20 @@ class DetectionSet(SeededDataset[Item]):
 
     Images are decoded once, at construction, and kept if they fit in 2 GiB. In a set that is larger they are read
     anew each time, and one that proves unreadable then is warned of and stands in as grey background.
+
+    names: of the classes that labels number.
     """
 
-    def __init__(self, source: ImageSource, imgsz: int, hyp: Hyp | None = None, seed: int = 0):
+    def __init__(
+        self,
+        source: ImageSource,
+        imgsz: int,
+        hyp: Hyp | None = None,
+        seed: int = 0,
+        names: tuple[str, ...] | None = None,
+    ):
         super().__init__(seed)
+        self.names = names
         self.imgsz, self.hyp = imgsz, hyp
         self._source = source
         self._cache: list[np.ndarray] | None = None
@@ -213,7 +223,8 @@ def detection(source: str | Path, imgsz: int = 640, hyp: Hyp | None = _DEFAULT_H
         hyp = replace(hyp, fliplr=0.0, flipud=0.0)
     names, sources = _sources(spec, ["train", "val"])
     sets = {
-        split: DetectionSet(images, imgsz, hyp if split == "train" else None, seed) for split, images in sources.items()
+        split: DetectionSet(images, imgsz, hyp if split == "train" else None, seed, names)
+        for split, images in sources.items()
     }
     for split in sets.values():
         require_boxes(split, spec.where)
@@ -241,7 +252,7 @@ def detection_split(source: str | Path, split: str, imgsz: int = 640) -> tuple[D
     if split not in spec.entries:
         raise InputError(f"{spec.where}: has no {split!r}; right would be one of {', '.join(spec.entries)}")
     names, sources = _sources(spec, [split])
-    return DetectionSet(sources[split], imgsz), names
+    return DetectionSet(sources[split], imgsz, names=names), names
 
 
 def _sources(spec: Spec, splits: Sequence[str]) -> tuple[tuple[str, ...], dict[str, ImageSource]]:

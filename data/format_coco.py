@@ -66,11 +66,13 @@ def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: 
 
     bases = [folder] if folder else _image_folders(file, root, report.split)
     by_image: dict[Any, Record] = {}
+    by_path: dict[Path, Record] = {}  # two images of one file are one, with the objects of both
     _once(_field(content, "images", file), "image", file)
     for image in _field(content, "images", file):
         try:
             path = next((b / image["file_name"] for b in bases if (b / image["file_name"]).is_file()), None)
-            by_image[image["id"]] = Record(path or bases[0] / image["file_name"], [], [], in_pixels=True)
+            path = path or bases[0] / image["file_name"]
+            by_image[image["id"]] = by_path.setdefault(path, Record(path, [], [], in_pixels=True))
         except (KeyError, TypeError):
             raise InputError(f"{file}: image {image!r} should have id and file_name") from None
     if not by_image:
@@ -94,7 +96,7 @@ def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: 
             raise InputError(f"{place}: category_id {category_id!r} is not one of the categories (nc={len(names)})")
         by_image[image_id].classes.append(class_of[category_id])
         by_image[image_id].boxes.append((x, y, x + w, y + h))
-    return list(by_image.values())
+    return list(by_path.values())
 
 
 def _files(entry: Any, root: Path, where: str) -> tuple[Path, Path | None]:

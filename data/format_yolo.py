@@ -97,7 +97,8 @@ def _rows(
                 "x y width height"
             )
         if len(values) != 4 and not polygon:
-            raise InputError(f"{path}:{number}: has {len(fields)} numbers, should be 5: class x y width height")
+            hint = "; of key points, right would be kpt_shape in the data.yaml" if len(values) > 6 else ""
+            raise InputError(f"{path}:{number}: has {len(fields)} numbers, should be 5: class x y width height{hint}")
         if not all(map(isfinite, (label, *values))):
             raise InputError(f"{path}:{number}: {line.strip()!r} holds a number that is not finite")
         if max(map(abs, values)) > _FAR:

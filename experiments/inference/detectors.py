@@ -138,7 +138,7 @@ class OnnxDetector:
         except (KeyError, ValueError, AttributeError) as e:
             raise InputError(f"{path}: not a file of export.py; its metadata has no proper {e}") from None
         self.nms = None if thresholds is None else NMS(**thresholds)
-        self._path = path
+        self._path, self._looked_at = path, False
 
     def check_imgsz(self, imgsz: int) -> int:
         if imgsz != self.imgsz:
@@ -153,6 +153,9 @@ class OnnxDetector:
         if missing > 0:
             prepared = np.concatenate((prepared, np.zeros((missing, *prepared.shape[1:]), prepared.dtype)))
         out = torch.from_numpy(self._session.run(None, {"images": prepared})[0])
+        if not self._looked_at and not bool(out.isfinite().all()):
+            raise InputError(f"{self._path}: predicts numbers that are not finite")
+        self._looked_at = True
         if missing > 0:
             out = out[out[:, 0] < self.batch - missing] if self.nms else out[:-missing]  # type: ignore[operator]
         return out

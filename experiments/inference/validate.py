@@ -71,7 +71,7 @@ def evaluate(
     device
         Where to compute; the model's own unless told otherwise.
     names
-        Of the classes; the model's own unless told otherwise.
+        Of the data's classes; as the data set says unless told otherwise.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def measure(
     if dataset.hyp is not None:
         raise InputError("an augmented data set has no way back to its images; right would be DetectionData.val")
     own: Sequence[str] = names_of(detector) or ()
-    names = own if names is None else [*names]
+    names = (getattr(dataset, "names", None) or own) if names is None else [*names]
     if (order := order_of(own, names)) is None:
         raise InputError(f"the detector was made for other classes: the data {difference(own, names)}")
     # Class k of the detector is class number[k] of the data.

@@ -485,3 +485,13 @@ def test_a_number_of_classes_without_names_is_compared(tmp_path):
     (root / "data.yaml").write_text(yaml.safe_dump({**files, "nc": 2}))
     with pytest.raises(InputError, match="nc is 2, but the training annotations have 3: "):
         detection(root / "data.yaml", 64)
+
+
+def test_two_images_of_one_file_are_one_with_the_objects_of_both(tmp_path):
+    def change(content):
+        content["images"].append({"id": 99, "file_name": "a.png"})
+        content["annotations"].append({"image_id": 99, "category_id": 3, "bbox": [1, 2, 10, 10], "iscrowd": 0})
+
+    data = detection(changed_coco(tmp_path, change), 64)
+    assert len(data.train) == 3
+    assert [len(rows) for rows in data.train.labels] == [3, 1, 0]

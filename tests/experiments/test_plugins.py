@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import detect as detect_script
 from experiments.run import registry
 from experiments.run.cli import start_script
 from models import InputError
@@ -164,7 +163,7 @@ def test_files_of_one_name_are_told_apart(tmp_path):
 
 def test_a_file_that_ends_the_program_is_refused(tmp_path, call):
     (tmp_path / "mine.py").write_text("import sys\nsys.exit(0)\n")
-    code, out, err = call(detect_script, "--weights", "a.pt", "--source", "a", "--plugin", tmp_path / "mine.py")
+    code, out, err = call("detect", "--weights", "a.pt", "--source", "a", "--plugin", tmp_path / "mine.py")
     assert (code, out) == (2, "")
     assert "mine.py: the plug-in file ends the program (sys.exit(0)); right would be" in err
     assert len(err.splitlines()) == 1

@@ -325,7 +325,7 @@ def test_resolution_is_a_side_in_pixels(value):
     with refused("resolution must be a positive integer"):
         read_config({"backbone": [[-1, 1, "Conv", [8]]], "resolution": value})
     with refused("resolution: must be positive integers"):
-        Space({"backbone": [[-1, 1, "Conv", [8]]], "resolution": {"choice": [64, value]}})
+        Space({"backbone": [[-1, 1, "Conv", [8]]], "resolution": {"choice": [96, value]}})
 
 
 def test_one_head():

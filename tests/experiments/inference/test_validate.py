@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -386,5 +387,28 @@ def test_a_voc_folder_and_a_coco_folder_of_the_same_classes(tmp_path):
     assert by_name != by_id
     to_theirs = [by_id.index(name) for name in by_name]
     oracle = Oracle(dataset, by_name, lambda z: torch.cat((z[..., :5], z[..., 5:][..., to_theirs]), 2))
-    found = validate.measure(oracle, dataset, names=by_id).metrics.compute()
+    found = validate.measure(oracle, dataset).metrics.compute()
     assert found["map50"] == pytest.approx(1)
+
+
+def test_nothing_to_find_is_not_measured(files, tmp_path, capsys):
+    source = yolo(tmp_path)
+    for label in (tmp_path / "labels/val").iterdir():
+        label.write_text("")
+    model = Model("yolov5n.yaml", nc=3)
+    model.names = dict(enumerate(NAMES))
+    save_detector(model, tmp_path / "three.pt")
+    given = ("--weights", tmp_path / "three.pt", "--data", source, "--imgsz", IMGSZ, "--project", tmp_path / "runs")
+    assert "nothing to find in any image: val: 1 images, 0 boxes" in _refused(capsys, *given)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_exported_file_that_predicts_what_is_not_finite_is_refused(files, tmp_path):
+    import onnx
+
+    content = onnx.load(files / "detector.onnx")
+    weights = next(t for t in content.graph.initializer if len(t.dims) == 4)
+    weights.CopyFrom(onnx.numpy_helper.from_array(np.full(weights.dims, np.nan, np.float32), weights.name))
+    onnx.save(content, tmp_path / "nan.onnx")
+    with pytest.raises(InputError, match=r"nan\.onnx: predicts numbers that are not finite"):
+        validate.measure(OnnxDetector(tmp_path / "nan.onnx"), detection_split("digits-detect", "val", IMGSZ)[0])
