@@ -8,7 +8,7 @@ from typing import Literal
 
 from ..run import registry
 from ..run.cli import amount, fraction, natural, positive_float, positive_int, seed, share
-from ..run.options import option, scale_option
+from ..run.options import logger_option, option, scale_option
 from ..training.options import Devices, Learning
 
 PLAIN = ("plain", "none")  # limits that are no numbers
@@ -62,6 +62,7 @@ class Options(Learning, Devices):
     arch_lr: float = option("learning rate of alphas or controller (Adam)", 0.01, type=positive_float, of="strategy")
     seed: int = option("fixes data, weights and the arch that is found", 0, type=seed)
     device: str = option("auto, cpu or cuda", "auto")
+    logger: list[str] = logger_option()
     plugin: list[str] = field(default_factory=list)
 
     derive: Literal["probable", "perturb"] = option(

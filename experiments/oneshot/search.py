@@ -7,7 +7,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
-from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 
 from models.complexity import count_flops, count_params
@@ -23,6 +22,7 @@ from ..run.callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
 from ..run.console import say
 from ..run.folder import RunFolder, is_first_process
 from ..run.lightning import interruptible, trainer_options
+from ..run.loggers import loggers_of
 from ..run.processes import leave
 from ..supernets.rating import Rating
 from ..supernets.subnets import SUPERNET, cut_out, save_supernet
@@ -160,7 +160,7 @@ def _run_strategy(
     several = options.devices * options.num_nodes > 1
     evaluator = task.evaluator(
         max_epochs=options.epochs,
-        logger=TensorBoardLogger(run.path, name="", version=""),
+        logger=loggers_of(options.logger, run.path, asdict(options)),
         callbacks=[
             history,
             LastCheckpoint(checkpoint, task.names),

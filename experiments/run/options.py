@@ -65,6 +65,13 @@ def filled(text: str) -> str:
     return text
 
 
+def logger_option() -> Any:
+    """The option that says where else a training's figures go; `run.loggers` makes them."""
+    how: dict[str, Any] = {"nargs": "+", "choices": ["wandb", "mlflow"], "metavar": "SERVICE"}
+    help = "where figures go besides TensorBoard's event files: wandb, mlflow (packages of their own)"
+    return option(help, [], resumes=True, **how)
+
+
 def options_of(cls: Any) -> list[Field[Any]]:
     """The fields of a dataclass that are options."""
     return [f for f in fields(cls) if f.metadata]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 from torch import nn
 
@@ -16,6 +16,7 @@ from ..run.callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
 from ..run.console import say
 from ..run.folder import RunFolder
 from ..run.lightning import interruptible, make_trainer
+from ..run.loggers import loggers_of
 from ..tasks.task import SearchTask
 from .engine import Engine
 from .loop import Best, Training
@@ -53,7 +54,7 @@ def fit(
         accelerator,
         max_epochs=options.epochs,
         strategy=options.strategy,
-        logger=TensorBoardLogger(run.path, name="", version=""),
+        logger=loggers_of(options.logger, run.path, asdict(options)),
         callbacks=[OrderlyInterrupt(), best, history, LastCheckpoint(checkpoint, names), EpochLine(title, shown)],
         enable_progress_bar=Console().is_terminal,
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..run.cli import NamedValues, natural, not_negative, positive_float, positive_int, seed, share
-from ..run.options import option, scale_option
+from ..run.options import logger_option, option, scale_option
 
 _LEARNING, _DEVICES = "how weights are trained, alike in all scripts", "devices"
 # Of detectors alone.
@@ -107,5 +107,6 @@ class Options(Learning, Devices):
     autoanchor: bool = option("keep the YAML's anchors whatever the data", True)
     seed: int = option("fixes weights, order and augmentation", 0, type=seed)
     device: str = option("auto, cpu or cuda", "auto")
+    logger: list[str] = logger_option()
     strategy: str = option("Lightning's, such as ddp", "auto", group=_DEVICES)
     plugin: list[str] = field(default_factory=list)
