@@ -92,7 +92,9 @@ def some(names: Iterable[str]) -> str:
 def names_of(network: Any) -> tuple[str, ...] | None:
     """Class names of a network by number, if it has any."""
     names = getattr(network, "names", None)
-    return tuple(str(names[k]) for k in sorted(names)) if names else None
+    if not names:
+        return None
+    return tuple(str(name) for name in ([names[k] for k in sorted(names)] if isinstance(names, Mapping) else names))
 
 
 def class_layers(network: nn.Module) -> dict[str, tuple[int, int]]:
