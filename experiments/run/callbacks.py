@@ -32,18 +32,22 @@ class History(pl.Callback):
         One a training epoch: ``epoch``, ``step`` and what was logged.
     probabilities
         One a training epoch: label to {value: probability}.
+    before
+        So many of them are of before a resume.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: list[dict[str, float]] = []
         self.probabilities: list[dict[str, dict[str, float]]] = []
+        self.before = 0
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "probabilities": self.probabilities}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows, self.probabilities = state["rows"], state["probabilities"]
+        self.before = len(self.rows)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         logged = _logged(trainer)

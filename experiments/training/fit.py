@@ -60,7 +60,7 @@ def fit(
     )
     with interruptible(trainer):
         trainer.fit(training, *loaders, **again)
-    if resume and not training.num_epochs and trainer.is_global_zero:
+    if resume and len(history.rows) == history.before and trainer.is_global_zero:
         had = f"the {len(history.rows)} epochs of {run.path} are done"
         say(f"nothing was left to train: {had}; right would be --epochs MORE")
     return trainer, history

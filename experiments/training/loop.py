@@ -34,8 +34,6 @@ class Training(pl.LightningModule):
     ----------
     seconds
         Time that whole epochs took, those before a resume included.
-    num_epochs
-        That were begun, without those before a resume.
     """
 
     def __init__(self, learner: TaskModule, network: nn.Module, engine: Engine) -> None:
@@ -44,7 +42,6 @@ class Training(pl.LightningModule):
         learner.set_model(network.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
         self.learner, self.engine = learner, engine
         self.seconds = 0.0
-        self.num_epochs = 0
 
     @property
     def model(self) -> Any:
@@ -68,7 +65,7 @@ class Training(pl.LightningModule):
         self.learner.judge(self.average)
 
     def on_train_epoch_start(self) -> None:
-        self._started, self.num_epochs = time.perf_counter(), self.num_epochs + 1
+        self._started = time.perf_counter()
         self.engine.begin_epoch(self.optimizers())
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
