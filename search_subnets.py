@@ -6,8 +6,9 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
+from contextlib import AbstractContextManager
 
-from experiments.run.cli import add_plugin_option, add_run_options, run_or_resume, start_script
+from experiments.run.cli import add_plugin_option, add_run_options, add_trust_option, run_or_resume, start_script
 from experiments.run.folder import RunFolder
 from experiments.run.options import add_options, parse_args, refuse, refuse_others, refuse_unfit
 from experiments.supernets.folder import supernet_folder
@@ -26,6 +27,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="RUN",
         help="go on with a run, given its folder; of new options it takes --trials and --pick",
     )
+    add_trust_option(parser)
     args = parse_args(parser, argv)
     modes = [name for name in ("sample_cost", "sample_accuracy", "edf", "fidelity") if getattr(args, name)]
     if len(modes) > 1:
@@ -53,11 +55,13 @@ def main(args: argparse.Namespace) -> None:
     if args.mode == "sample_cost":
         from experiments.supernets.space_costs import report_costs
 
-        report_costs(args)
+        with _folder(args) as run:
+            report_costs(args, run)
     elif args.mode == "edf":
         from experiments.supernets.space_report import report_edf
 
-        report_edf(args)
+        with _folder(args) as run:
+            report_edf(args, run)
     elif args.mode == "fidelity":
         run_or_resume(args, FidelityOptions, _fidelity, beside=("fidelity",))
     elif args.mode == "sample_accuracy":
@@ -69,10 +73,14 @@ def main(args: argparse.Namespace) -> None:
         run_or_resume(args, Options, _search)
 
 
+def _folder(args: argparse.Namespace) -> AbstractContextManager[RunFolder]:
+    return RunFolder(args.project, args.name, args.exist_ok).held()
+
+
 def _search(options: Options, run: RunFolder, resume: bool) -> None:
     from experiments.supernets.search import search_subnets
 
-    search_subnets(options, run)
+    search_subnets(options, run, resume)
 
 
 def _fidelity(options: FidelityOptions, run: RunFolder, resume: bool) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
-from .plain_yaml import Respelled
+from .respelled import Respelled
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

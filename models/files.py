@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
+import errno
 import os
-import pickle
+import shutil
 import tempfile
-import zipfile
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from .archives import plain_content
 from .errors import InputError
 
 # Of detector.pt and classifier.pt, supernet.pt, config.yaml and study.db: what is read differently has a higher number.
@@ -24,24 +23,62 @@ FORMAT = 1
 
 def check_format(content: Mapping[str, Any], what: str | Path) -> None:
     """`InputError` if a file was written by a later version of this project, which may mean other things by it."""
-    if (found := content.get("format", 1)) != FORMAT:
+    found = content.get("format", 1) if isinstance(content, Mapping) else type(content).__name__
+    if found != FORMAT:
         raise InputError(f"{what}: of format {found}, but this version reads {FORMAT}; right would be a later version")
 
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that replaces it when the block ends without an error."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    """Yield a temporary path beside `path` that replaces it when the block ends without an error.
+
+    Raises
+    ------
+    OSError
+        The disk did not take the file; names `path`, whoever wrote it and however that said so.
+    """
+    path, temporary = Path(path), None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+    except Exception as e:
+        if (why := disk_error(e, path)) is None:
+            raise
+        raise why from None
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+_FULL_BYTES = 1 << 16  # what is left where a block more was wanted
+_BY_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+def refused_by_disk(error: BaseException) -> OSError | None:
+    """What a disk that is full, or that takes nothing, said; also where a library made an error of its own of it."""
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        if isinstance(found, OSError) and found.errno in _BY_DISK:
+            return found
+        seen.add(id(found))
+        found = found.__cause__ or found.__context__
+    return None
+
+
+def disk_error(error: Exception, path: Path) -> OSError | None:
+    """What the disk did not take, if that is why writing `path` failed; libraries may say no more than that it did."""
+    if (why := refused_by_disk(error)) is not None:
+        return OSError(why.errno, why.strerror, str(path))
+    silent = not isinstance(error, (InputError, OSError)) and path.parent.is_dir()
+    if silent and shutil.disk_usage(path.parent).free < _FULL_BYTES:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    return None
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -95,13 +132,12 @@ def save_detector(model: Any, path: str | Path, **extra: Any) -> None:
     InputError
         Its weights are not finite: a training that ran away.
     """
-    import torch
+    from .plain_files import save_plain
 
     state = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
     check_finite(state, f"{path}: not written")
-    with atomic(path) as temporary:
-        content = {"format": FORMAT, "yaml": model.config.raw, "state_dict": state, "names": dict(model.names), **extra}
-        torch.save(content, temporary)
+    content = {"format": FORMAT, "yaml": model.config.raw, "state_dict": state, "names": dict(model.names), **extra}
+    save_plain(content, path)
 
 
 def load_detector(path: str | Path) -> tuple[Any, dict[str, Any]]:
@@ -129,33 +165,6 @@ def load_classifier(path: str | Path) -> tuple[Any, dict[str, Any]]:
     return _load(path, Classifier, "classifier")
 
 
-class _Plain(pickle.Unpickler):
-    """Reads what is plain in a pickle. All else becomes a `_Nothing`: nothing that the file names is run."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        return OrderedDict if (module, name) == ("collections", "OrderedDict") else _Nothing
-
-    def persistent_load(self, pid: Any) -> None:
-        return None
-
-
-class _Nothing:
-    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
-
-    def __setstate__(self, state: Any) -> None: ...
-
-
-def plain_content(path: str | Path) -> dict[str, Any]:
-    """What a file of `torch.save` holds beside tensors, read without torch; empty if it is no such file."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            name = next(n for n in archive.namelist() if n.endswith("/data.pkl"))
-            content = _Plain(io.BytesIO(archive.read(name))).load()
-    except Exception:  # no file, or another's: who reads it says what is wrong
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def is_classifier(path: str | Path) -> bool:
     """Whether the file is one of `save_classifier`."""
     return bool(plain_content(path).get("classifies"))
@@ -163,29 +172,41 @@ def is_classifier(path: str | Path) -> bool:
 
 def check_finite(state: Mapping[str, Any], what: str | Path) -> None:
     """`InputError` if a tensor of a state dict holds NaN or infinity: such a network finds nothing, without a word."""
-    bad = [k for k, v in state.items() if v.is_floating_point() and not bool(v.isfinite().all())]
+    tensors = {k: v for k, v in state.items() if hasattr(v, "isfinite")}  # what else there is, its reader refuses
+    bad = [k for k, v in tensors.items() if v.is_floating_point() and not bool(v.isfinite().all())]
     if bad:
         named = ", ".join(bad[:3]) + (", …" if len(bad) > 3 else "")
         raise InputError(f"{what}: {len(bad)} of {len(state)} tensors hold numbers that are not finite: {named}")
 
 
 def _load(path: str | Path, build: Any, kind: str) -> tuple[Any, dict[str, Any]]:
-    import torch
+    from .grammar import read_config
+    from .plain_files import load_plain
+    from .schemas import Checkpoint
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_plain(path)
+    except InputError as e:
+        if not Path(path).is_file():
+            raise
+        reason = str(e).removeprefix(f"{path}: ")
+        raise InputError(f"{path}: not a {kind} file of this project: {reason}") from None
+    try:
+        checked = Checkpoint.of(content, f"{path}: not a {kind} file of this project")
         check_format(content, path)
-        found = "classifier" if content.get("classifies") else "detector"
+        found = "classifier" if checked.classifies else "detector"
         if found != kind:
             raise InputError(f"{path}: a {found}'s; right would be a {kind}.pt")
-        network = build(content["yaml"])
-        network.load_state_dict(content["state_dict"])
+        config = read_config(checked.yaml, file=str(path))
+        network = build(config)
+        network.load_state_dict(checked.state_dict)
         check_finite(network.state_dict(), path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
     except InputError:
         raise
     except Exception as e:
-        raise InputError(f"{path}: not a {kind} file of this project: {str(e).splitlines()[0]}") from None
-    network.names = content["names"]
+        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        raise InputError(f"{path}: not a {kind} file of this project: {reason}") from None
+    if len(checked.names) != (classes := config.nc if kind == "classifier" else network.head.nc):
+        raise InputError(f"{path}: names {len(checked.names)} classes, but its network has {classes}")
+    network.names = checked.names
     return network.eval(), content

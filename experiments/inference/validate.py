@@ -24,7 +24,7 @@ from models.files import is_classifier, write_text
 
 from ..run.console import say
 from ..run.folder import RunFolder
-from ..tasks.metrics import NMS_FOR_AP, DetectionMetrics, in_original_pixels, score_table
+from ..tasks.metrics import NMS_FOR_AP, DetectionMetrics, ignored_of, in_original_pixels, score_table
 from .detectors import Detector, TorchDetector, detections_of, open_detector
 from .options import Validation
 
@@ -117,7 +117,7 @@ def measure(
         for detected in detections:
             detected[:, 5] = number[detected[:, 5].long()].to(detected.dtype)
         clock.stop("nms")
-        metrics.update(detections, objects)
+        metrics.update(detections, objects, ignored_of(images))
         measured.detections.extend(detections)
         measured.metas.extend(images.metas)
         clock.start()
@@ -167,7 +167,8 @@ def validate(options: Validation, run: RunFolder) -> dict[str, Any]:
     detector = open_detector(options.weights, options.device)
     _require_predictions(detector)
     imgsz = detector.check_imgsz(options.imgsz or detector.imgsz)
-    dataset, names = detection_split(options.data, options.split, imgsz)
+    chosen = options.classes, options.single_cls
+    dataset, names = detection_split(options.data, options.split, imgsz, *chosen)
     check_classes(options.weights, names_of(detector) or (), options.data, names)
     require_boxes(dataset, options.data)
     print(dataset.report, flush=True)
@@ -181,7 +182,7 @@ def validate(options: Validation, run: RunFolder) -> dict[str, Any]:
     measured.metrics.plot_confusion_matrix(run.path / "confusion_matrix.png")
     measured.metrics.plot_pr_curve(run.path / "pr_curve.png")
     if options.save_json:
-        save_coco_json(measured, run.path / "predictions.json", coco_ids(options.data, options.split))
+        save_coco_json(measured, run.path / "predictions.json", coco_ids(options.data, options.split, names))
     title = f"{options.weights} ({detector.dtype}) on {options.data} ({options.split}), {imgsz} pixels"
     speed = ", ".join(f"{part} {ms:.1f} ms" for part, ms in measured.speed.items())
     say(

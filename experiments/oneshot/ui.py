@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
@@ -24,9 +23,10 @@ from ..nni_experiment.config import RetiariiExeConfig
 from ..nni_experiment.engine import Trial
 from ..nni_experiment.experiment import RetiariiExperiment, has_trials
 from ..run import registry
+from ..run.admission import admit_experiment
 from ..run.console import say
 from ..run.folder import RunFolder
-from ..run.tables import table
+from ..run.tables import read_csv, table
 from .options import Options
 from .report import metric_of
 
@@ -72,6 +72,8 @@ class OneShotRun(Evaluator):
         # The search is an NNI experiment itself, and not to be taken for this trial.
         environment = {k: v for k, v in os.environ.items() if not k.startswith("NNI_")}
         command = [sys.executable, "-u", str(_SCRIPT), "--resume", str(folder)]
+        if plugins := self.options["plugin"]:
+            command += ["--plugin", *plugins]
         process = subprocess.Popen(command, cwd=self.cwd, env=environment)
         reported = 0
         try:
@@ -96,8 +98,7 @@ def _report(path: Path, reported: int) -> int:
     """Report the epochs in ``metrics.csv`` beyond the first `reported`; how many there are now."""
     if not path.exists():
         return reported
-    with path.open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(path)
     for row in rows[reported:]:
         name, sign = next((name, sign) for name, sign in _WATCHED if row.get(name))
         nni.report_intermediate_result(sign * float(row[name]))
@@ -127,10 +128,13 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> None:
         run.path, metric, ["strategy", "seed"], lambda: experiment.trials, experiment.stderr_of, lambda trial: None
     )
     experiment.on_trial_end = log.add
+    going_on = resume and has_trials(experiment.folder)
+    if going_on:
+        admit_experiment(run)
     web.check(options.ui, web.LOOPBACK)
     run.write_config(asdict(options), anew=not resume)
     run.write_json("experiment.json", {"id": experiment.id})
-    if resume and has_trials(experiment.folder):
+    if going_on:
         experiment.resume(options.ui)
     else:
         experiment.run(None, options.ui)

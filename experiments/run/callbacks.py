@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-import signal
-import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +17,7 @@ from models.classes import some
 from models.errors import InputError
 from models.files import atomic
 
+from .interrupts import deferred, heard
 from .tables import write_csv
 
 
@@ -137,7 +137,7 @@ class LastCheckpoint(pl.Callback):
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all(),
             "python": random.getstate(),
-            "numpy": np.random.get_state(),
+            "numpy": [v.tolist() if isinstance(v, np.ndarray) else v for v in np.random.get_state()],
             "names": self.names,
         }
 
@@ -154,7 +154,7 @@ class LastCheckpoint(pl.Callback):
             torch.cuda.set_rng_state_all([state.cpu() for state in saved["cuda"]])
         version, internal, gauss = saved["python"]
         random.setstate((version, tuple(internal), gauss))
-        np.random.set_state(saved["numpy"])
+        np.random.set_state(tuple(saved["numpy"]))
         # Lightning made the loaders' iterators before, which draw their seeds then, and knew nothing of the epoch.
         iter(cast(Any, trainer.fit_loop)._data_fetcher)
         self._saved = None
@@ -168,7 +168,7 @@ class LastCheckpoint(pl.Callback):
 
 
 class OrderlyInterrupt(pl.Callback):
-    """Ctrl-C takes effect between two batches; a second one at once.
+    """Ctrl-C and SIGTERM take effect between two batches; asked again later, at once.
 
     Raised wherever the process happens to be, KeyboardInterrupt may leave a lock held for ever. TensorBoard's writer
     has been seen to, in `queue.put`: its thread waits, Lightning waits for its thread, and the process never ends.
@@ -176,17 +176,13 @@ class OrderlyInterrupt(pl.Callback):
 
     def __init__(self) -> None:
         self._asked = False
-        self._before: Any = None
+        self._hearing = ExitStack()
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        # A shell starts jobs in its background with Ctrl-C ignored, and so it stays.
-        heard = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
-        if heard and threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._ask)
+        self._hearing.enter_context(heard())
+        self._hearing.enter_context(deferred(self._ask))
 
-    def _ask(self, number: int, frame: Any) -> None:
-        if self._asked:
-            raise KeyboardInterrupt
+    def _ask(self) -> None:
         self._asked = True
 
     def _heed(self) -> None:
@@ -200,14 +196,9 @@ class OrderlyInterrupt(pl.Callback):
         self._heed()
 
     def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        self._restore()
+        self._hearing.close()
         if self._asked and not trainer.interrupted:  # within the last batch
             raise KeyboardInterrupt
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        self._restore()
-
-    def _restore(self) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
+        self._hearing.close()

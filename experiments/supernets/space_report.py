@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from models.documents import parse_json
 from models.errors import InputError
 from models.files import write_text
 
@@ -21,7 +20,7 @@ from ..run.amounts import written
 from ..run.console import say
 from ..run.folder import RunFolder
 from ..run.pictures import picture
-from ..run.tables import table, write_csv
+from ..run.tables import read_csv, table, write_csv
 
 # Radosavovic et al. 2020, section 3.2: the best of a quarter of the archs, 95 % of the times.
 _BOOTSTRAP_SHARE, _INTERVAL = 0.25, (0.025, 0.975)
@@ -151,20 +150,23 @@ def read_rows(path: Path) -> tuple[str, list[dict[str, Any]]]:
         The file is not one.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(f"--edf {path}: {e}") from None
+        rows = read_csv(path)
+    except (OSError, ValueError) as e:
+        raise InputError(f"--edf {path}: {str(e).removeprefix(f'{path}: ')}") from None
     names = [name for name in (rows[0] if rows else []) if name not in _NO_METRIC]
     if not names or "arch" not in rows[0]:
         raise InputError(f"--edf {path}: no evaluated archs in it; right would be subnets.csv of a search")
-    metric, costs = names[0], names[1:]
+    if None in rows[0] or any(row.get(name) is None for row in rows for name in (*names[:1], "arch")):
+        raise InputError(f"--edf {path}: its rows have other numbers of columns than its first line")
+    metric, costs = str(names[0]), names[1:]
     found: list[dict[str, Any]] = []
     for row in rows:
         if row[metric]:
             try:
-                arch = json.loads(row["arch"])
-                known = {c: float(row[c]) for c in costs if row[c]}
+                arch = parse_json(row["arch"], path)
+                if not isinstance(arch, dict) or any(isinstance(v, (dict, list)) for v in arch.values()):
+                    raise ValueError("no arch")
+                known = {c: float(row[c]) for c in costs if row.get(c)}
                 rate = 1 - float(row[metric])
             except (TypeError, ValueError):
                 raise InputError(f"--edf {path}: row {len(found) + 1} is no arch and numbers") from None
@@ -247,8 +249,11 @@ def _html_edf(errors: Mapping[str, np.ndarray], results: Mapping[str, Any], path
     figure = go.Figure()
     for name, given in errors.items():
         x, y = edf(given)
-        figure.add_scatter(x=x.tolist(), y=y.tolist(), mode="lines", line={"shape": "hv"}, name=f"{name} ({len(x)})")
-    figure.update_layout(template="plotly_white", xaxis_title=f"error, 1 - {results['metric']}", yaxis_title="share")
+        figure.add_scatter(
+            x=x.tolist(), y=y.tolist(), mode="lines", line={"shape": "hv"}, name=html.escape(f"{name} ({len(x)})")
+        )
+    error = html.escape(f"error, 1 - {results['metric']}")
+    figure.update_layout(template="plotly_white", xaxis_title=error, yaxis_title="share")
     drawn = figure.to_html(include_plotlyjs=True, full_html=False)
     subsets, values = _rows(results)
     body = (

@@ -8,18 +8,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from models.classes import difference, in_order, names_of, order_of
 from models.complexity import count_flops, count_params
 from models.errors import InputError
-from models.files import FORMAT, atomic, check_finite, check_format
+from models.files import FORMAT, check_finite, check_format
+from models.grammar import read_config
 from models.network import Network
-from models.plugins import load_plugins_of_run
+from models.plain_files import load_plain, save_plain
+from models.schemas import SearchOptions, Supernet
 from spaces import NASBACKBONE, NASDETECTOR, CostModel, Sizes, Space, make_supernet, read_arch, slice_weights
 
 from ..inference.options import Validation
 from ..run import registry
+from ..run.admission import admit_plugins
+from ..run.commands import command
 from ..run.console import say
 from ..run.folder import RunFolder
 from ..run.lightning import accelerator_of, quiet_lightning
@@ -36,8 +38,7 @@ def save_supernet(supernet: NASBACKBONE | NASDETECTOR, path: str | Path) -> None
     state = {k: v.detach().cpu() for k, v in supernet.state_dict().items()}
     check_finite(state, f"{path}: not written")
     content = {"format": FORMAT, "yaml": dict(supernet.space.config.raw), "state_dict": state}
-    with atomic(path) as temporary:
-        torch.save({**content, "names": names_of(supernet)}, temporary)
+    save_plain({**content, "names": names_of(supernet)}, path)
 
 
 class Opened(NamedTuple):
@@ -66,35 +67,48 @@ def open_supernet(
         The folder is of another run, or of one that did not come to its end; or the supernet is of another space.
     """
     folder = Path(folder)
-    _, saved = RunFolder.resume(folder)
+    run, saved = RunFolder.resume(folder)
     if "strategy" not in saved or "task" not in saved:
         raise InputError(f"{option} {folder}: not a run of oneshot_nas.py")
+    SearchOptions.of(saved, f"{option} {folder}: its config.yaml")
     file = folder / SUPERNET
     if (folder / "runs").is_dir():
         raise InputError(f"{option} {folder}: holds several searches; right would be a folder in {folder}/runs")
     if not file.is_file():
-        raise InputError(f"{option} {folder}: has no {SUPERNET}; finish it by oneshot_nas.py --resume {folder}")
-    load_plugins_of_run(saved["plugin"])
-    content = torch.load(file, map_location="cpu", weights_only=True)
-    check_format(content, file)
+        finish = command("oneshot_nas.py", "--resume", folder)
+        raise InputError(f"{option} {folder}: has no {SUPERNET}; finish it by {finish}")
+    admit_plugins(run, saved)
+    space, state, names = load_supernet(file)
     options = argparse.Namespace(**saved)
     if task is None:
-        task = registry.load("task", saved["task"])(options, Space(content["yaml"]), accelerator_of(device))
-    supernet, state = make_supernet(task.space()), content["state_dict"]
+        if saved["task"] not in registry.names("task"):
+            known = ", ".join(registry.names("task"))
+            raise InputError(f"{option} {folder}: its task {saved['task']!r} is none of {known}")
+        task = registry.load("task", saved["task"])(options, space, accelerator_of(device))
+    supernet = make_supernet(task.space())
     # Since the supernet was trained, its data may have got another order of classes, or be other data.
-    if (theirs := content.get("names")) is not None:
-        if (order := order_of(theirs, task.names)) is None:
+    if names is not None:
+        if (order := order_of(names, task.names)) is None:
             raise InputError(
-                f"{option} {folder}: was trained for other classes: the data {difference(theirs, task.names)}"
+                f"{option} {folder}: was trained for other classes: the data {difference(names, task.names)}"
             )
         state = in_order(state, supernet, order)
-    check_finite(state, file)
     try:
         supernet.load_state_dict(state)
-    except RuntimeError as e:
+    except (RuntimeError, TypeError, AttributeError) as e:
         reason = (str(e).splitlines()[1:] or [str(e)])[0].strip()
         raise InputError(f"{option} {folder}: its supernet is one of another space or task: {reason}") from None
     return Opened(supernet, task, options)
+
+
+def load_supernet(file: Path) -> tuple[Space, dict[str, Any], tuple[str, ...] | None]:
+    """Space, state dict and, if it has them, names of classes in a ``supernet.pt``; `InputError` if it is none."""
+    content = load_plain(file)
+    check_format(content, file)
+    found = Supernet.of(content, f"{file}: not a supernet of this project")
+    check_finite(found.state_dict, file)
+    names = None if found.names is None else tuple(found.names[i] for i in sorted(found.names))
+    return Space(read_config(found.yaml, file=str(file))), found.state_dict, names
 
 
 def read_archs(names: Sequence[str], space: Space, imgsz: int) -> dict[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ from models.classes import names_of
 from ..run.callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
 from ..run.console import say
 from ..run.folder import RunFolder
-from ..run.lightning import interruptible, make_trainer
+from ..run.lightning import interruptible, make_trainer, restoring
 from ..run.loggers import loggers_of
 from ..tasks.task import SearchTask
 from .engine import Engine
@@ -47,8 +47,7 @@ def fit(
     """
     names = names_of(training.model)
     history, checkpoint = History(run.path / "metrics.csv"), run.path / "last.ckpt"
-    # Our own file, in the run's own folder: it holds optimizer and loops, which weights_only refuses.
-    again: dict[str, Any] = {"ckpt_path": str(checkpoint), "weights_only": False} if resume else {}
+    again: dict[str, Any] = {"ckpt_path": str(checkpoint)} if resume else {}
     trainer = make_trainer(
         options,
         accelerator,
@@ -58,7 +57,7 @@ def fit(
         callbacks=[OrderlyInterrupt(), best, history, LastCheckpoint(checkpoint, names), EpochLine(title, shown)],
         enable_progress_bar=Console().is_terminal,
     )
-    with interruptible(trainer):
+    with interruptible(trainer), restoring(trainer, checkpoint if resume else None):
         trainer.fit(training, *loaders, **again)
     if resume and len(history.rows) == history.before and trainer.is_global_zero:
         had = f"the {len(history.rows)} epochs of {run.path} are done"

@@ -5,13 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ..run.cli import NamedValues, natural, not_negative, positive_float, positive_int, seed, share
+from ..run.cli import (
+    NamedValues,
+    batch_size,
+    natural,
+    none_or_processes,
+    not_negative,
+    positive_float,
+    positive_int,
+    processes,
+    seed,
+    share,
+    side,
+)
 from ..run.options import logger_option, option, scale_option
 
 _LEARNING, _DEVICES = "how weights are trained, alike in all scripts", "devices"
 # Of detectors alone.
 OF_DETECTORS = (
-    *("cfg", "supernet", "hyp", "augment", "autoanchor"),
+    *("cfg", "supernet", "hyp", "augment", "autoanchor", "classes", "single_cls"),
     *("devices", "num_nodes", "strategy", "sync_bn"),  # a classifier's epochs are judged by one process
 )
 
@@ -24,7 +36,11 @@ class Learning:
         "yolov5: its defaults; auto: scaled to the data", "auto", group=_LEARNING, choices=["auto", "yolov5"]
     )
     optimizer: str | None = option(
-        "optimizer (detectors: sgd, classifiers: adamw)", None, group=_LEARNING, choices=["sgd", "adamw"]
+        "optimizer (detectors: sgd, classifiers: adamw)",
+        None,
+        group=_LEARNING,
+        type=str.lower,
+        choices=["sgd", "adamw"],
     )
     lr0: float | None = option(
         "learning rate after warm-up (sgd: 0.01, adamw: 0.001; a supernet's slices: a tenth)",
@@ -54,7 +70,10 @@ class Learning:
         choices=["auto", "32", "16-mixed", "bf16-mixed"],
     )
     workers: int | None = option(
-        "processes that load data (default: 0 on the CPU, up to 8 on CUDA)", None, group=_DEVICES, type=natural
+        "processes that load data (default: 0 on the CPU, up to 8 on CUDA)",
+        None,
+        group=_DEVICES,
+        type=none_or_processes,
     )
 
     @property
@@ -77,8 +96,8 @@ def learning_of(options: Any) -> Learning:
 class Devices:
     """How many devices share a training, alike in all scripts that can."""
 
-    devices: int = option("number of devices, or of processes on the CPU", 1, group=_DEVICES, type=positive_int)
-    num_nodes: int = option("number of machines, each with --devices", 1, group=_DEVICES, type=positive_int)
+    devices: int = option("number of devices, or of processes on the CPU", 1, group=_DEVICES, type=processes)
+    num_nodes: int = option("number of machines, each with --devices", 1, group=_DEVICES, type=processes)
     sync_bn: bool = option("batch norm statistics over all CUDA devices", False, group=_DEVICES)
 
 
@@ -98,11 +117,13 @@ class Options(Learning, Devices):
     data: str = option(
         "a data.yaml, a folder (YOLO, COCO, VOC), digits-detect (default) or bccd; of classifiers digits", None
     )
+    classes: list[str] | None = option("only these of the data's, by name or number: person,car", None, nargs="+")
+    single_cls: bool = option("all classes as one", False)
     imgsz: int = option(
-        "side of the images, a multiple of the stride (640; of classifiers as trained)", None, type=positive_int
+        "side of the images, a multiple of the stride (640; of classifiers as trained)", None, type=side
     )
     epochs: int = option("epochs; beside --resume more than the run has had", 100, type=positive_int, resumes=True)
-    batch: int = option("images to a batch, over all devices", 16, type=positive_int)
+    batch: int = option("images to a batch, over all devices", 16, type=batch_size)
     patience: int = option("stop after as many epochs without a better result; 0: never", 100, type=natural)
     autoanchor: bool = option("keep the YAML's anchors whatever the data", True)
     seed: int = option("fixes weights, order and augmentation", 0, type=seed)

@@ -22,7 +22,7 @@ from ..run.lightning import accelerator_of, make_trainer, quiet_lightning
 from ..tasks.detect import DetectionModule, hyp_of
 from ..tasks.loaders import make_loader, world_of
 from .anchors import fit_anchors
-from .engine import FINETUNE, Engine
+from .engine import FINETUNE, Engine, check_checkpoint
 from .fit import fit
 from .loop import Best, Training
 from .options import Options
@@ -49,6 +49,8 @@ def train(
     quiet_lightning()
     make_trainer(options, accelerator, strategy=options.strategy, logger=False)  # what it refuses, before data are read
     resume = resume and (run.path / "last.ckpt").exists()
+    if resume:
+        check_checkpoint(run.path / "last.ckpt")
     if options.weights is not None and is_classifier(options.weights):
         from .classifiers import finetune
 
@@ -58,7 +60,9 @@ def train(
     start = None if resume else _start(options, slice_of)
     config = _config(options, run, start, resume)
     Model(config).check_imgsz(options.imgsz)
-    data = detection(options.data, options.imgsz, hyp_of(options), options.seed)
+    data = detection(
+        options.data, options.imgsz, hyp_of(options), options.seed, options.classes, single=options.single_cls
+    )
     for split in (data.train, data.val):
         say(str(split.report))
     if resume:
@@ -107,7 +111,9 @@ def train(
         run.write_json("results.json", results)
         plot_training(history.rows, run.path / "results.png", model.head.parts)
         title = f"{options.data}: epoch {best.best['epoch']}, the best of {epochs}; {minutes} minutes"
-        print_report(best.best, title, run.path, options.data)
+        chosen = ["--classes", *options.classes] if options.classes else []
+        chosen += ["--single-cls"] if options.single_cls else []
+        print_report(best.best, title, run.path, "--data", options.data, *chosen)
     return results
 
 
@@ -142,7 +148,7 @@ def _config(options: Options, run: RunFolder, start: Start | None, resume: bool)
         config = read_config(options.cfg, scale=options.scale)
     else:
         assert start is not None
-        config = replace(read_config(start.cfg), file=start.file)
+        config = read_config(start.cfg, file=start.file)
     if config.ch != 3:
         raise InputError(f"{config.file}: takes {config.ch} channels, but images have 3")
     return config
@@ -160,4 +166,4 @@ def _for_data(config: Config, data: DetectionData, options: Options, say: _Say) 
         else:
             say(f"anchors: the YAML's, best possible recall {fitted.recall:.4f}")
     raw = {**config.raw, "names": list(data.names)}
-    return replace(read_config(raw, data.nc, anchors=anchors), file=config.file)
+    return read_config(raw, data.nc, anchors=anchors, file=config.file)

@@ -6,9 +6,9 @@ import torch
 from models import Model, read_config
 from models.classes import class_layers, difference, in_order, order_of, pairs, read_names
 from models.classifier import Classifier
+from models.documents import parse_yaml
 from models.errors import InputError
 from models.grammar import load_yaml
-from models.plain_yaml import load_plain
 
 BACKBONE = [[-1, 1, "Conv", [8, 6, 2, 2]], [-1, 1, "Conv", [16, 3, 2]]]
 ANCHORS = {
@@ -46,7 +46,7 @@ END2END = {**DFL, "end2end": True}
 )
 def test_names_that_are_not_what_they_seem_are_refused(written, says):
     with pytest.raises(InputError) as found:
-        read_names(load_plain(f"names: {written}")["names"], "data.yaml")
+        read_names(parse_yaml(f"names: {written}", "data.yaml")["names"], "data.yaml")
     assert str(found.value).startswith("data.yaml: names")
     assert says in str(found.value)
 
@@ -60,7 +60,7 @@ def test_names_that_are_not_what_they_seem_are_refused(written, says):
     ],
 )
 def test_names(written, names):
-    assert read_names(load_plain(f"names: {written}")["names"], "data.yaml") == names
+    assert read_names(parse_yaml(f"names: {written}", "data.yaml")["names"], "data.yaml") == names
 
 
 def test_names_of_a_model_yaml_are_read_alike(tmp_path):
