@@ -89,6 +89,14 @@ def check_teacher(args: argparse.Namespace) -> None:
         raise InputError(f"--teacher {args.teacher}: no such file")
 
 
+def check_more_epochs(run: RunFolder, epochs: int) -> None:
+    """`InputError` if a run has had so many epochs already."""
+    file = run.path / "metrics.csv"
+    done = len(file.read_text(encoding="utf-8").splitlines()) - 1 if file.is_file() else 0
+    if epochs <= done:
+        raise InputError(f"--epochs {epochs}: {run.path} has had {done} epochs; right would be more than {done}")
+
+
 def check_weights(args: argparse.Namespace, of_levels: bool = True) -> None:
     """The file of a network in use, and side of the images: a multiple of the levels' strides, or of any row's."""
     if not Path(args.weights).is_file():
