@@ -12,7 +12,7 @@ from rich.console import Console
 
 from models.complexity import count_flops, count_params
 from models.network import Network
-from spaces import CostModel
+from spaces import CostModel, load_supernet
 
 from ..costs.base import CostProvider
 from ..costs.budget import Budget, read_budget
@@ -181,7 +181,7 @@ def _run_strategy(
     sums_loss = task.module().sums_loss
     strategy.weights_engine = Engine(options, options.batch, sums_loss=sums_loss, seed=options.seed, **told)
     if start is not None:
-        strategy.initialise = lambda supernet: supernet.load_state_dict(start.state_dict())
+        strategy.initialise = lambda supernet: load_supernet(supernet, start.state_dict())
     experiment = RetiariiExperiment(space, evaluator, [], strategy)
     config = RetiariiExeConfig("local")
     config.experiment_name = run.path.name

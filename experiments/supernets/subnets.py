@@ -15,7 +15,17 @@ from models.errors import InputError
 from models.files import FORMAT, atomic, check_format
 from models.network import Network
 from models.plugins import load_plugins_of_run
-from spaces import NASBACKBONE, NASDETECTOR, CostModel, Sizes, Space, make_supernet, read_arch, slice_weights
+from spaces import (
+    NASBACKBONE,
+    NASDETECTOR,
+    CostModel,
+    Sizes,
+    Space,
+    load_supernet,
+    make_supernet,
+    read_arch,
+    slice_weights,
+)
 
 from ..inference.options import Validation
 from ..run import registry
@@ -79,7 +89,7 @@ def open_supernet(
         task = registry.load("task", saved["task"])(options, Space(content["yaml"]), accelerator_of(device))
     supernet = make_supernet(task.space())
     try:
-        supernet.load_state_dict(content["state_dict"])
+        load_supernet(supernet, content["state_dict"])
     except RuntimeError as e:
         reason = (str(e).splitlines()[1:] or [str(e)])[0].strip()
         raise InputError(f"{option} {folder}: its supernet is one of another space or task: {reason}") from None
