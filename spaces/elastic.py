@@ -82,7 +82,7 @@ class ElasticRow(Searchable):
         return bound
 
     def transform_kernels(self) -> int:
-        """Give convolutions whose kernel is open their matrices (`kernel_transform`). Returns how many there are new."""
+        """Give convolutions of open kernel their matrices (`kernel_transform`). Returns how many there are new."""
         self._bound.clear()
         whole = layers(self.block)
         return sum(add_transforms(whole[name], sides) for name, sides in self.spec.kernels().items())

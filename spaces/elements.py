@@ -66,7 +66,7 @@ class Elements:
         return self._names[at], numbers - int(self._starts[at])
 
     def read(self, where: Mapping[str, Tensor], tensors: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """A plain network's state, from where `of` says that it is; of other `tensors` of these names, what they have."""
+        """A plain network's state, from where `of` says that it is; from other `tensors`, what these have of it."""
         given = self.tensors if tensors is None else tensors
         inside = {key: self.inside(numbers) for key, numbers in where.items()}
         return {key: given[name].detach().take(at) for key, (name, at) in inside.items() if name in given}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,8 @@ def is_transform(name: str) -> bool:
 
 
 def add_transforms(conv: nn.Module, sides: Sequence[Side]) -> int:
-    """Give a convolution the matrices of its kernels' `sides`, the largest first, unless it has them. Returns how many."""
-    weight: Any = conv.weight
+    """Give a convolution the matrices of its `sides`, the largest first, unless it has them. Returns how many."""
+    weight = cast(Tensor, conv.weight)
     added = 0
     for side in sides[1:]:
         if (name := _name(side)) not in conv._parameters:
@@ -56,7 +56,7 @@ def cut_of(cut: Cut | None, layer: nn.Module, key: str) -> Cut | _SmallKernel | 
     """What gives a part of a layer's tensor, given what cuts it: with matrices, where its kernel is smaller."""
     if cut is None or key != "weight" or not any(map(is_transform, layer._parameters)):
         return cut
-    whole = tuple(layer.weight.shape)  # type: ignore[union-attr]
+    whole = tuple(cast(Tensor, layer.weight).shape)
     return cut if cut.shape[2:] == whole[2:] else _SmallKernel(cut, whole, layer._parameters)
 
 

@@ -275,21 +275,24 @@ class BigNAS(SPOS):
 
     @classmethod
     def from_options(cls, options: Options, context: Context) -> Self:
-        return cls(
-            subnets=options.subnets.split(","),
-            sampler=options.sampler,
-            distill=options.distill,
-            distill_rows=tuple(options.distill_rows),
-            teacher=None if options.teacher is None else read_teacher(options.teacher, context.task),
-            dropout=options.dropout,
-            drop_path=options.drop_path,
-            distill_boxes=options.distill_boxes,
+        given = {**cls.learning(options, context), **cls.picking(options, context)}
+        return cls(subnets=options.subnets.split(","), sampler=options.sampler, **given)
+
+    @staticmethod
+    def learning(options: Options, context: Context) -> dict[str, Any]:
+        """What subnets learn from."""
+        return {
+            "distill": options.distill,
+            "distill_rows": tuple(options.distill_rows),
+            "teacher": None if options.teacher is None else read_teacher(options.teacher, context.task),
+            "dropout": options.dropout,
+            "drop_path": options.drop_path,
+            "distill_boxes": options.distill_boxes,
             # Else these have no resolution among their labels.
-            cost=context.costs if options.detector is None else None,
-            rate=context.rate,
-            budget=context.budget,
-            **cls.picking(options, context),
-        )
+            "cost": context.costs if options.detector is None else None,
+            "rate": context.rate,
+            "budget": context.budget,
+        }
 
     def mutate_model(self, model: Any) -> Any:
         cost = self.cost or CostModel(model.space, _COST_IMGSZ)

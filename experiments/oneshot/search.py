@@ -46,6 +46,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     strategy_class = registry.load("oneshot", options.strategy)
     space, task, accelerator = open_task(options)
     trainer_options(options, accelerator)  # what cannot be had is said before anything is trained
+    strategy_class.check(options, space)
     costs, latency = cost_model(task, options)
     budget = read_budget(options, costs, latency)
     start = None

@@ -1,4 +1,4 @@
-"""Small kernels by matrices: the centre at first, plain networks once they are cut out, and what else a supernet does."""
+"""Small kernels by matrices: the centre at first, and plain networks once they are cut out."""
 
 import random
 
