@@ -23,7 +23,7 @@ from spaces.kinds import RESOLUTION
 from ..run.processes import average
 from .base import Context, OneShot, batch_statistics
 from .derive import Arch
-from .distillation import AlphaDivergence, Distillation, FeatureMimic, SoftLabels, Tap, can_mimic, mimic_of
+from .distillation import Distillation, FeatureMimic, Tap, distillation_of
 from .options import Options
 from .regularize import Regularization, zero_last_gamma
 from .samplers import Sampler, make_sampler
@@ -94,20 +94,7 @@ class BigNASModule(SinglePathModule):
             )
 
     def _distillation_of(self, module: Any) -> Distillation | None:
-        detects = hasattr(module, "head")
-        kind = (
-            (("mimic" if can_mimic(module.loss) else "none") if detects else "kl")
-            if self.distill == "auto"
-            else self.distill
-        )
-        if kind != "none" and detects != (kind == "mimic"):
-            right = "mimic" if detects else "kl or alpha"
-            raise InputError(f"--distill {kind} is not for this task; right would be {right}, or none")
-        if kind == "none":
-            return None
-        if kind == "mimic":
-            return mimic_of(module.loss, self.distill_boxes)
-        return SoftLabels() if kind == "kl" else AlphaDivergence()
+        return distillation_of(module, self.distill, self.distill_boxes)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         return self.step_weights(self._losses(batch, batch_idx), batch_idx)

@@ -207,6 +207,27 @@ def mimic_of(loss: Any, boxes: Literal["ciou", "l1"]) -> Distillation:
     return _MIMICS[type(loss)](loss, boxes)
 
 
+def distillation_of(module: Any, kind: str, boxes: Literal["ciou", "l1"]) -> Distillation | None:
+    """The loss that is meant by ``--distill`` for the networks of a task's module; None where there is none.
+
+    Raises
+    ------
+    InputError
+        It is for another task.
+    """
+    detects = hasattr(module, "head")
+    if kind == "auto":
+        kind = ("mimic" if can_mimic(module.loss) else "none") if detects else "kl"
+    if kind != "none" and detects != (kind == "mimic"):
+        right = "mimic" if detects else "kl or alpha"
+        raise InputError(f"--distill {kind} is not for this task; right would be {right}, or none")
+    if kind == "none":
+        return None
+    if kind == "mimic":
+        return mimic_of(module.loss, boxes)
+    return SoftLabels() if kind == "kl" else AlphaDivergence()
+
+
 def _same_maps(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:
     if [s.shape for s in student] != [t.shape for t in teacher]:
         shapes = (", ".join("x".join(map(str, x.shape)) for x in out) for out in (student, teacher))
@@ -249,7 +270,7 @@ class Tap:
     """
 
     def __init__(self, network: nn.Module, rows: Sequence[int] = ()) -> None:
-        layers: Any = network.get_submodule("model")
+        layers: Any = network.get_submodule("model") if rows else ()
         if far := [row for row in rows if not 0 <= row < len(layers)]:
             raise InputError(f"--distill-rows {far[0]}: the network has the rows 0 to {len(layers) - 1}")
         self._rows = tuple(rows)

@@ -60,7 +60,9 @@ class Options(Learning, Devices):
         None,
         type=fraction,
     )
-    arch_lr: float = option("learning rate of alphas or controller (Adam)", 0.01, type=positive_float, of="strategy")
+    arch_lr: float = option(
+        "learning rate of alphas, controller or meta network (Adam)", 0.01, type=positive_float, of="strategy"
+    )
     seed: int = option("fixes data, weights and the arch that is found", 0, type=seed)
     device: str = option("auto, cpu or cuda", "auto")
     plugin: list[str] = field(default_factory=list)
@@ -88,6 +90,9 @@ class Options(Learning, Devices):
         of="strategy",
         group="strategies",
         type=positive_int,
+    )
+    board: int = option(
+        "of cream: paths that others learn from at most", 10, of="strategy", group="strategies", type=positive_int
     )
     generations: int = option("generations of that search", 20, of="strategy", group="strategies", type=positive_int)
 

@@ -57,6 +57,7 @@ KINDS: dict[str, dict[str, Entry]] = {
         "enas": Entry("experiments.oneshot.enas:ENAS", _GRADIENT, _LIMIT),
         "spos": Entry("experiments.oneshot.spos:SPOS", _EVOLUTION, _RATES | _LIMIT),
         "fairnas": Entry("experiments.oneshot.spos:FairNAS", _EVOLUTION, _RATES | _LIMIT),
+        "cream": Entry("experiments.oneshot.cream:Cream", ("arch_lr", "board"), _RATES | _LIMIT),
         "bignas": Entry("experiments.oneshot.bignas:BigNAS", (*_EVOLUTION, *_TAUGHT, "subnets", "sampler"), _RATES),
         "ofa": Entry("experiments.oneshot.ofa:OFA", (*_EVOLUTION, *_TAUGHT, "phases"), _RATES),
     },
