@@ -42,7 +42,8 @@ class MetaNetwork(nn.Module):
 
     def forward(self, differences: Tensor) -> Tensor:
         """(n,) -> scalar, whose sigmoid is the matching degree."""
-        found: Tensor = self.layers(differences[:, None]).mean()
+        first = cast(nn.Linear, self.layers[0])
+        found: Tensor = self.layers(differences[:, None].to(first.weight)).mean()
         return found
 
 
@@ -258,7 +259,7 @@ class CreamModule(Bilevel):
 def _difference(teacher: Any, student: Any) -> Tensor:
     """(n,), of logits, or of several maps of them."""
     levels = [(teacher, student)] if isinstance(teacher, Tensor) else zip(teacher, student, strict=True)
-    found = torch.cat([(t - s).float().flatten() for t, s in levels])
+    found = torch.cat([(t - s).flatten() for t, s in levels])
     return found[:: len(found) // _MOST | 1]  # an odd step, so that it is not always the same channels
 
 
