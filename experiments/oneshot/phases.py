@@ -54,6 +54,8 @@ def groups_of(space: Space) -> dict[str, str]:
 
 
 def _group(kind: str) -> str:
+    if kind in (KERNEL, DEPTHS, WIDTH):
+        return kind
     if kind == "k" or kind.endswith("_k"):
         return KERNEL
     return DEPTHS if kind in (DEPTH, "n") else WIDTH
@@ -119,7 +121,7 @@ def _read(row: Any, where: str, space: Space) -> Phase:
     for name, value in (("share", share), ("rate", rate)):
         if type(value) not in (int, float) or not 0 < value < float("inf"):
             raise InputError(f"{where}: {name}: {value}: right would be a number above 0")
-    if type(sort := row.get("sort", WIDTH in map(_group, opens) or WIDTH in opens)) is not bool:
+    if type(sort := row.get("sort", WIDTH in map(_group, opens))) is not bool:
         raise InputError(f"{where}: sort: {sort}: right would be true or false")
     counts = {kind: None if count == "all" else count for kind, count in opens.items()}
     name = str(row.get("name", " ".join(f"{k} {c}" for k, c in opens.items()) or "largest"))

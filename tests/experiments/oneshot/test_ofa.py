@@ -4,6 +4,7 @@ import copy
 import itertools
 import os
 import random
+from dataclasses import replace
 
 import pytest
 import pytorch_lightning as pl
@@ -33,7 +34,7 @@ CFG = {
     "nc": 3,
     "backbone": [
         [-1, 1, "Conv", [{"choice": [8, 16]}, 3, 2]],
-        [-1, {"choice": [1, 2, 3]}, "MBConv", [8, {"choice": [3, 5]}, 1, {"choice": [1, 2, 3]}]],
+        [-1, {"choice": [1, 2, 3]}, "MBConv", [24, {"choice": [3, 5]}, 1, {"choice": [1, 2, 3]}]],
     ],
 }
 BIG = {"row0.0": 16, "row1.number": 3, "row1.1": 5, "row1.3": 3}
@@ -250,26 +251,24 @@ def test_before_widths_channels_are_ordered_with_all_that_goes_with_them(train, 
         return None
 
     monkeypatch.setattr(ofa, "order_channels", watched)
-    # Batches of 4 make a step of two: the phase of widths begins between them.
-    learning = Learning(recipe="yolov5", lr0=0.1)
-    engine = Engine(learning, 32, sums_loss=False)
-    train(
-        engine=engine,
-        evaluator={"num": 20, "epochs": 6},
-        phases=[Phase("largest"), PHASES[-1], Phase("kernel and depth", {"kernel": None, "depth": None})],
-    )
+    # The pace of small batches: the phase of widths, from the third batch of an epoch on, begins within a step's.
+    engine = Engine(Learning(recipe="yolov5", lr0=0.1), 1, sums_loss=False)
+    others = Phase("others", {"kernel": None, "depth": None}, share=6)
+    phases = [Phase("largest", share=12), replace(PHASES[-1], share=12), others]
+    train(engine=engine, evaluator={"num": 20, "epochs": 6}, phases=phases)
     ((weights, gradients, momentum, average),) = compared
     assert weights == momentum == average > 3
-    assert gradients >= 0
+    assert gradients > 3
 
 
 def test_resolution_is_one_for_a_step_and_open_from_the_first(train, monkeypatch):
     watch = Watch(monkeypatch)
-    train({**CFG, "resolution": {"choice": [8, 16, 24]}}, evaluator={"num": 24, "epochs": 4})
+    train({**CFG, "resolution": {"choice": [8, 16, 24]}}, phases=PHASES[::4], evaluator={"num": 24})
     sides = [x.shape[-1] for x in watch.inputs]
     assert {*sides[:8]} == {8, 16, 24}
-    last = [{*sides[i : i + 4]} for i in range(len(sides) - 16, len(sides), 4)]
-    assert all(len(step) == 1 for step in last)
+    steps = [{*sides[i : i + 4]} for i in range(8, len(sides), 4)]
+    assert len(steps) == 4
+    assert all(len(step) == 1 for step in steps)
 
 
 @pytest.mark.parametrize("distill", ["auto", "none"])
