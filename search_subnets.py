@@ -7,7 +7,7 @@ import argparse
 import functools
 import sys
 
-from experiments.run.cli import add_plugin_option, add_run_options, run_or_resume, start_script
+from experiments.run.cli import add_plugin_option, add_run_options, add_trust_option, run_or_resume, start_script
 from experiments.run.folder import RunFolder
 from experiments.run.options import add_options, parse_args, refuse, refuse_others, refuse_unfit
 from experiments.supernets.folder import supernet_folder
@@ -26,6 +26,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="RUN",
         help="go on with a run, given its folder; of new options it takes --trials and --pick",
     )
+    add_trust_option(parser)
     args = parse_args(parser, argv)
     modes = [name for name in ("sample_cost", "sample_accuracy", "edf", "fidelity") if getattr(args, name)]
     if len(modes) > 1:

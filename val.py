@@ -8,7 +8,7 @@ import sys
 
 from data.classify_sets import check_set
 from experiments.inference.options import OF_DETECTORS, OF_RUN, Validation
-from experiments.run.cli import add_plugin_option, add_run_options, start_script
+from experiments.run.cli import add_plugin_option, add_run_options, add_trust_option, start_script
 from experiments.run.early import check_detection_set, check_weights
 from experiments.run.folder import RunFolder
 from experiments.run.options import add_options, made, parse_args, refuse, refuse_unfit
@@ -20,6 +20,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add_options(parser, Validation, what=parser.add_mutually_exclusive_group(required=True))
     add_plugin_option(parser)
     add_run_options(parser, "runs/val")
+    add_trust_option(parser)
     return parse_args(parser, argv)
 
 

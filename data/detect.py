@@ -15,7 +15,8 @@ from models.errors import InputError
 from . import augment
 from .augment import Hyp
 from .canvas import GREY, Letterbox, fit, fitted, pad, to_tensor
-from .detect_index import Index, build
+from .chosen import chosen
+from .detect_index import NOTHING_IGNORED, Index, build
 from .formats import Spec, class_names, records, spec_of
 from .images import UnreadableImageError, in_threads, read_rgb
 from .report import Report
@@ -32,6 +33,7 @@ class Meta(NamedTuple):
     name: str
     shape: tuple[int, int]  # (height, width) of the original
     letterbox: Letterbox | None
+    ignored: np.ndarray = NOTHING_IGNORED  # float32 (k, 6): class, x1, y1, x2, y2 in pixels of the original, is a crowd
 
 
 class Item(NamedTuple):
@@ -55,7 +57,7 @@ def collate(items: Sequence[Item]) -> Batch:
 
 
 class ImageSource(Protocol):
-    """Annotated images by position. Labels as in `Item`, of the original image, as numpy."""
+    """Annotated images by position. Labels as in `Item`, of the original image, as numpy; `ignored` as in `Meta`."""
 
     report: Report
 
@@ -63,6 +65,8 @@ class ImageSource(Protocol):
     def shapes(self) -> Sequence[tuple[int, int]]: ...
     @property
     def labels(self) -> Sequence[np.ndarray]: ...
+    @property
+    def ignored(self) -> Sequence[np.ndarray]: ...
     def name(self, i: int) -> str: ...
     def read(self, i: int) -> np.ndarray:
         """uint8 (height, width, 3) RGB. Raises UnreadableImageError."""
@@ -113,7 +117,8 @@ class DetectionSet(SeededDataset[Item]):
             scaled, labels = self._fitted(i)
             canvas, box = pad(scaled, shape, self.imgsz)
             labels = labels + np.array([0, *box.pad, *box.pad])
-            return Item(to_tensor(canvas), _normalised(labels, canvas), Meta(name, shape, box))
+            meta = Meta(name, shape, box, self._source.ignored[i])
+            return Item(to_tensor(canvas), _normalised(labels, canvas), meta)
         image, labels = self._augmented(i, self.hyp, self.rng(i), among)
         return Item(to_tensor(image), _normalised(labels, image), Meta(name, shape, None))
 
@@ -188,7 +193,14 @@ class DetectionData:
         return len(self.names)
 
 
-def detection(source: str | Path, imgsz: int = 640, hyp: Hyp | None = _DEFAULT_HYP, seed: int = 0) -> DetectionData:
+def detection(
+    source: str | Path,
+    imgsz: int = 640,
+    hyp: Hyp | None = _DEFAULT_HYP,
+    seed: int = 0,
+    classes: Sequence[str] | None = None,
+    single: bool = False,
+) -> DetectionData:
     """Opens a detection set: YOLO, COCO or Pascal VOC, told apart by what is there (see `formats`); no test split.
 
     Args:
@@ -196,6 +208,8 @@ def detection(source: str | Path, imgsz: int = 640, hyp: Hyp | None = _DEFAULT_H
         imgsz: longer side of an image on its canvas, in pixels.
         hyp: augmentation of the training set; None for none.
         seed: of the augmentation.
+        classes: only these, by name or number, in this order; None for all.
+        single: all of them as one class.
 
     Raises:
         InputError: nothing there, a label that cannot be understood, or more than half of the images corrupt. What
@@ -206,15 +220,20 @@ def detection(source: str | Path, imgsz: int = 640, hyp: Hyp | None = _DEFAULT_H
     spec = spec_of(source)
     if hyp is not None and spec.options.get("mirror") is False:
         hyp = replace(hyp, fliplr=0.0, flipud=0.0)
-    names, sources = _sources(spec, ["train", "val"])
+    names, sources = chosen(*_sources(spec, ["train", "val"]), classes, single)
     sets = {
         split: DetectionSet(images, imgsz, hyp if split == "train" else None, seed) for split, images in sources.items()
     }
     return DetectionData(sets["train"], sets["val"], names)
 
 
-def detection_split(source: str | Path, split: str, imgsz: int = 640) -> tuple[DetectionSet, tuple[str, ...]]:
+def detection_split(
+    source: str | Path, split: str, imgsz: int = 640, classes: Sequence[str] | None = None, single: bool = False
+) -> tuple[DetectionSet, tuple[str, ...]]:
     """One split of a detection set, without augmentation, and the class names. No other split's images are opened.
+
+    Args:
+        classes, single: as in `detection`.
 
     Raises:
         InputError: as `detection`, or there is no such split.
@@ -224,7 +243,7 @@ def detection_split(source: str | Path, split: str, imgsz: int = 640) -> tuple[D
     spec = spec_of(source)
     if split not in spec.entries:
         raise InputError(f"{spec.where}: has no {split!r}; right would be one of {', '.join(spec.entries)}")
-    names, sources = _sources(spec, [split])
+    names, sources = chosen(*_sources(spec, [split]), classes, single)
     return DetectionSet(sources[split], imgsz), names
 
 
@@ -253,6 +272,10 @@ class _Files:
     @property
     def labels(self) -> Sequence[np.ndarray]:
         return self._index.labels
+
+    @property
+    def ignored(self) -> Sequence[np.ndarray]:
+        return self._index.ignored
 
     def name(self, i: int) -> str:
         return str(self._index.paths[i])

@@ -1,8 +1,9 @@
 """From annotations of any format to an index of readable images with clean boxes."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,23 @@ from .report import Report
 
 _log = logging.getLogger(__name__)
 
+Box = tuple[float, float, float, float]  # x1, y1, x2, y2 as edges
+
+
+class Ignored(NamedTuple):
+    """A region where detections of a class count neither as right nor as wrong.
+
+    crowd: a group of objects (COCO), in which any number of detections may lie; else one object (VOC's difficult ones).
+    """
+
+    label: int
+    box: Box
+    crowd: bool
+
+
+NOTHING_IGNORED = np.zeros((0, 6), dtype=np.float32)
+
+
 
 @dataclass(frozen=True)
 class Record:
@@ -20,17 +38,23 @@ class Record:
 
     path: Path
     classes: list[int]
-    boxes: list[tuple[float, float, float, float]]  # x1, y1, x2, y2 as edges, finite
+    boxes: list[Box]  # finite
     in_pixels: bool  # else shares of the image's width and height
+    ignored: list[Ignored] = field(default_factory=list)  # in the same units
 
 
 @dataclass
 class Index:
-    """Readable images of one split. `labels[i]`: float32 (n, 5), class, centre x, y, width, height, normalised."""
+    """Readable images of one split.
+
+    labels: of each image float32 (n, 5): class, centre x, y, width, height, normalised.
+    ignored: of each image float32 (k, 6): class, x1, y1, x2, y2 in its pixels, whether it is a crowd.
+    """
 
     paths: list[Path]
     shapes: list[tuple[int, int]]  # (height, width)
     labels: list[np.ndarray]
+    ignored: list[np.ndarray]
     report: Report
 
     def drop(self, bad: dict[int, str]) -> None:
@@ -40,6 +64,7 @@ class Index:
         self.paths = [self.paths[i] for i in keep]
         self.shapes = [self.shapes[i] for i in keep]
         self.labels = [self.labels[i] for i in keep]
+        self.ignored = [self.ignored[i] for i in keep]
         count(self.report, self.labels)
 
 
@@ -48,13 +73,14 @@ def build(records: list[Record], report: Report) -> Index:
     shapes = in_threads(_shape_or_reason, [record.path for record in records])
     bad = [(r.path, shape) for r, shape in zip(records, shapes, strict=True) if isinstance(shape, str)]
     leave_out(report, bad, len(records))
-    index = Index([], [], [], report)
+    index = Index([], [], [], [], report)
     for record, shape in zip(records, shapes, strict=True):
         if isinstance(shape, str):
             continue
         index.paths.append(record.path)
         index.shapes.append(shape)
         index.labels.append(clean(record, shape, report))
+        index.ignored.append(_regions(record, shape))
     count(report, index.labels)
     return index
 
@@ -84,6 +110,18 @@ def clean(record: Record, shape: tuple[int, int], report: Report) -> np.ndarray:
     first = np.unique(labels, axis=0, return_index=True)[1]
     report.duplicates += len(labels) - len(first)
     return labels[np.sort(first)]
+
+
+def _regions(record: Record, shape: tuple[int, int]) -> np.ndarray:
+    """The regions of the record that are ignored, inside the image; see `Index`."""
+    if not record.ignored:
+        return NOTHING_IGNORED
+    height, width = shape
+    size = np.array([width, height, width, height], dtype=np.float64)
+    boxes = np.array([region.box for region in record.ignored], dtype=np.float64)
+    inside = boxes.clip(0, size) if record.in_pixels else boxes.clip(0, 1) * size
+    kinds = np.array([(region.label, region.crowd) for region in record.ignored], dtype=np.float64)
+    return np.concatenate([kinds[:, :1], inside, kinds[:, 1:]], 1)[_has_area(inside)].astype(np.float32)
 
 
 def leave_out(report: Report, bad: list[tuple[Path, str]], of: int) -> None:

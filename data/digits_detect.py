@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 
 from models.errors import InputError
 
+from .detect_index import NOTHING_IGNORED
 from .report import Report
 from .split import stratified
 
@@ -57,6 +58,7 @@ class DigitImages:
         self._grain = np.repeat(sheet.astype(np.float32), 3, axis=2)
         self._layouts = [self._layout(i) for i in range(num_images)]
         self.labels = [labels for _, labels in self._layouts]
+        self.ignored = [NOTHING_IGNORED] * num_images
         boxes = sum(map(len, self.labels))
         self.report = Report(split, images=num_images, boxes=boxes)
 

@@ -1,40 +1,65 @@
 """COCO: one JSON a split, boxes as left, top, width, height in pixels, category ids with gaps.
 
-Classes are numbered in the order of category ids, or by name when the data.yaml lists names. Crowds are left out.
+Classes are numbered in the order of category ids, or by name when the data.yaml lists names, which may be some of the
+categories. Crowds are not learnt; where AP is measured, detections in them count neither as right nor as wrong.
 """
 
 import json
+import re
+from collections.abc import Iterator
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from models.errors import InputError
+from models.text import read_text
 
-from .detect_index import Record
+from .detect_index import Ignored, Record
+from .places import PROJECT, Finder, child, find, listed, local
 from .report import Report
 
-_SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
+_SPLIT_NAMES = {
+    "train": ("train", "training", "trainval"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test",),
+}
 
 
 def entries(root: Path) -> dict[str, Any]:
-    """The splits of a folder: `annotations/*train*.json`, `train/*.json` or `train*.json`; so for val and test."""
+    """The splits of a folder: JSONs in `annotations/`, `train/` or the folder itself, by their names; so val and test."""
     found: dict[str, Any] = {}
     for split, spellings in _SPLIT_NAMES.items():
-        for name in spellings:
-            patterns = (f"annotations/*{name}*.json", f"{name}/*.json", f"{name}*.json")
-            files = [file for pattern in patterns for file in sorted(root.glob(pattern))]
-            # Beside instances_*.json COCO ships captions and key points of the same images.
-            files = [file for file in files if file.name.startswith("instances")] or files
-            if files and split not in found:
-                found[split] = str(files[0].relative_to(root))
+        files = [file for name in spellings for files in _jsons(root, name) for file in sorted(files)]
+        # Beside instances_*.json COCO ships captions and key points of the same images.
+        files = [file for file in files if file.name.lower().startswith("instances")] or files
+        if files:
+            found[split] = str(files[0].relative_to(root))
     return found
+
+
+def _jsons(root: Path, split: str) -> Iterator[list[Path]]:
+    """JSONs that are named for a split, or whose folder is; by place."""
+    word = re.compile(rf"(?<![a-z]){split}(?![a-z])")
+
+    def inside(name: str | None) -> list[Path]:
+        folder = root if name is None else child(root, name)
+        # An exported set may hold hidden files of its tool.
+        return [] if folder is None or not folder.is_dir() else [p for p in folder.iterdir() if _is_json(p)]
+
+    yield [p for p in inside("annotations") if word.search(p.stem.lower())]
+    yield inside(split)
+    yield [p for p in inside(None) if word.search(p.stem.lower())]
+
+
+def _is_json(path: Path) -> bool:
+    return path.suffix.lower() == ".json" and not path.name.startswith(".") and path.is_file()
 
 
 def class_names(entry: Any, root: Path, where: str) -> tuple[str, ...]:
     """Names of the categories, in the order of their ids."""
     file, _ = _files(entry, root, where)
     categories = _field(_load(file), "categories", file)
-    return tuple(str(c["name"]) for c in sorted(categories, key=lambda c: c["id"]))
+    return tuple(str(c["name"]) for c in sorted(categories, key=lambda c: _in_order(c["id"])))
 
 
 def ids(entry: Any, root: Path, where: str, names: tuple[str, ...]) -> tuple[dict[str, Any], list[Any]]:
@@ -42,7 +67,7 @@ def ids(entry: Any, root: Path, where: str, names: tuple[str, ...]) -> tuple[dic
     file, _ = _files(entry, root, where)
     content = _load(file)
     by_name = {str(c["name"]): c["id"] for c in _field(content, "categories", file)}
-    images = {Path(i["file_name"]).as_posix(): i["id"] for i in _field(content, "images", file)}
+    images = {Path(local(i["file_name"])).as_posix(): i["id"] for i in _field(content, "images", file)}
     return images, [by_name.get(name) for name in names]
 
 
@@ -50,71 +75,110 @@ def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: 
     """The images of a split. entry: a JSON file, or {annotations: JSON file, images: folder}."""
     file, folder = _files(entry, root, where)
     content = _load(file)
-    class_of = {}
-    for category in _field(content, "categories", file):
-        if (name := str(category["name"])) not in names:
-            raise InputError(f"{file}: category {name!r} is not one of the names {', '.join(names)}")
-        class_of[category["id"]] = names.index(name)
+    categories = {_id(c["id"]): str(c["name"]) for c in _field(content, "categories", file)}
+    # A validation set need not have all of them.
+    if report.split == "train" and (unknown := [n for n in names if n not in categories.values()]):
+        raise InputError(
+            f"{file}: has no category {unknown[0]!r}, which is one of the names; there are "
+            f"{', '.join(dict.fromkeys(categories.values()))}"
+        )
+    class_of = {category: names.index(name) for category, name in categories.items() if name in names}
 
     bases = [folder] if folder else _image_folders(file, root, report.split)
-    by_image: dict[Any, Record] = {}
+    search = Finder(bases, bases, str(file))
+    by_image: dict[str, Record] = {}
     for image in _field(content, "images", file):
         try:
-            path = next((b / image["file_name"] for b in bases if (b / image["file_name"]).is_file()), None)
-            by_image[image["id"]] = Record(path or bases[0] / image["file_name"], [], [], in_pixels=True)
+            name = image["file_name"]
+            path = search(name) or bases[0] / local(name)
+            by_image[_id(image["id"])] = Record(path, [], [], in_pixels=True)
         except (KeyError, TypeError):
             raise InputError(f"{file}: image {image!r} should have id and file_name") from None
     if not by_image:
         raise InputError(f"{file}: lists no images")
 
-    for number, annotation in enumerate(_field(content, "annotations", file)):
+    annotations = _field(content, "annotations", file)
+    for number, annotation in enumerate(annotations):
         place = f"{file}: annotations[{number}]"
-        if annotation.get("iscrowd"):
-            report.skipped += 1
-            continue
         try:
-            x, y, w, h = map(float, annotation["bbox"])
             image_id, category_id = annotation["image_id"], annotation["category_id"]
+            if annotation.get("iscrowd") and "bbox" not in annotation:
+                report.skipped += 1
+                continue
+            x, y, w, h = map(float, annotation["bbox"])
         except (KeyError, TypeError, ValueError):
             raise InputError(f"{place}: needs image_id, category_id and bbox [left, top, width, height]") from None
         if not all(map(isfinite, (x, y, w, h))):
             raise InputError(f"{place}: bbox {annotation['bbox']} holds a number that is not finite")
-        if image_id not in by_image:
-            raise InputError(f"{place}: image_id {image_id!r} is not one of the images")
-        if category_id not in class_of:
-            raise InputError(f"{place}: category_id {category_id!r} is not one of the categories (nc={len(names)})")
-        by_image[image_id].classes.append(class_of[category_id])
-        by_image[image_id].boxes.append((x, y, x + w, y + h))
+        if _id(category_id) not in categories:
+            known = f"nc={len(categories)}"
+            raise InputError(f"{place}: category_id {category_id!r} is not one of the categories ({known})")
+        if (record := by_image.get(_id(image_id))) is None:
+            report.orphans += 1
+            continue
+        if (label := class_of.get(_id(category_id))) is None:
+            report.others += 1
+            continue
+        box = (x, y, x + w, y + h)
+        if annotation.get("iscrowd"):
+            report.skipped += 1
+            record.ignored.append(Ignored(label, box, crowd=True))
+            continue
+        record.classes.append(label)
+        record.boxes.append(box)
+    if annotations and report.orphans == len(annotations):
+        example = annotations[0]["image_id"]
+        raise InputError(f"{file}: no annotation is of one of its images; image_id {example!r} is not one of their ids")
     return list(by_image.values())
+
+
+def _id(value: Any) -> str:
+    """An id to compare by: some tools write those of images as text and those of annotations as numbers."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
+
+
+def _in_order(value: Any) -> tuple[bool, float, str]:
+    """Numbers by their value, then other text."""
+    text = _id(value)
+    return (False, int(text), "") if text.isdecimal() else (True, 0, text)
 
 
 def _files(entry: Any, root: Path, where: str) -> tuple[Path, Path | None]:
     """The JSON file, and the images' folder if it is named."""
-    if isinstance(entry, dict) and "annotations" in entry:
-        file, folder = root / str(entry["annotations"]), root / str(entry["images"]) if "images" in entry else None
+    folder = None
+    if isinstance(entry, dict) and isinstance(name := entry.get("annotations"), str):
+        folder = entry.get("images")
     elif isinstance(entry, str):
-        file, folder = root / entry, None
+        name = entry
     else:
         raise InputError(f"{where}: {entry!r} should be a JSON file or {{annotations: FILE.json, images: FOLDER}}")
-    if not file.is_file():
-        raise InputError(f"{where}: {file} is not there")
-    if folder and not folder.is_dir():
-        raise InputError(f"{where}: {folder} is not a folder of images")
-    return file, folder
+    bases = [root, Path(), PROJECT]
+    file, tried = find(name, bases, [root], Path.is_file, where=where)
+    if file is None:
+        raise InputError(f"{where}: {name} is not there; tried {listed(tried)}")
+    if folder is None:
+        return file, None
+    images, tried = find(str(folder), bases, [root], Path.is_dir, where=where)
+    if images is None:
+        raise InputError(f"{where}: {folder} is not a folder of images; tried {listed(tried)}")
+    return file, images
 
 
 def _image_folders(file: Path, root: Path, split: str) -> list[Path]:
     """Where images may lie when no folder is named, likeliest first."""
-    year = file.stem.removeprefix("instances_")  # instances_val2017.json -> val2017/
-    near = [file.parent] if file.parent.name != "annotations" else []
-    named = [base / part for part in (year, *_SPLIT_NAMES[split]) for base in (root, root / "images")]
-    return [p for p in (*near, *named, root / "images", root) if p.is_dir()]
+    year = re.sub("^instances_", "", file.stem, flags=re.IGNORECASE)  # instances_val2017.json -> val2017/
+    near = [file.parent] if file.parent.name.lower() != "annotations" else []
+    images = child(root, "images") or root / "images"
+    named = [child(base, part) for part in (year, *_SPLIT_NAMES[split]) for base in (root, images)]
+    return [*dict.fromkeys(p for p in (*near, *named, images, root) if p is not None and p.is_dir())]
 
 
 def _load(file: Path) -> Any:
     try:
-        return json.loads(file.read_bytes())
-    except ValueError as error:
+        return json.loads(read_text(file))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not JSON ({error})") from error
 
 

@@ -1,74 +1,123 @@
-"""YOLO: a text file beside each image, a row a box: class, centre x, y, width, height, normalised.
+"""YOLO: a text file for each image, a row a box: class, centre x, y, width, height, normalised.
 
-`images/` in an image's path becomes `labels/` in its label file's. Rows with more numbers are polygons (class,
-x1, y1, x2, y2, …), as in the labels of segmentation sets; the box is the one around them.
+`images/` in an image's path becomes `labels/` in its label file's (whatever the case; `JPEGImages/` as well), or the
+label file lies beside the image. Rows with more numbers are polygons (class, x1, y1, x2, y2, …), as in the labels of
+segmentation sets; the box is the one around them.
 """
 
+import glob
+import logging
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from models.documents import is_file
 from models.errors import InputError
+from models.text import read_text
 
-from .detect_index import Record
-from .images import list_images
+from .detect_index import Box, Record
+from .images import SUFFIXES, list_images, unread_in
+from .places import PROJECT, Finder, direct, find, listed, local
 from .report import Report
 
+_log = logging.getLogger(__name__)
 _FAR = 2.0  # a normalised coordinate beyond this is surely in pixels
+# Folders of images, and those of their labels, as they may be spelled.
+_LABELS = {
+    "images": ("labels", "Labels", "LABELS"),
+    "jpegimages": ("labels", "Labels", "LABELS"),
+}
+_TEXT = (".txt", ".TXT")
+_SPLITS = ("train", "val", "test")  # in names of folders: valid, training, …
 
 
 def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: Report) -> list[Record]:
-    """The images of a split. entry: a folder, a text file that lists images, or a list of those."""
-    paths = [path for part in (entry if isinstance(entry, list) else [entry]) for path in _images(part, root, where)]
-    found = []
+    """The images of a split. entry: a folder, an image, a pattern, a text file that lists images, or a list of those."""
+    parts = entry if isinstance(entry, list) else [entry]
+    paths = [path for part in parts for path in _images(part, root, where, report)]
+    found, without = [], []
     for path in paths:
-        classes, boxes = _rows(_label_file(path), len(names), report)
+        file = next((place for place in label_places(path) if is_file(place)), None)
+        if file is None:
+            without.append(path)
+        classes, boxes = ([], []) if file is None else _rows(file, len(names))
         found.append(Record(path, classes, boxes, in_pixels=False))
+    report.missing_labels += len(without)
+    if 2 * len(without) > len(paths):
+        _log.warning(
+            "%s: %d of %d images have no label file and count as background; that of %s was looked for first at %s",
+            *(where, len(without), len(paths), without[0], label_places(without[0])[0]),
+        )
     return found
 
 
-def _images(entry: Any, root: Path, where: str) -> list[Path]:
-    if not isinstance(entry, str):
-        raise InputError(f"{where}: {entry!r} should be a folder, a .txt list of images, or a list of those")
-    place = root / entry
-    if not place.exists() and entry.startswith("../"):
-        place = root / entry[3:]  # Roboflow's exports count from a folder that is not there
-    if place.is_file() and place.suffix == ".txt":
-        lines = [line.strip() for line in place.read_text().splitlines()]
-        paths = [_listed(line, place, root) for line in lines if line]
-    elif place.is_dir():
+def place_of(entry: str, root: Path, where: str) -> tuple[Path | None, list[Path]]:
+    """Where a folder or file of a data.yaml is, and the places tried."""
+    name = Path(local(entry)).name
+    # `images` alone, of /content/set/train/images, may well be those of all splits.
+    says_which = Path(name).suffix != "" or any(split in name.lower() for split in _SPLITS)
+    return find(entry, [root, Path(), PROJECT], [root], shortest=1 if says_which else 2, where=where)
+
+
+def label_places(image: Path) -> list[Path]:
+    """Where the label file of an image may be, likeliest first."""
+    parts = list(image.parts)
+    folders = []
+    for i in range(len(parts) - 2, -1, -1):
+        if (spelled := _LABELS.get(parts[i].lower())) is not None:
+            folders = [Path(*parts[:i], labels, *parts[i + 1 : -1]) for labels in spelled]
+            break
+    # Without `with_suffix`: it is the last dot of a.b.jpg that counts, and a name may be nothing but dots.
+    return [folder / f"{image.stem}{suffix}" for folder in (*folders, image.parent) for suffix in _TEXT]
+
+
+def _images(entry: Any, root: Path, where: str, report: Report) -> list[Path]:
+    if not isinstance(entry, str) or not entry.strip():
+        raise InputError(f"{where}: {entry!r} should be a folder, a .txt list of images, a pattern, or a list of those")
+    place, tried = place_of(entry, root, where)
+    if place is None and glob.has_magic(entry):
+        return _matches(entry, root, where)
+    if place is not None and place.is_dir():
         paths = list_images(place)
+        report.unread += unread_in(place)
+    elif place is not None and place.suffix.lower() == ".txt":
+        paths = _listed(place, root)
+    elif place is not None and place.suffix.lower() in SUFFIXES:
+        paths = [place]
     else:
-        raise InputError(f"{where}: {place} is neither a folder nor a .txt list of images")
+        places = listed(tried if place is None else [place])
+        raise InputError(f"{where}: {entry} is neither a folder nor an image or a .txt list of images; tried {places}")
     if not paths:
-        raise InputError(f"{where}: {place} holds no images")
+        unread = ", ".join(f"{number} {suffix}" for suffix, number in sorted(report.unread.items()))
+        raise InputError(f"{where}: {place} holds no images{f' that can be read, but {unread}' if unread else ''}")
     return paths
 
 
-def _listed(line: str, listing: Path, root: Path) -> Path:
-    """A line is a path from the list's own folder, else from the set's."""
-    beside = listing.parent / line
-    return beside if beside.exists() else root / line
+def _matches(pattern: str, root: Path, where: str) -> list[Path]:
+    """The images of a pattern such as `images/*.jpg`, and those in folders that it matches."""
+    tried = direct(pattern, [root, Path(), PROJECT])
+    for place in tried:
+        found = [Path(p) for p in sorted(glob.glob(str(place), recursive=True))]
+        files = [p for p in found if p.is_file() and p.suffix.lower() in SUFFIXES]
+        below = [p for folder in found if folder.is_dir() for p in list_images(folder)]
+        if files or below:
+            return [*dict.fromkeys([*files, *below])]
+    raise InputError(f"{where}: no image matches {pattern}; tried {listed(tried)}")
 
 
-def _label_file(image: Path) -> Path:
-    parts = list(image.parts)
-    for i in range(len(parts) - 2, -1, -1):
-        if parts[i] == "images":
-            parts[i] = "labels"
-            break
-    return Path(*parts).with_suffix(".txt")
+def _listed(listing: Path, root: Path) -> list[Path]:
+    """A line is a path from the list's own folder, else from the set's; one that is nowhere stands for itself."""
+    search = Finder([listing.parent, root, Path(), PROJECT], [listing.parent, root], str(listing))
+    lines = [line.strip() for line in read_text(listing).splitlines()]
+    return [search(line) or root / local(line) for line in lines if line]
 
 
-def _rows(path: Path, nc: int, report: Report) -> tuple[list[int], list[tuple[float, float, float, float]]]:
+def _rows(path: Path, nc: int) -> tuple[list[int], list[Box]]:
     classes: list[int] = []
-    boxes: list[tuple[float, float, float, float]] = []
+    boxes: list[Box] = []
     try:
-        lines = path.read_text().splitlines()
-    except FileNotFoundError:
-        report.missing_labels += 1
-        return classes, boxes
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path, guesses=False).splitlines()
+    except OSError as error:
         raise InputError(f"{path}: cannot be read as text ({error})") from error
     for number, line in enumerate(lines, 1):
         fields = line.split()
@@ -80,7 +129,10 @@ def _rows(path: Path, nc: int, report: Report) -> tuple[list[int], list[tuple[fl
             raise InputError(f"{path}:{number}: {line.strip()!r} should be numbers: class x y width height") from None
         polygon = len(values) >= 6 and len(values) % 2 == 0
         if len(values) != 4 and not polygon:
-            raise InputError(f"{path}:{number}: has {len(fields)} numbers, should be 5: class x y width height")
+            right = "should be 5: class x y width height"
+            if len(fields) == 6:
+                right += " (a sixth is a confidence, as detect.py --save-conf writes it)"
+            raise InputError(f"{path}:{number}: has {len(fields)} numbers, {right}")
         if not all(map(isfinite, (label, *values))):
             raise InputError(f"{path}:{number}: {line.strip()!r} holds a number that is not finite")
         if max(map(abs, values)) > _FAR:

@@ -1,26 +1,33 @@
 """Tells the formats apart: a data.yaml or a folder becomes annotated images a split.
 
 A data.yaml has YOLOv5's keys: `path` (the set's folder), `train`, `val`, `test`, `names` (list, or {0: name, …}) and
-`nc`. `path` is looked for below the YAML's folder, then below the project's. `mirror: false` rules out flips. What
-`train`, `val` and `test` hold says the format, unless `format` (yolo, coco, voc) does:
+`nc`. Paths are looked for below the YAML's folder (that of `train`, `val` and `test` below `path`), below the folder
+that one is in, and below the project's. `mirror: false` rules out flips. What `train`, `val` and `test` hold says the
+format, unless `format` (yolo, coco, voc) does:
 
-    folder of images, .txt list, list of those      YOLO
-    FILE.json, {annotations: FILE.json, images: …}  COCO
-    name of a list in ImageSets/Main/               Pascal VOC (there is a folder Annotations/)
+    folder of images, image, pattern, .txt list, list of those  YOLO
+    FILE.json, {annotations: FILE.json, images: …}              COCO
+    name of a list in ImageSets/Main/                           Pascal VOC (there is a folder Annotations/)
+    folder of images with an XML file beside each               Pascal VOC
 """
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from models import limits
+from models.documents import exists, is_file, parse_yaml
 from models.errors import InputError
+from models.text import read_text
 
 from . import format_coco, format_voc, format_yolo
 from .detect_index import Record
+from .places import PROJECT, child, direct, find, is_foreign, listed
 from .report import Report
 
+_log = logging.getLogger(__name__)
 HERE = Path(__file__).resolve().parent
 _SPLITS = ("train", "val", "test")
 _FORMATS = {"yolo": format_yolo, "coco": format_coco, "voc": format_voc}
@@ -40,16 +47,22 @@ class Spec:
 
 def spec_of(source: str | Path) -> Spec:
     """Reads a YAML file, a folder, or the name of a YAML in this package (`digits-detect`, `bccd`)."""
-    path = Path(source)
+    tried = direct(str(source), [Path(), PROJECT, HERE]) if str(source).strip() else []
+    path = next((place for place in tried if _exists(place)), None)
     shipped = HERE / f"{source}.yaml"
-    if path.is_dir():
-        return _from_folder(path)
-    if not path.is_file() and shipped.is_file():
+    if path is None and _exists(shipped):
         path = shipped
-    if path.suffix not in (".yaml", ".yml") or not path.is_file():
-        known = ", ".join(sorted(p.stem for p in HERE.glob("*.yaml")))
-        raise InputError(f"{source}: no such data set; give a data.yaml, a folder, or one of {known}")
-    return _from_yaml(path)
+    if path is not None and path.is_dir():
+        return _from_folder(path)
+    if path is not None and path.suffix.lower() in (".yaml", ".yml") and path.is_file():
+        return _from_yaml(path)
+    known = ", ".join(sorted(p.stem for p in HERE.glob("*.yaml")))
+    places = f"tried {listed(tried)}" if path is None else f"{path} is neither"
+    raise InputError(f"{source}: no such data set; give a data.yaml, a folder, or one of {known}; {places}")
+
+
+def _exists(place: Path) -> bool:
+    return exists(place)
 
 
 def records(spec: Spec) -> tuple[tuple[str, ...], dict[str, tuple[list[Record], Report]]]:
@@ -72,23 +85,26 @@ def class_names(spec: Spec) -> tuple[str, ...]:
     return reader.class_names(spec.entries["train"], spec.root, f"{spec.where}: train")
 
 
-def coco_ids(source: str | Path, split: str) -> tuple[dict[str, Any], list[Any]] | None:
-    """Ids in a split of a COCO set: of each image by its file's name, and of each class. None for other formats."""
+def coco_ids(
+    source: str | Path, split: str, names: Sequence[str] | None = None
+) -> tuple[dict[str, Any], list[Any]] | None:
+    """Ids in a split of a COCO set: of each image by its file's name, and of each class. None for other formats.
+
+    names: of the classes, where they are not the set's own.
+    """
     spec = spec_of(source)
     if spec.format != "coco":
         return None
-    return format_coco.ids(spec.entries[split], spec.root, f"{spec.where}: {split}", class_names(spec))
+    names = class_names(spec) if names is None else tuple(names)
+    return format_coco.ids(spec.entries[split], spec.root, f"{spec.where}: {split}", names)
 
 
 def _from_yaml(path: Path) -> Spec:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    content = parse_yaml(_text(path), path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: should be a mapping with train, val and names")
-    root = _root(path, content.get("path"))
     entries = {split: content[split] for split in _SPLITS if content.get(split) is not None}
+    root = _root(path, content.get("path"), entries)
     kind = content.get("format") or _format_of(entries, root)
     if not entries and kind in ("coco", "voc"):
         entries = _entries(kind, root)
@@ -100,18 +116,40 @@ def _from_yaml(path: Path) -> Spec:
     return Spec(str(path), root, kind, entries, _names(path, content), content)
 
 
+def _text(path: Path) -> str:
+    if not is_file(path) or path.stat().st_size > limits.TEXT_BYTES:
+        raise InputError(f"{path}: right would be a file of {limits.TEXT_BYTES:,} bytes at most")
+    try:
+        return read_text(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
 def _from_folder(root: Path) -> Spec:
-    named = [root / "data.yaml"] if (root / "data.yaml").is_file() else sorted(root.glob("*.y*ml"))
-    if len(named) == 1:
-        return _from_yaml(named[0])
+    named = next(
+        (p for name in ("data.yaml", "data.yml") if (p := child(root, name)) is not None and p.is_file()), None
+    )
+    others = [] if named else [p for p in sorted(root.glob("*.y*ml")) if _is_data_yaml(p)]
+    if named is not None or len(others) == 1:
+        return _from_yaml(named or others[0])
     kind = "voc" if format_voc.is_voc(root) else "coco"
     entries = _entries(kind, root)
     if not {"train", "val"} <= set(entries):
+        several = f"; it holds {', '.join(p.name for p in others)}: give one of them" if others else ""
         raise InputError(
             f"{root}: not a detection set; it should hold a data.yaml (YOLO), annotations/*train*.json and *val*.json"
-            " (COCO), or Annotations/ and ImageSets/Main/{train,val}.txt (Pascal VOC)"
+            f" (COCO), or Annotations/ and ImageSets/Main/{{train,val}}.txt (Pascal VOC){several}"
         )
     return Spec(str(root), root, kind, entries, None, {})
+
+
+def _is_data_yaml(path: Path) -> bool:
+    """Whether a YAML in a folder says what is in it; others are of other tools, such as dvc.yaml."""
+    try:
+        content = parse_yaml(_text(path), path)
+    except InputError:
+        return False
+    return isinstance(content, dict) and "train" in content
 
 
 def _entries(kind: str, root: Path) -> dict[str, Any]:
@@ -120,27 +158,34 @@ def _entries(kind: str, root: Path) -> dict[str, Any]:
 
 def _format_of(entries: dict[str, Any], root: Path) -> str:
     train = entries.get("train")
-    if isinstance(train, dict) or (isinstance(train, str) and train.endswith(".json")):
+    if isinstance(train, dict) or (isinstance(train, str) and train.lower().endswith(".json")):
         return "coco"
-    if format_voc.is_voc(root) and not (isinstance(train, str) and (root / train).exists()):
-        return "voc"
-    return "yolo"
+    place = format_yolo.place_of(train, root, "train")[0] if isinstance(train, str) and train.strip() else None
+    if place is not None:
+        return "voc" if place.is_dir() and format_voc.has_xml(place) else "yolo"
+    return "voc" if format_voc.is_voc(root) else "yolo"
 
 
-def _root(file: Path, path: Any) -> Path:
+def _root(file: Path, path: Any, entries: dict[str, Any]) -> Path:
+    """The set's folder. One of another machine may be the YAML's own, if that holds the training images."""
     if path is None:
         return file.parent
-    tried = [file.parent / str(path), HERE.parent / str(path)]
-    for place in tried:
-        if place.is_dir():
-            return place
-    raise InputError(f"{file}: path {path} is not a folder, neither {tried[0]} nor {tried[1]}")
+    place, tried = find(str(path), [file.parent, Path(), PROJECT], [file.parent], Path.is_dir, where=f"{file}: path")
+    if place is not None:
+        return place
+    train = entries.get("train")
+    if is_foreign(str(path)) and (not isinstance(train, str) or exists(file.parent / train)):
+        _log.warning("%s: path %s is not here; taken is %s", file, path, file.parent)
+        return file.parent
+    raise InputError(f"{file}: path {path} is not a folder; tried {listed(tried)}")
 
 
 def _names(file: Path, content: dict[str, Any]) -> tuple[str, ...] | None:
     names, nc = content.get("names"), content.get("nc")
-    if nc is not None and (not isinstance(nc, int) or nc < 1):
-        raise InputError(f"{file}: nc is {nc!r}, should be the number of classes")
+    if nc is not None and (not isinstance(nc, int) or not 1 <= nc <= limits.CLASSES):
+        raise InputError(f"{file}: nc is {nc!r}, should be the number of classes, {limits.CLASSES:,} at most")
+    if isinstance(names, (list, dict)) and len(names) > limits.CLASSES:
+        raise InputError(f"{file}: {len(names):,} names; right would be {limits.CLASSES:,} at most")
     if names is None:
         return None if nc is None else tuple(map(str, range(nc)))
     if isinstance(names, dict):

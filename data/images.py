@@ -1,5 +1,6 @@
 """Reading image files: strictly, upright and in RGB."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
@@ -7,9 +8,38 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
+from models.documents import exists, is_file
+
+# AVIF and JPEG 2000 where this Pillow was built with them; of a GIF the first picture.
+SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
+    | {suffix for suffix, codec in ((".avif", "avif"), (".jp2", "jpg_2000")) if features.check(codec)}
+)
+# Those of other pictures, which are counted where they lie among images.
+UNREAD = (
+    frozenset(
+        {
+            ".arw",
+            ".avif",
+            ".cr2",
+            ".cr3",
+            ".dng",
+            ".exr",
+            ".hdr",
+            ".heic",
+            ".heif",
+            ".jp2",
+            ".jxl",
+            ".nef",
+            ".orf",
+            ".pfm",
+        }
+        | {".psd", ".raf", ".raw", ".rw2", ".svg", ".tga"}
+    )
+    - SUFFIXES
+)
 
 _EXIF_ORIENTATION = 0x0112
 _T = TypeVar("_T")
@@ -25,8 +55,14 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
 
 
+def unread_in(folder: Path) -> Counter[str]:
+    """How many pictures below `folder` have a suffix that is not read, by suffix."""
+    return Counter(p.suffix.lower() for p in folder.rglob("*") if p.suffix.lower() in UNREAD and p.is_file())
+
+
 def image_shape(path: Path) -> tuple[int, int]:
     """(height, width) in pixels, upright, from the header alone. Raises UnreadableImageError."""
+    _check_file(path)
     try:
         with Image.open(path) as image:
             width, height = image.size
@@ -44,6 +80,7 @@ def read_rgb(path: Path, at_least: int = 0) -> np.ndarray:
     at_least: both sides may be decoded smaller than the file's, but never below this many pixels (0: full size).
         JPEG files are then scaled while they are decoded, which is several times faster.
     """
+    _check_file(path)
     try:
         with Image.open(path) as image:
             if at_least:
@@ -62,6 +99,11 @@ def in_threads(work: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
     """`[work(item) for item in items]` on a few threads: decoding releases the interpreter's lock."""
     with ThreadPoolExecutor(min(8, cpu_count() or 1)) as pool:
         return list(pool.map(work, items))
+
+
+def _check_file(path: Path) -> None:
+    if exists(path) and not is_file(path):  # to open a pipe waits for ever
+        raise UnreadableImageError("not a file")
 
 
 def _reason(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """What was found, mended and left out while a detection split was indexed."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 
@@ -16,7 +17,11 @@ class Report:
     outside: int = 0  # boxes wholly outside, dropped
     zero_area: int = 0  # dropped
     duplicates: int = 0  # rows that repeat another, dropped
-    skipped: int = 0  # COCO crowds and VOC difficult objects, left out
+    skipped: int = 0  # COCO crowds and VOC difficult objects: not learnt, and ignored where AP is measured
+    others: int = 0  # boxes of classes that are not wanted, left out
+    orphans: int = 0  # COCO annotations of images that are not listed, left out
+    unread: Counter[str] = field(default_factory=Counter)  # pictures whose suffix is not read
+    note: str = ""  # how the split was made, where nobody said
     corrupt: list[str] = field(default_factory=list)  # images missing, unreadable or truncated, left out
 
     def __str__(self) -> str:
@@ -27,8 +32,12 @@ class Report:
             "outside (dropped)": self.outside,
             "without area (dropped)": self.zero_area,
             "duplicate (dropped)": self.duplicates,
-            "crowd or difficult (left out)": self.skipped,
+            "crowd or difficult (ignored in AP)": self.skipped,
+            "of other classes (left out)": self.others,
+            "of images not listed (left out)": self.orphans,
+            **{f"{suffix} (not read)": number for suffix, number in sorted(self.unread.items())},
             "corrupt (left out)": len(self.corrupt),
         }
         said = [f"{count:,} {what}" for what, count in notes.items() if count]
-        return f"{self.split}: {self.images:,} images, {self.boxes:,} boxes" + "".join(f", {s}" for s in said)
+        note = f" ({self.note})" if self.note else ""
+        return f"{self.split}: {self.images:,} images, {self.boxes:,} boxes" + "".join(f", {s}" for s in said) + note

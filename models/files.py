@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
-import pickle
 import tempfile
-import zipfile
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from .archives import plain_content
 from .errors import InputError
 
 # Of detector.pt and classifier.pt, supernet.pt, config.yaml and study.db: what is read differently has a higher number.
@@ -24,7 +21,8 @@ FORMAT = 1
 
 def check_format(content: Mapping[str, Any], what: str | Path) -> None:
     """`InputError` if a file was written by a later version of this project, which may mean other things by it."""
-    if (found := content.get("format", 1)) != FORMAT:
+    found = content.get("format", 1) if isinstance(content, Mapping) else type(content).__name__
+    if found != FORMAT:
         raise InputError(f"{what}: of format {found}, but this version reads {FORMAT}; right would be a later version")
 
 
@@ -89,12 +87,11 @@ def save_model_yaml(cfg: Mapping[str, Any], path: str | Path) -> None:
 
 def save_detector(model: Any, path: str | Path, **extra: Any) -> None:
     """Write a detector as plain data: ``{"yaml", "state_dict", "names", …}``, readable with weights_only=True."""
-    import torch
+    from .plain_files import save_plain
 
     state = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
-    with atomic(path) as temporary:
-        content = {"format": FORMAT, "yaml": model.config.raw, "state_dict": state, "names": dict(model.names), **extra}
-        torch.save(content, temporary)
+    content = {"format": FORMAT, "yaml": model.config.raw, "state_dict": state, "names": dict(model.names), **extra}
+    save_plain(content, path)
 
 
 def load_detector(path: str | Path) -> tuple[Any, dict[str, Any]]:
@@ -122,54 +119,38 @@ def load_classifier(path: str | Path) -> tuple[Any, dict[str, Any]]:
     return _load(path, Classifier, "classifier")
 
 
-class _Plain(pickle.Unpickler):
-    """Reads what is plain in a pickle. All else becomes a `_Nothing`: nothing that the file names is run."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        return OrderedDict if (module, name) == ("collections", "OrderedDict") else _Nothing
-
-    def persistent_load(self, pid: Any) -> None:
-        return None
-
-
-class _Nothing:
-    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
-
-    def __setstate__(self, state: Any) -> None: ...
-
-
-def plain_content(path: str | Path) -> dict[str, Any]:
-    """What a file of `torch.save` holds beside tensors, read without torch; empty if it is no such file."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            name = next(n for n in archive.namelist() if n.endswith("/data.pkl"))
-            content = _Plain(io.BytesIO(archive.read(name))).load()
-    except Exception:  # no file, or another's: who reads it says what is wrong
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def is_classifier(path: str | Path) -> bool:
     """Whether the file is one of `save_classifier`."""
     return bool(plain_content(path).get("classifies"))
 
 
 def _load(path: str | Path, build: Any, kind: str) -> tuple[Any, dict[str, Any]]:
-    import torch
+    from .grammar import read_config
+    from .plain_files import load_plain
+    from .schemas import Checkpoint
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_plain(path)
+    except InputError as e:
+        if not Path(path).is_file():
+            raise
+        reason = str(e).removeprefix(f"{path}: ")
+        raise InputError(f"{path}: not a {kind} file of this project: {reason}") from None
+    try:
+        checked = Checkpoint.of(content, f"{path}: not a {kind} file of this project")
         check_format(content, path)
-        found = "classifier" if content.get("classifies") else "detector"
+        found = "classifier" if checked.classifies else "detector"
         if found != kind:
             raise InputError(f"{path}: a {found}'s; right would be a {kind}.pt")
-        network = build(content["yaml"])
-        network.load_state_dict(content["state_dict"])
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        config = read_config(checked.yaml, file=str(path))
+        network = build(config)
+        network.load_state_dict(checked.state_dict)
     except InputError:
         raise
     except Exception as e:
-        raise InputError(f"{path}: not a {kind} file of this project: {str(e).splitlines()[0]}") from None
-    network.names = content["names"]
+        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        raise InputError(f"{path}: not a {kind} file of this project: {reason}") from None
+    if len(checked.names) != (classes := config.nc if kind == "classifier" else network.head.nc):
+        raise InputError(f"{path}: names {len(checked.names)} classes, but its network has {classes}")
+    network.names = checked.names
     return network.eval(), content

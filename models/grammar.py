@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from . import limits
+from .documents import check_plain, is_file, read_yaml
 from .errors import InputError
 from .scales import at_scale, split_name
 
@@ -121,19 +121,23 @@ class Config:
         More than `max_channels` are taken for so many. Channels that equal the head's output count, anchors x (nc + 5),
         are left as they are.
         """
-        if isinstance(channels, bool) or not isinstance(channels, (int, float)) or channels <= 0:
+        fits = isinstance(channels, (int, float)) and not isinstance(channels, bool) and 0 < channels <= limits.COUNT
+        if not fits:
             raise row.error(f"output channels must be a positive number, got {channels!r}")
         if self.num_anchors and self.nc and channels == self.num_anchors * (self.nc + 5):
             return int(channels)
         channels = min(channels, self.max_channels or channels)
-        return math.ceil(channels * self.width_multiple / self.channel_multiple) * self.channel_multiple
+        return int(math.ceil(channels * self.width_multiple / self.channel_multiple) * self.channel_multiple)
 
     def depth(self, row: Row) -> int:
         """Repeats of a row: 1 stays 1, anything else is multiplied by `depth_multiple` and rounded, at least 1."""
         number = row.number
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise row.error(f"number of repeats must be a positive integer, got {number!r}")
-        return max(round(number * self.depth_multiple), 1) if number > 1 else number
+        repeats = max(round(number * self.depth_multiple), 1) if number > 1 else number
+        if repeats > limits.REPEATS:
+            raise row.error(f"{repeats:,} repeats; all rows together have {limits.REPEATS:,} at most")
+        return repeats
 
     def first(self, num_rows: int) -> Config:
         """The same YAML with no more than its first rows."""
@@ -199,22 +203,14 @@ def _found(path: Path) -> Path | None:
     # A path with a folder in it is that file or none: another of the same name would be a silent surprise.
     hub = (MODELS / "hub" / path,) if path.name == str(path) else ()
     for candidate in (path, MODELS.parent / path, MODELS / path, *hub):
-        if candidate.is_file():
+        if is_file(candidate):
             return candidate
     return None
 
 
 def load_yaml(path: Path) -> Any:
     """Read one YAML document; what cannot be read is an `InputError` with the line."""
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as e:
-        mark = getattr(e, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(e, "problem", None) or str(e).splitlines()[0]
-        raise InputError(f"{path}{where}: not valid YAML: {problem}") from None
-    except (OSError, ValueError) as e:
-        raise InputError(f"{path}: cannot be read: {e}") from None
+    return read_yaml(path)
 
 
 def read_config(
@@ -248,6 +244,7 @@ def read_config(
     if isinstance(cfg, Config):
         file, raw = cfg.file, copy.deepcopy(cfg.raw)
     elif isinstance(cfg, Mapping):
+        check_plain(cfg, file)
         raw = copy.deepcopy(dict(cfg))
     else:
         path = find_file(cfg)
@@ -267,10 +264,11 @@ def read_config(
     at_scale(raw, scale, letter, file)
     raw.update({k: v for k, v in (("nc", nc), ("ch", ch), ("anchors", anchors)) if v is not None})
 
-    def positive(key: str, default: Any, kind: Any = (int, float)) -> Any:
+    def positive(key: str, default: Any, kind: Any = (int, float), most: int = limits.COUNT) -> Any:
         value = default if raw.get(key) is None else raw[key]
-        if value is not None and (isinstance(value, bool) or not isinstance(value, kind) or value <= 0):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kind) or not 0 < value <= most):
             number = "integer" if kind is int else "number"
+            number = f"{number}, {most} at most" if isinstance(value, (int, float)) and value > most else number
             raise InputError(f"{file}: {key} must be a positive {number}, got {value!r}")
         return value
 
@@ -280,11 +278,13 @@ def read_config(
         raise InputError(f"{file}: activation: {e}") from None
     if activation is not None and not isinstance(activation, Call):
         raise InputError(f"{file}: activation must be written like nn.SiLU(), got {raw['activation']!r}")
-    names = {"nc": positive("nc", None, int), "anchors": _anchors(raw.get("anchors"), file)}
+    names = {"nc": positive("nc", None, int, limits.CLASSES), "anchors": _anchors(raw.get("anchors"), file)}
     rows: list[Row] = []
     for section in SECTIONS:
         if not isinstance(raw.setdefault(section, []), list):
             raise InputError(f"{file}: '{section}' must be a list of rows [from, number, module, args]")
+        if len(rows) + len(raw[section]) > limits.ROWS:
+            raise InputError(f"{file}: {len(rows) + len(raw[section]):,} rows; a network has {limits.ROWS:,} at most")
         for written in raw[section]:
             rows.append(_row(len(rows), section, written, names, file, raw))
     if not raw["backbone"]:
@@ -295,7 +295,7 @@ def read_config(
         rows=tuple(rows),
         num_backbone=len(raw["backbone"]),
         nc=names["nc"],
-        ch=positive("ch", 3, int),
+        ch=positive("ch", 3, int, limits.CHANNELS_IN),
         anchors=names["anchors"],
         depth_multiple=positive("depth_multiple", 1.0),
         width_multiple=positive("width_multiple", 1.0),
@@ -306,7 +306,8 @@ def read_config(
 
 
 def _anchors(anchors: Any, file: str) -> Any:
-    if anchors is None or (isinstance(anchors, int) and not isinstance(anchors, bool) and anchors > 0):
+    whole = isinstance(anchors, int) and not isinstance(anchors, bool)
+    if anchors is None or (whole and 0 < anchors <= limits.VALUES):
         return anchors
     if isinstance(anchors, list) and anchors:
         lengths = {len(level) if isinstance(level, list) else 0 for level in anchors}

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from . import limits
 from .blocks import Conv, RepConv, RepVGGDW, default_activation
 from .catalog import lookup
 from .errors import InputError
 from .grammar import Call, Config, Row
 from .registry import check_channels
+from .size_guard import SizeGuard
 from .strides import POOLED
+
+# What modules raise of an input that they do not fit.
+_UNFIT = (RuntimeError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError, AssertionError)
 
 BuildRow = Callable[[Config, Row, Sequence[int]], tuple[nn.Module, int]]
 
@@ -41,8 +46,13 @@ def build_row(config: Config, row: Row, c_in: Sequence[int]) -> tuple[nn.Module,
     module, channels of its output
     """
     entry = lookup(row)
-    args, c_out = entry.channels(config, row, c_in)
     n = config.depth(row)
+    try:
+        args, c_out = entry.channels(config, row, c_in)
+    except InputError:
+        raise
+    except Exception as e:  # of arguments of another kind than the rule reckons with
+        raise _unbuilt(row, e) from e
     if entry.repeats:
         args.insert(2, n)
         n = 1
@@ -50,10 +60,16 @@ def build_row(config: Config, row: Row, c_in: Sequence[int]) -> tuple[nn.Module,
         raise row.error(f"repeated {n} times it must keep its width, but it turns {sum(c_in)} channels into {c_out}")
     try:
         modules = [entry.cls(*map(_plain, args), **row.kwargs) for _ in range(n)]
-    except (TypeError, ValueError, RuntimeError, ArithmeticError, AssertionError) as e:
-        message = str(e).splitlines()[0].replace(f"{row.module}.__init__() ", "")
-        raise row.error(f"cannot be built from {list(row.args)}: {message}") from None
+    except Exception as e:  # whatever a constructor says of what it cannot take
+        raise _unbuilt(row, e) from e
     return (modules[0] if n == 1 else nn.Sequential(*modules)), c_out
+
+
+def _unbuilt(row: Row, error: Exception) -> InputError:
+    first = (str(error).splitlines() or [""])[0].replace(f"{row.module}.__init__() ", "")
+    said = isinstance(error, (TypeError, ValueError, RuntimeError, ArithmeticError, AssertionError)) and first
+    message = first if said else f"{type(error).__name__}: {first}"
+    return row.error(f"cannot be built from {list(row.args)}: {message}")
 
 
 class Network(nn.Module):
@@ -78,14 +94,22 @@ class Network(nn.Module):
         super().__init__()
 
     def build(self, config: Config, build: BuildRow = build_row) -> None:
-        """Build every row of `config` with `build`."""
+        """Build every row of `config` with `build`; `InputError` if that is more than `limits` has for a network."""
         self.config, self._is_plain = config, build is build_row
         self.channels: list[int] = []
-        layers = []
-        with default_activation(config.activation):
+        layers, repeats = [], 0
+        guard = SizeGuard(limits.PARAMETERS if self._is_plain else limits.SUPERNET_PARAMETERS)
+        with default_activation(config.activation), guard:
             for row in config.rows:
+                repeats += config.depth(row) if isinstance(row.number, int) else 0
+                if repeats > limits.REPEATS:
+                    raise row.error(f"with it there are {repeats:,} repeats; {limits.REPEATS:,} are the most")
                 c_in = [config.ch if j < 0 else self.channels[j] for j in row.sources]
                 layer, c_out = build(config, row, c_in)
+                try:
+                    guard.row(layer)
+                except InputError as e:
+                    raise row.error(str(e)) from None
                 layers.append(layer)
                 self.channels.append(c_out)
         self.model = nn.ModuleList(layers)
@@ -103,10 +127,12 @@ class Network(nn.Module):
                 previous = layer(inputs if isinstance(row.source, tuple) else inputs[0])
             except torch.OutOfMemoryError:
                 raise
-            except (RuntimeError, IndexError, TypeError, ValueError) as e:
+            except _UNFIT as e:
                 self.check_channels(given)
                 shapes = ", ".join("x".join(map(str, i.shape)) for i in inputs if isinstance(i, Tensor))
-                raise row.error(f"does not fit its input ({shapes}): {str(e).splitlines()[0]}") from e
+                raise row.error(
+                    f"does not fit its input ({shapes}): {(str(e).splitlines() or [type(e).__name__])[0]}"
+                ) from e
             given.append(getattr(previous, "shape", ()))
             if row.index in self._kept:
                 kept[row.index] = previous
@@ -140,12 +166,39 @@ class Network(nn.Module):
         handles = [layer.register_forward_hook(measure) for layer in self.model]
         was_training = self.training
         try:
-            self.eval().run_rows(torch.zeros(1, self.config.ch, size, size, device=next(self.parameters()).device))
+            self.eval()._shapes(size)
         finally:
             for handle in handles:
                 handle.remove()
             self.train(was_training)
-        # A map of one cell may stand for any stride from `size` up; a pool over everything has no larger map. Shapes
-        # tell that: an image so large takes seconds to compute.
+        # A map of one cell may stand for any stride from `size` up; a pool over everything has no larger map.
         larger = size in strides and size < POOLED
-        return copy.deepcopy(self).to("meta").reductions(size * 4) if larger else strides
+        return self.reductions(size * 4) if larger else strides
+
+    def _shapes(self, size: int) -> None:
+        """Run the rows for the shapes alone: nothing is computed, so that no image and no width is too large for it."""
+        rows = _Rows(self)
+        state = {k: v.to("meta") for k, v in (*rows.named_parameters(), *rows.named_buffers())}
+        try:
+            functional_call(rows, state, (torch.zeros(1, self.config.ch, size, size, device="meta"),))
+        except Exception:
+            if not any(_is_foreign(module) for module in self.modules()):
+                raise
+            # A plug-in's may want to see numbers.
+            device = next((p.device for p in self.parameters()), None)
+            self.run_rows(torch.zeros(1, self.config.ch, size, size, device=device))
+
+
+class _Rows(nn.Module):
+    """The rows of a network as a module that is called."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Any:
+        return self.network.run_rows(x)
+
+
+def _is_foreign(module: nn.Module) -> bool:
+    return type(module).__module__.partition(".")[0] not in ("models", "spaces", "optimizer", "torch", "nni")

@@ -9,14 +9,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
+from .documents import is_file
 from .errors import InputError
 
 
 def load_plugin(path: str | Path) -> ModuleType:
     """Import a Python file, once, for the sake of what it registers; files are told apart by their resolved paths."""
-    path = Path(path).resolve()
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{path}: no such plug-in file")
+    path = Path(path).resolve()
     # The same in all processes, so that what one of them pickles the others know.
     name = f"plugin_{path.stem}_{hashlib.sha256(bytes(path)).hexdigest()[:8]}"
     if name in sys.modules:
@@ -35,9 +36,14 @@ def load_plugin(path: str | Path) -> ModuleType:
     return module
 
 
+def loaded_plugins() -> list[Path]:
+    """The plug-in files that were imported so far, in order."""
+    return [Path(m.__file__) for name, m in sys.modules.items() if name.startswith("plugin_") and m.__file__]
+
+
 def load_plugins_of_run(paths: Iterable[str]) -> None:
-    """The plug-in files that a run was started with. One that has moved may have been loaded from its new place."""
-    loaded = {Path(m.__file__).name for name, m in sys.modules.items() if name.startswith("plugin_") and m.__file__}
+    """The plug-in files of a run's options. One that has moved may have been loaded from its new place."""
+    loaded = {path.name for path in loaded_plugins()}
     for path in paths:
         if Path(path).is_file() or Path(path).name not in loaded:
             load_plugin(path)

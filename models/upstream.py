@@ -8,7 +8,7 @@ nothing; anything else that the pickle names is refused. Upstream's code is neve
 from __future__ import annotations
 
 import copy
-import zipfile
+import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +16,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from . import limits
 from .detector import Model
+from .documents import check_plain
 from .errors import InputError
 from .files import load_detector
+from .grammar import read_config
+from .plain_files import check_tensors, first_line, foreign_globals
 from .scales import MULTIPLES, at_scale
+from .schemas import NamesOf
 
 # Prefixes of what becomes `_Inert`: the network's classes, and what training notes down beside them.
 _INERT = (
@@ -32,7 +37,6 @@ _NOTES = ("yaml_file", "channels", "scale", "scales", "task", "inplace")
 # Heads of theirs that are the anchor-free one here.
 _ANCHOR_FREE = ("Detect", "v10Detect")
 # Kept in the head by YOLOv5 up to v5: the anchors in pixels, which follow from `anchors`.
-_ZIP = b"PK\x03\x04"
 _REDUNDANT = (".anchor_grid",)
 _DEFAULT_ACTIVATION = "SiLU"
 
@@ -65,7 +69,8 @@ class _Inert:
 
     @property
     def children(self) -> dict[str, _Inert]:
-        return {k: v for k, v in (self.get("_modules") or {}).items() if isinstance(v, _Inert)}
+        modules = self.get("_modules")
+        return {k: v for k, v in modules.items() if isinstance(v, _Inert)} if isinstance(modules, dict) else {}
 
 
 def load_upstream(path: str | Path, cfg: str | Path | Mapping[str, Any] | None = None) -> Upstream:
@@ -83,7 +88,15 @@ def load_upstream(path: str | Path, cfg: str | Path | Mapping[str, Any] | None =
     InputError
         Not such a file, a class in it that is not allowed, or keys that do not fit, each by name.
     """
-    content = _read(path)
+    try:
+        return _found(_read(path), path, cfg)
+    except InputError:
+        raise
+    except Exception as e:  # attributes, rows and keys of other kinds than upstream's
+        raise InputError(f"{path}: no YOLOv5 checkpoint: {type(e).__name__}: {first_line(e)}") from e
+
+
+def _found(content: Any, path: str | Path, cfg: str | Path | Mapping[str, Any] | None) -> Upstream:
     network = content
     if isinstance(content, dict):
         network = next((content[k] for k in ("ema", "model", "state_dict") if content.get(k) is not None), content)
@@ -98,12 +111,19 @@ def load_upstream(path: str | Path, cfg: str | Path | Mapping[str, Any] | None =
         raise InputError(f"{path}: no YOLOv5 checkpoint: it should hold a network under 'ema' or 'model'")
     if isinstance(cfg, dict) and "anchors" not in cfg:
         cfg = _anchor_free(cfg, state, path)
+    check_tensors(state, path)
+    model = Model(read_config(cfg, file=str(path)) if isinstance(cfg, dict) else cfg)
     state = {_our_key(k): _float(v) for k, v in state.items() if not k.endswith(_REDUNDANT)}
-    model = Model(cfg)
     _check_fit(model, state, path)
-    if isinstance(names, list):
-        names = dict(enumerate(names))
-    names = {int(k): str(v) for k, v in names.items()} if isinstance(names, dict) else model.names
+    if isinstance(names, (list, dict)):
+        if isinstance(names, dict):
+            check_plain(names, path)
+            names = {int(k): v for k, v in names.items()}
+        names = NamesOf.of({"names": names}, path).names
+        if len(names) != model.head.nc:
+            raise InputError(f"{path}: names {len(names)} classes, but its head has {model.head.nc}")
+    else:
+        names = model.names
     return Upstream(model.config.raw, state, names)
 
 
@@ -114,7 +134,7 @@ def load_weights(path: str | Path) -> tuple[Model, dict[str, Any]]:
     -------
     Model in eval mode, the file's content (for upstream's, its YAML and names)
     """
-    if not _foreign_globals(path):
+    if not foreign_globals(path):
         return load_detector(path)
     cfg, state, names = load_upstream(path)
     model = Model(cfg)
@@ -123,48 +143,40 @@ def load_weights(path: str | Path) -> tuple[Model, dict[str, Any]]:
     return model.eval(), {"yaml": cfg, "names": names}
 
 
-def _foreign_globals(path: str | Path) -> list[str]:
-    """What the pickle in a file names beyond tensors and plain containers."""
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file")
-    if not zipfile.is_zipfile(path):
-        with Path(path).open("rb") as file:
-            if file.read(4) == _ZIP:  # which has its list of contents at its end
-                raise InputError(
-                    f"{path}: cut off, after {Path(path).stat().st_size:,} bytes; right would be to copy it anew"
-                )
-        raise InputError(
-            f"{path}: not a file of torch.save, or one of PyTorch before 1.6; right would be one saved again with a "
-            "newer PyTorch"
-        )
-    try:
-        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    # Nearly anything: a damaged pickle fails wherever its bytes happen to lead.
-    except Exception as e:
-        raise InputError(f"{path}: not a file of torch.save: {_first_line(e)}") from None
-
-
 def _read(path: str | Path) -> Any:
-    foreign = _foreign_globals(path)
+    foreign = foreign_globals(path)
     if refused := [name for name in foreign if not name.startswith(_INERT)]:
         raise InputError(f"{path}: names {', '.join(refused)}, which no YOLOv5 checkpoint needs; nothing of it was run")
     inert: list[Any] = [(type(name, (_Inert,), {}), name) for name in foreign]
     try:
         with torch.serialization.safe_globals(inert):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:
-        raise InputError(f"{path}: not a file of torch.save that can be read: {_first_line(e)}") from None
+        raise InputError(f"{path}: not a file of torch.save that can be read: {first_line(e)}") from None
+    return content
 
 
-def _tensors(module: _Inert, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def _modules(network: _Inert) -> Iterator[tuple[str, _Inert]]:
+    """Every module and where it is, those before it first; `InputError` if one is within itself, or there is no end."""
+    pending = [("", network)]
+    for number in itertools.count(1):
+        if not pending:
+            return
+        if number > limits.TENSORS or len(pending) > limits.TENSORS:
+            raise InputError(f"more than {limits.TENSORS:,} modules, or one that is within itself")
+        prefix, module = pending.pop()
+        yield prefix, module
+        pending += [(f"{prefix}{name}.", child) for name, child in reversed(module.children.items())]
+
+
+def _tensors(network: _Inert) -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers as `nn.Module.state_dict` names them."""
-    unsaved = module.get("_non_persistent_buffers_set") or ()
-    for kind in ("_parameters", "_buffers"):
-        for name, tensor in (module.get(kind) or {}).items():
-            if isinstance(tensor, Tensor) and name not in unsaved:
-                yield prefix + name, tensor.detach()
-    for name, child in module.children.items():
-        yield from _tensors(child, f"{prefix}{name}.")
+    for prefix, module in _modules(network):
+        unsaved = module.get("_non_persistent_buffers_set") or ()
+        for kind in ("_parameters", "_buffers"):
+            for name, tensor in (module.get(kind) or {}).items():
+                if isinstance(tensor, Tensor) and name not in unsaved:
+                    yield prefix + name, tensor.detach()
 
 
 def _our_key(key: str) -> str:
@@ -177,7 +189,7 @@ def _float(tensor: Tensor) -> Tensor:
 
 
 def _plain(value: Any, path: str | Path) -> Any:
-    """A YAML's value; a copy, of plain types."""
+    """A YAML's value; a copy, of plain types. It has come through `check_plain`."""
     if isinstance(value, dict):
         return {_plain(k, path): _plain(v, path) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -189,6 +201,7 @@ def _plain(value: Any, path: str | Path) -> Any:
 
 def _yaml_of(network: _Inert, path: str | Path) -> dict[str, Any]:
     """The network's own YAML, with its `activation`: before v4 it was upstream's code that said it."""
+    check_plain(network.get("yaml"), path)
     raw = _plain(network.get("yaml"), path)
     if not isinstance(raw, dict):
         raise InputError(f"{path}: the network in it has no YAML; load_upstream takes one as cfg")
@@ -223,11 +236,10 @@ def _anchor_free(raw: dict[str, Any], state: Mapping[str, Tensor], path: str | P
     return raw
 
 
-def _activations(module: _Inert) -> Iterator[_Inert]:
-    for name, child in module.children.items():
-        if name == "act":
-            yield child
-        yield from _activations(child)
+def _activations(network: _Inert) -> Iterator[_Inert]:
+    for _, module in _modules(network):
+        if "act" in module.children:
+            yield module.children["act"]
 
 
 def _call(act: _Inert) -> str:
@@ -249,7 +261,3 @@ def _check_fit(model: Model, state: Mapping[str, Tensor], path: str | Path) -> N
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         hint = "; batch normalisation was fused into it" if any(".bn." in p for p in problems[:3]) else ""
         raise InputError(f"{path}: does not fit its YAML: {', '.join(problems[:3])}{more}{hint}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -25,6 +25,8 @@ from models.head import Form, Head
 from models.postprocess import non_max_suppression, scores_of
 from models.strides import check_imgsz
 
+from .difference import Difference
+
 TOLERANCE = 1e-4
 LOWEST_OPSET = 11  # NonMaxSuppression, TopK and CumSum as they are used here
 _DYNAMO_OPSET = 18  # PyTorch's newer exporter writes this one and later ones; the older exporter the earlier ones
@@ -51,7 +53,7 @@ class Exported:
     opset
         As read from the ONNX file.
     difference
-        Largest difference of a prediction from the detector's (pixels, or probability).
+        Of predictions (pixels, or probability) from the detector's.
     batches
         Batch sizes that were compared.
     num_detections
@@ -60,7 +62,7 @@ class Exported:
 
     path: Path
     opset: int
-    difference: float
+    difference: Difference
     batches: tuple[int, ...]
     num_detections: int | None
 
@@ -427,13 +429,13 @@ def _inputs(model: Model | Classifier, imgsz: int, batch: int | None, images: Te
 @torch.no_grad()
 def _compare(
     model: Model | Classifier, runners: _Runners, inputs: Iterator[Tensor], nms: NMS | None, what: str
-) -> tuple[float, tuple[int, ...], int | None]:
+) -> tuple[Difference, tuple[int, ...], int | None]:
     """Compare predictions with the detector's and, with `nms`, detections with those of the same predictions.
 
     The two are told apart since predictions that differ by rounding may well lie on two sides of a threshold. NMS is
     compared on random predictions besides: an untrained detector finds nothing in random images.
     """
-    difference, batches, num_detections = 0.0, [], 0
+    difference, batches, num_detections = Difference(), [], 0
     for x in inputs:
         n = len(x)
         batches.append(n)
@@ -442,7 +444,7 @@ def _compare(
         compared = _difference
         if isinstance(model, Model) and model.head.form == "detections":
             compared = _difference_of_sets
-        difference = max(difference, compared(expected, got, f"{what}, batch of {n}"))
+        difference |= compared(expected, got, f"{what}, batch of {n}")
         if nms is not None and runners.suppress is not None:
             head = cast(Model, model).head
             where = f"{what}, detections in a batch of {n}"
@@ -481,21 +483,20 @@ def _without_ties(z: Tensor, form: Form) -> Tensor:
     return z.scatter(2, label + 5, 1.0)
 
 
-def _difference(expected: Tensor, got: Tensor, what: str) -> float:
-    """The largest difference; `InputError` if one is larger than `TOLERANCE` and `TOLERANCE` times the expected."""
+def _difference(expected: Tensor, got: Tensor, what: str) -> Difference:
+    """The difference; `InputError` if one is larger than `TOLERANCE` and `TOLERANCE` times the expected."""
     if expected.shape != got.shape:
         raise InputError(f"{what}: gives {list(got.shape)}, the network {list(expected.shape)}")
-    difference = (expected - got).abs()
-    if not (difference <= TOLERANCE + TOLERANCE * expected.abs()).all():
-        worst = difference.nan_to_num(torch.inf).max().item()
+    found = Difference.between(expected, got, TOLERANCE)
+    if not found.used <= 1:
         raise InputError(
-            f"{what}: differs from the network by {worst:.2g}, more than {TOLERANCE} + {TOLERANCE} times the value; "
-            "if random images are to blame, compare on real ones (--source)"
+            f"{what}: differs from the network by {found.largest:.2g}, more than {TOLERANCE} + {TOLERANCE} times the "
+            "value; if random images are to blame, compare on real ones (--source)"
         )
-    return difference.max().item() if difference.numel() else 0.0
+    return found
 
 
-def _difference_of_sets(expected: Tensor, got: Tensor, what: str) -> float:
+def _difference_of_sets(expected: Tensor, got: Tensor, what: str) -> Difference:
     """As `_difference`, of detections (N, K, 6) in any order: rounding decides that of equal confidences.
 
     It decides as well which of those as confident as the last are among the K, and these are not compared.
@@ -508,7 +509,7 @@ def _difference_of_sets(expected: Tensor, got: Tensor, what: str) -> float:
             own = own[own[:, 4] > own[:, 4].min() + TOLERANCE]
             if len(own):
                 nearest = torch.cdist(own, theirs, p=torch.inf, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
-                worst = max(worst, _difference(own, theirs[nearest], what))
+                worst |= _difference(own, theirs[nearest], what)
     return worst
 
 

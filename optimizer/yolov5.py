@@ -22,6 +22,8 @@ from models.registry import Entry, scaled
 from models.strides import check_imgsz
 from models.yolov5_rows import MODULES, by_position
 
+from .difference import Difference
+
 TOLERANCE = 1e-5
 _ALWAYS_SILU = ("MixConv2d", "BottleneckCSP")  # the YAML's `activation` is of Conv alone
 _DIVISOR = 8  # to whose multiples YOLOv5 rounds widths up
@@ -57,12 +59,12 @@ class Yolov5Export:
     Attributes
     ----------
     difference
-        Largest difference of a prediction from the detector's (pixels, or probability).
+        Of predictions (pixels, or probability) from the detector's.
     """
 
     path: Path
     form: Yolov5Form
-    difference: float
+    difference: Difference
 
 
 def export_yolov5(model: Model, path: str | Path, imgsz: int = 640, images: Tensor | None = None) -> Yolov5Export:
@@ -91,12 +93,12 @@ def export_yolov5(model: Model, path: str | Path, imgsz: int = 640, images: Tens
         images = torch.rand(2, model.config.ch, imgsz, imgsz, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected, got = (cast(Tensor, network(images)[0]) for network in (model, written))
-    difference = (got - expected).abs()
-    if not bool((difference <= TOLERANCE + TOLERANCE * expected.abs()).all()):
-        raise InputError(f"{path}: differs from the detector by up to {difference.max():.2g}; it was not written")
+    difference = Difference.between(expected, got, TOLERANCE)
+    if not difference.used <= 1:
+        raise InputError(f"{path}: differs from the detector by up to {difference.largest:.2g}; it was not written")
     save_detector(written, path.with_suffix(".pt"), imgsz=imgsz)
     save_model_yaml(form.raw, path)
-    return Yolov5Export(path, form, float(difference.max()))
+    return Yolov5Export(path, form, difference)
 
 
 def yolov5_form(model: Model) -> Yolov5Form:

@@ -17,7 +17,7 @@ _EXPORTS = {
     "freeze": "space",
     "gradients_in_place": "elastic_slices",
     "in_upstream_form": "upstream_form",
-    "load_supernet": "model_space",
+    "load_into": "model_space",
     "make_supernet": "supernet",
     "read_arch": "space",
     "slice_weights": "model_space",

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from models import limits
 from models.errors import InputError
 
 _MISSING = object()
@@ -84,7 +85,7 @@ class Follow:
 def _as_number(value: Any) -> float | None:
     try:
         return None if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
@@ -110,6 +111,8 @@ def read_choice(
     if not isinstance(label, str) or not label or "/" in label:  # which NNI keeps for itself
         raise error(f"a label is a name without '/', got {label!r}")
     values = mapping["choice"] if kinds[0] == "choice" else _steps(mapping["range"], error)
+    if isinstance(values, list) and len(values) > limits.VALUES:
+        raise error(f"a choice of {len(values):,} values; right would be {limits.VALUES:,} at most")
     if not isinstance(values, list) or not values or any(isinstance(v, (dict, list)) for v in values):
         raise error(f"a choice is a list of one or more values, got {values!r}")
     if len(set(map(str, values))) != len(values) or len(set(values)) != len(values):
@@ -128,6 +131,9 @@ def _steps(bounds: Any, error: Callable[[str], InputError]) -> list[Any]:
         raise error(f"a range is [min, max, step] with min <= max and step > 0, got {bounds!r}")
     low, high, step = bounds
     # Steps are counted, not added up, and rounded: 0.1 + 0.2 is to be written 0.3.
-    count = int((high - low) / step + 1e-9) + 1
+    ratio = (high - low) / step
+    if ratio > limits.VALUES:
+        raise error(f"range {bounds} has more than {limits.VALUES:,} values; right would be a larger step")
+    count = int(ratio + 1e-9) + 1
     steps = [low + i * step for i in range(count)]
     return steps if isinstance(low, int) and isinstance(step, int) else [round(v, 10) for v in steps]

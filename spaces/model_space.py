@@ -154,7 +154,7 @@ def transform_kernels(supernet: NASBACKBONE | NASDETECTOR) -> int:
     return sum(module.transform_kernels() for module in supernet.modules() if isinstance(module, ElasticRow))
 
 
-def load_supernet(supernet: NASBACKBONE | NASDETECTOR, state: Mapping[str, Tensor]) -> None:
+def load_into(supernet: NASBACKBONE | NASDETECTOR, state: Mapping[str, Tensor]) -> None:
     """`load_state_dict` of a supernet, which gets matrices of kernels where the state has them."""
     if any(map(is_transform, state)):
         transform_kernels(supernet)

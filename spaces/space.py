@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import difflib
-import json
 import math
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from models import limits
+from models.documents import exists, read_json
 from models.errors import InputError
 from models.grammar import SECTIONS, Config, Row, is_choice, read_config
 
@@ -71,6 +72,8 @@ class Space:
         return choice
 
     def _add(self, decision: Decision, error: Callable[[str], InputError]) -> None:
+        if len(self.decisions) >= limits.DECISIONS:
+            raise error(f"with it there are more than {limits.DECISIONS:,} decisions, which no space has")
         known = self.decisions.setdefault(decision.label, decision)
         if known.values != decision.values:
             raise error(
@@ -178,12 +181,12 @@ def freeze(cfg: str | Path | Mapping[str, Any] | Config | Space, arch: Mapping[s
 
 def read_arch(path: str | Path) -> dict[str, Any]:
     """Read an arch JSON: a mapping of labels to values."""
+    if not exists(path):
+        raise InputError(f"{path}: no such arch file")
     try:
-        arch = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such arch file") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as e:
-        raise InputError(f"{path}: not an arch JSON: {e}") from None
+        arch = read_json(path)
+    except InputError as e:
+        raise InputError(f"{path}: not an arch JSON: {str(e).removeprefix(f'{path}: ')}") from None
     if not isinstance(arch, dict):
         raise InputError(f"{path}: an arch is a JSON object {{label: value}}, got {type(arch).__name__}")
     return arch

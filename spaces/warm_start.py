@@ -40,7 +40,7 @@ from .elastic_wiring import fit
 from .elements import Elements
 from .holding import Holding, find_holding
 from .identity import make_identity, statistics_of_batches
-from .model_space import NASBACKBONE, NASDETECTOR, load_supernet
+from .model_space import NASBACKBONE, NASDETECTOR, load_into
 from .nas_rows import NAS_ROWS
 from .nni_compat import LayerChoice
 from .space import Arch, Space
@@ -157,7 +157,7 @@ def _continue(supernet: Supernet, config: Config, state: State) -> WarmStart:
                 "supernet of the same space, or a plain network's weights"
             )
     try:
-        load_supernet(supernet, state)
+        load_into(supernet, state)
     except RuntimeError as e:
         reason = (str(e).splitlines()[1:] or [str(e)])[0].strip().rstrip(".")
         raise InputError(f"{config.file}: a supernet of another space or task: {reason}") from None

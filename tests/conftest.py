@@ -6,6 +6,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,9 @@ from spaces import nni_compat  # NNI's repairs, before any test imports it
 
 assert nni_compat.nni is not None
 torch.set_num_threads(1)
+
+_STATE = tempfile.TemporaryDirectory()
+os.environ["XDG_STATE_HOME"] = _STATE.name  # of `models.trust`, also in the processes that tests start
 
 TESTS = Path(__file__).parent
 # The files that take longest, the longest first: begun first, so that the two processes end at much the same time. By

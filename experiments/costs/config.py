@@ -8,6 +8,7 @@ from typing import Any
 
 from models.errors import InputError
 from models.grammar import load_yaml
+from models.schemas import Cost
 from spaces import CostModel
 
 from .base import CostProvider
@@ -37,6 +38,8 @@ def read_costs(path: str | Path | Mapping[str, Any]) -> dict[str, Callable[[Cost
     costs = content.get("costs") if isinstance(content, Mapping) else None
     if not isinstance(content, Mapping) or not content.keys() <= {"costs", "cache"} or not isinstance(costs, Mapping):
         raise InputError(f"{path}: right would be the keys costs, a mapping of names, and cache")
+    if not isinstance(content.get("cache", ""), str):
+        raise InputError(f"{path}: cache: {content['cache']!r}: right would be the name of a file")
     for name, entry in costs.items():
         _check(f"{path}: {name}", entry)
 
@@ -84,10 +87,13 @@ def _check(where: str, entry: Any) -> None:
         raise InputError(f"{where}: hw_config: right would be a mapping, such as {{threads: 4}}")
     for name in ("timeout", "connect_timeout", "batch", "max_message_mb"):
         value = entry.get(name, 1)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
             raise InputError(f"{where}: {name}: {value!r}: right would be a positive number")
+    if not isinstance(entry.get("provider", ""), str):
+        raise InputError(f"{where}: provider: {entry['provider']!r}: right would be a name")
     if "tls" in keys and not (isinstance(entry["tls"], Mapping) and {"ca"} <= entry["tls"].keys() <= _TLS):
         raise InputError(f"{where}: tls: right would be a mapping of ca, and cert and key if the servers ask for them")
+    Cost.of(dict(entry), where)
 
 
 def _provider(entry: Mapping[str, Any], model: CostModel) -> CostProvider:

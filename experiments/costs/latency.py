@@ -23,6 +23,7 @@ from spaces.space import Arch, Space
 from ..run.device import device_of
 from . import timing
 from .latency_table import device_name
+from .timing import check_threads
 
 Run = Callable[[], Any]
 """An inference of one image; gives the output."""
@@ -56,8 +57,7 @@ class Latency:
     ) -> None:
         if backend not in BACKENDS:
             raise InputError(f"backend '{backend}': right would be {', '.join(BACKENDS)}")
-        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-            raise InputError(f"threads: {threads!r}: right would be a positive integer")
+        check_threads(threads)
         package, self._prepare = BACKENDS[backend]
         self.space, self.imgsz, self.device = space, imgsz, device_of(device)
         self.threads = threads or torch.get_num_threads()

@@ -19,11 +19,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.documents import exists, read_json
 from models.errors import InputError
 from models.files import write_text
+from models.schemas import LatencyFile
 
-from ..run.cli import add_plugin_option, positive_int, run_script
-from .timing import REPEATS, WARM_UP, median_ms, synchronized, torch_threads
+from ..run.cli import add_plugin_option, natural, positive_int, run_script, seed, side, threads
+from .timing import REPEATS, WARM_UP, check_threads, median_ms, synchronized, torch_threads
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,6 +70,7 @@ class LatencyTable:
     ) -> None:
         import torch
 
+        check_threads(threads)
         self.path = None if path is None else Path(path)
         self.device, self.report = device, report
         self.made_on: dict[str, Any] = {}
@@ -75,20 +78,16 @@ class LatencyTable:
         self.used: set[str] = set()
         self._unsaved = 0
         self._measured: dict[str, Block] = {}
-        if self.path is not None and self.path.exists():
+        if self.path is not None and exists(self.path):
             self._read(self.path)
         self.threads = threads or self.made_on.get("threads") or torch.get_num_threads()
         self.here = {"device": device_name(device), "threads": self.threads, "torch": torch.__version__}
         self.made_on = self.made_on or self.here
 
     def _read(self, path: Path) -> None:
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            self.made_on = {"device": content["device"], "threads": int(content["threads"]), "torch": content["torch"]}
-            blocks = content["milliseconds"].items()
-            self.milliseconds = {k: {name: float(ms) for name, ms in parts.items()} for k, parts in blocks}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-            raise InputError(f"{path}: not a table of latencies: {type(e).__name__}: {e}") from None
+        found = LatencyFile.of(read_json(path), f"{path}: not a table of latencies")
+        self.made_on = {"device": found.device, "threads": found.threads, "torch": found.torch}
+        self.milliseconds = found.milliseconds
 
     def parts(self, block: Block) -> dict[str, float]:
         """Milliseconds of a block by submodule, each without those within it.
@@ -211,13 +210,19 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--cfg", default="models/yolov5n_nas.yaml", help="YAML of the space")
-    add("--imgsz", type=positive_int, default=640, help="side of the images")
+    add("--imgsz", type=side, default=640, help="side of the images")
     add("--out", default="latency.json", help="JSON that is written; what it has already is kept")
     add("--device", default="cpu", help="cpu or cuda")
-    add("--threads", type=positive_int, help="threads of PyTorch (default: those of --out, or 1)")
+    add("--threads", type=threads, help="threads of PyTorch (default: those of --out, or 1)")
     add("--rounds", type=positive_int, default=3, help="so often every block is measured, with all others between")
-    add("--check", type=int, default=0, metavar="N", help="compare N random archs' latency with that of their networks")
-    add("--seed", type=int, default=0, help="of those archs")
+    add(
+        "--check",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="compare N random archs' latency with that of their networks",
+    )
+    add("--seed", type=seed, default=0, help="of those archs")
     add_plugin_option(parser)
     return parser.parse_args(argv)
 

@@ -48,12 +48,18 @@ def make_provider(kind: str, space: Space, imgsz: int, hw_config: Mapping[str, A
         If there is none of that name, or `hw_config` does not fit it.
     """
     make = _known(kind) if kind in registry.names("provider") else _own(kind)
-    told = dict(hw_config or {})
+    told = {str(k): v for k, v in (hw_config or {}).items()}
     try:
         inspect.signature(make).bind(space, imgsz, **told)
     except TypeError as e:
         raise InputError(f"provider '{kind}': hw_config {told}: {e}") from None
-    return make(space, imgsz, **told)
+    try:
+        return make(space, imgsz, **told)
+    except InputError:
+        raise
+    except (TypeError, ValueError, AttributeError, ArithmeticError, LookupError, RuntimeError) as e:
+        first = (str(e).splitlines() or [""])[0]
+        raise InputError(f"provider '{kind}': hw_config {told}: {type(e).__name__}: {first}") from e
 
 
 def _known(kind: str) -> Maker:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from models.documents import is_file
 from models.errors import InputError
 from spaces import CostModel, Space
 from spaces.space import Arch
@@ -46,7 +46,9 @@ class TableLatency:
         threads: int | None = None,
         make: bool = False,
     ) -> None:
-        if not make and not Path(path).is_file():
+        if not isinstance(path, str):
+            raise InputError(f"path: {path!r}: right would be the name of a file")
+        if not make and not is_file(path):
             raise InputError(
                 f"{path}: no such table of latencies; right would be: "
                 f"python -m experiments.costs.latency_table --out {path}"

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from models import limits
+from models.errors import InputError
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -59,6 +62,13 @@ def synchronized(run: Callable[[], Any], device: str) -> Callable[[], Any]:
         torch.cuda.synchronize(device)
 
     return waiting
+
+
+def check_threads(number: Any) -> None:
+    """`InputError` unless so many threads can be had, or it is None."""
+    whole = isinstance(number, int) and not isinstance(number, bool)
+    if number is not None and not (whole and 1 <= number <= limits.THREADS):
+        raise InputError(f"threads: {number!r}: right would be a positive integer, {limits.THREADS} at most")
 
 
 @contextmanager

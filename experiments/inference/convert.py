@@ -47,15 +47,13 @@ def convert(options: Export) -> Exported | Yolov5Export:
     else:
         done = write(model, path, imgsz, options.opset, options.batch, nms, images, arch)
 
-    kind = "random" if images is None else f"{len(images)} real"
     detections = ""
     if done.num_detections is not None:
         detections = f"; the same {done.num_detections:,} detections, of random predictions too"
-    what = "the float file, " if options.int8 else ""
-    print(
-        f"{what}compared on {kind} images in batches of {', '.join(map(str, done.batches))}: largest difference "
-        f"{done.difference:.2g} (allowed: {TOLERANCE} + {TOLERANCE} times the value){detections}"
-    )
+    what = "predictions of the float file" if options.int8 else f"predictions of {path.name}"
+    batches = f"in batches of {', '.join(map(str, done.batches))}"
+    print(f"{what} and of {options.weights} compared on {_kind(images)} images {batches}:")
+    print(f"{done.difference.said(TOLERANCE)}{detections}")
     size = sum(p.stat().st_size for p in (path, path.with_suffix(".bin")) if p == path or options.format == "openvino")
     print(f"{path}: {size / 1e6:.1f} MB, opset {done.opset}, {imgsz} pixels")
     return done
@@ -75,11 +73,8 @@ def _for_yolov5(options: Export) -> Yolov5Export:
     done = export_yolov5(model, path, imgsz, images)
 
     form, num_rows = done.form, len(done.form.raw["backbone"]) + len(done.form.raw["head"])
-    allowed = YOLOV5_TOLERANCE
-    print(
-        f"compared on {'random' if images is None else f'{len(images)} real'} images: largest difference "
-        f"{done.difference:.2g} (allowed: {allowed} + {allowed} times the value)"
-    )
+    print(f"predictions of the written rows and of {weights} compared on {_kind(images)} images:")
+    print(done.difference.said(YOLOV5_TOLERANCE))
     split = f", of {', '.join(map(str, form.split))} of which the parts are written" if form.split else ""
     print(f"{path}: {num_rows} rows for {len(model.config.rows)}{split}; weights: {path.with_suffix('.pt')}")
     if form.odd:
@@ -89,6 +84,10 @@ def _for_yolov5(options: Export) -> Yolov5Export:
             "earlier do not know that key and would build other widths; its later commits do"
         )
     return done
+
+
+def _kind(images: Tensor | None) -> str:
+    return "random" if images is None else f"{len(images)} real"
 
 
 def _images(given: list[str], imgsz: int) -> Tensor:

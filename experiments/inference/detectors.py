@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from models.detector import Model
+from models.documents import is_file, parse_json
 from models.errors import InputError
 from models.head import Form
 from models.postprocess import non_max_suppression
+from models.schemas import OnnxNotes
 from models.strides import check_imgsz
 from models.upstream import load_weights
 from optimizer.exporters import NMS
@@ -112,7 +113,7 @@ class OnnxDetector:
             import onnxruntime as ort
         except ImportError:
             raise InputError(f"{path}: needs ONNX Runtime; right would be: pip install onnxruntime") from None
-        if not Path(path).is_file():
+        if not is_file(path):
             raise InputError(f"{path}: no such file")
         wanted = ["CPUExecutionProvider"]
         if torch.device(device).type == "cuda":
@@ -124,21 +125,41 @@ class OnnxDetector:
         try:
             self._session = ort.InferenceSession(str(path), options, providers=wanted)
         except Exception as e:  # its exceptions have no public base class
-            raise InputError(f"{path}: ONNX Runtime does not read it: {str(e).splitlines()[0]}") from None
+            raise InputError(f"{path}: ONNX Runtime does not read it: {(str(e).splitlines() or [''])[0]}") from None
         try:
             said = self._session.get_modelmeta().custom_metadata_map
             if said.get("task") == "classify":
                 raise InputError(f"{path}: a classifier's; right would be the file of a detector")
-            self.names = {int(k): v for k, v in json.loads(said["names"]).items()}
-            self.imgsz, self.stride = int(said["imgsz"]), int(said["stride"])
-            self.batch = None if said["batch"] == "dynamic" else int(said["batch"])
-            thresholds = json.loads(said["nms"])
-            self.form: Form = said.get("form", "objectness")
-            self.dtype: str = said.get("dtype", "float32")
-        except (KeyError, ValueError, AttributeError) as e:
+            found = OnnxNotes.of(
+                {
+                    "names": {int(k): v for k, v in parse_json(said["names"], path).items()},
+                    "imgsz": int(said["imgsz"]),
+                    "stride": int(said["stride"]),
+                    "batch": None if said["batch"] == "dynamic" else int(said["batch"]),
+                    "nms": parse_json(said["nms"], path),
+                    "form": said.get("form", "objectness"),
+                    "dtype": said.get("dtype", "float32"),
+                },
+                f"{path}: not a file of export.py",
+            )
+            self.nms = None if found.nms is None else NMS(**found.nms)  # type: ignore[arg-type]
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise InputError(f"{path}: not a file of export.py; its metadata has no proper {e}") from None
-        self.nms = None if thresholds is None else NMS(**thresholds)
+        self._check_inputs(path, found.batch, found.imgsz)
+        self.names, self.imgsz, self.stride, self.batch = found.names, found.imgsz, found.stride, found.batch
+        self.form: Form = cast(Form, found.form)
+        self.dtype: str = found.dtype
         self._path = path
+
+    def _check_inputs(self, path: str | Path, batch: int | None, imgsz: int) -> None:
+        shapes = {i.name: i.shape for i in self._session.get_inputs()}
+        sides = shapes.get("images", [])[2:]
+        fits = len(shapes) == 1 and len(sides) == 2 and all(s == imgsz for s in sides if isinstance(s, int))
+        first = shapes.get("images", [None])[0]
+        if not fits or (isinstance(first, int) and first != batch):
+            raise InputError(f"{path}: not a file of export.py; its input is {shapes}, not images of {imgsz} pixels")
 
     def check_imgsz(self, imgsz: int) -> int:
         if imgsz != self.imgsz:

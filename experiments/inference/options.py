@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
-from ..run.cli import natural, positive_int
+from models import limits
+from models.errors import shown
+
+from ..run.cli import batch_size, natural, none_or_processes, positive_int, side
 from ..run.options import option
 
 # What a supernet's run says, and what only detectors have.
@@ -19,7 +22,7 @@ class Detection:
 
     weights: str = option("detector.pt, a YOLOv5 checkpoint, or model.onnx that export.py wrote")
     source: list[str] = option("images or videos: files, folders, or patterns such as 'a/*.jpg'", nargs="+")
-    imgsz: int | None = option("longer side in pixels; None: as trained, or 640", None, type=positive_int)
+    imgsz: int | None = option("longer side in pixels; None: as trained, or 640", None, type=side)
     conf: float = option("detections have more than this confidence", 0.25, type=float)
     iou: float = option("of two boxes that overlap more, the less confident goes", 0.45, type=float)
     max_det: int = option("most detections of an image", 300, type=positive_int)
@@ -47,14 +50,14 @@ class Validation:
     data: str = option(
         "a data.yaml, a folder (YOLO, COCO, VOC), digits-detect (default) or bccd; of classifiers digits", None
     )
-    imgsz: int | None = option("side of the images in pixels; None: as trained, or 640", None, type=positive_int)
-    batch: int = option("images at a time", 32, type=positive_int)
+    imgsz: int | None = option("side of the images in pixels; None: as trained, or 640", None, type=side)
+    batch: int = option("images at a time", 32, type=batch_size)
     split: str = option("which images", "val", choices=["val", "test", "train"])
     conf: float = option("detections have more than this confidence", 0.001, type=float)
     iou: float = option("of two boxes that overlap more, the less confident goes", 0.6, type=float)
     max_det: int = option("most detections of an image", 300, type=positive_int)
     device: str = option("auto, cpu or cuda", "auto")
-    workers: int = option("processes that load data", 0, type=natural)
+    workers: int = option("processes that load data", 0, type=none_or_processes)
     save_json: bool = option("write predictions.json, as COCO has it", False)
 
 
@@ -63,8 +66,8 @@ def batch(text: str) -> int | None:
     if text == "dynamic":
         return None
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1 or dynamic, got {value}")
+    if not 1 <= value <= limits.BATCH:
+        raise argparse.ArgumentTypeError(f"must be 1 to {limits.BATCH:,} or dynamic, got {shown(text)}")
     return value
 
 
@@ -81,7 +84,7 @@ class Export:
     output: str | None = option(
         "file to write; None: beside the weights, with the suffix .onnx (-int8.onnx), .xml or -yolov5.yaml", None
     )
-    imgsz: int | None = option("side of the images in pixels; None: as trained, or 640", None, type=positive_int)
+    imgsz: int | None = option("side of the images in pixels; None: as trained, or 640", None, type=side)
     opset: int = option("of the ONNX file", 17, type=int)
     batch: int | None = option("images at a time: a number, or dynamic", None, type=batch, text="dynamic")
     nms: bool = option("non-maximum suppression in the graph, with the next three", False)

@@ -23,7 +23,7 @@ from models.files import is_classifier, write_text
 
 from ..run.console import say
 from ..run.folder import RunFolder
-from ..tasks.metrics import NMS_FOR_AP, DetectionMetrics, in_original_pixels, score_table
+from ..tasks.metrics import NMS_FOR_AP, DetectionMetrics, ignored_of, in_original_pixels, score_table
 from .detectors import Detector, TorchDetector, detections_of, open_detector
 from .options import Validation
 
@@ -111,7 +111,7 @@ def measure(
         found = detections_of(detector, predicted, len(images.images), conf, iou, max_det, multi_label=True)
         detections, objects = in_original_pixels(found, images)
         clock.stop("nms")
-        metrics.update(detections, objects)
+        metrics.update(detections, objects, ignored_of(images))
         measured.detections.extend(detections)
         measured.metas.extend(images.metas)
         clock.start()

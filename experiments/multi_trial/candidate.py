@@ -13,10 +13,10 @@ import torch
 
 from models.complexity import count_flops, count_params
 from models.detector import Model
-from models.files import atomic
 from models.grammar import load_yaml, read_config
 from models.network import Network
-from models.plugins import load_plugins_of_run
+from models.plain_files import save_plain
+from models.plugins import load_plugins_of_run, loaded_plugins
 from optimizer.match import join
 from spaces import Space
 from spaces.nni_compat import Evaluator, ModelSpace, nni
@@ -25,6 +25,7 @@ from ..costs.config import read_latency
 from ..costs.limits import Limits
 from ..costs.timing import measure_latency
 from ..run import registry
+from ..run.admission import near
 from ..run.lightning import accelerator_of, quiet_lightning
 from ..supernets.subnets import cut_out, open_supernet
 from ..supernets.warm import begun, read_weights
@@ -102,8 +103,7 @@ def run_trial(training: Training, arch: Mapping[str, Any]) -> None:
             return
     unseen = task.measure(network)
     content = {"state_dict": {k: v.cpu() for k, v in task.calibrated(network).state_dict().items()}}
-    with atomic(Path(os.environ.get("NNI_OUTPUT_DIR", ".")) / "weights.pt") as temporary:
-        torch.save(content, temporary)
+    save_plain(content, Path(os.environ.get("NNI_OUTPUT_DIR", ".")) / "weights.pt")
     nni.report_final_result({**final, "unseen": unseen, **costs})
 
 
@@ -163,4 +163,6 @@ def training_of(options: Any, space: Space) -> dict[str, Any]:
     training = {name: value for name, value in asdict(options).items() if name in Training.__dataclass_fields__}
     detector = None if options.detector is None else dict(read_config(options.detector).raw)
     costs = None if options.costs is None else load_yaml(Path(options.costs))
-    return {**training, "cfg": dict(space.config.raw), "detector": detector, "costs": costs}
+    # Those of --inherit's run, which were looked at here, too.
+    plugins = [*dict.fromkeys([*options.plugin, *(near(path) for path in loaded_plugins())])]
+    return {**training, "cfg": dict(space.config.raw), "detector": detector, "costs": costs, "plugin": plugins}

@@ -5,7 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..run.cli import amount, fraction, positive_float, positive_int, seed
+from ..run.cli import (
+    amount,
+    archs,
+    batch_size,
+    fraction,
+    none_or_processes,
+    port,
+    positive_float,
+    positive_int,
+    processes,
+    seed,
+    side,
+    threads,
+)
 from ..run.options import option, scale_option
 from ..training.options import Learning
 
@@ -23,10 +36,8 @@ class Training(Learning):
     data: str = option("as for oneshot_nas.py (classify: digits, detect: digits-detect)", None)
     data_root: str | None = option("where data sets lie or are downloaded to (default: datasets/)", None, of="task")
     epochs: int = option("epochs that a candidate is trained", 3, type=positive_int)
-    batch: int = option("batch size (classify: 64, detect: 16)", None, type=positive_int)
-    imgsz: int = option(
-        "side of the images, a multiple of the stride (classify: 32, detect: 160)", None, type=positive_int
-    )
+    batch: int = option("batch size (classify: 64, detect: 16)", None, type=batch_size)
+    imgsz: int = option("side of the images, a multiple of the stride (classify: 32, detect: 160)", None, type=side)
     arch_share: float | None = option(
         "share of the training images that candidates are rated on (0.2)", None, type=fraction
     )
@@ -47,7 +58,7 @@ class Training(Learning):
     )
     journal: str | None = None  # what `pruner` goes by, made by the search
     threads: int = option(
-        "CPU threads of each trial (default: cores / concurrency)", None, group="trials", type=positive_int
+        "CPU threads of each trial (default: cores / concurrency)", None, group="trials", type=threads
     )
     max_flops: float | None = option(
         "no candidate has more flops; known without a trial",
@@ -83,9 +94,7 @@ class Training(Learning):
         group=_COSTS,
         metavar="YAML",
     )
-    cost_imgsz: int = option(
-        "side of the images that FLOPs and latency are meant for", 640, group=_COSTS, type=positive_int
-    )
+    cost_imgsz: int = option("side of the images that FLOPs and latency are meant for", 640, group=_COSTS, type=side)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +109,12 @@ class Options(Training):
         None,
         of="strategy",
         group="trials",
-        type=positive_int,
+        type=archs,
     )
-    concurrency: int = option("so many at a time", 2, group="trials", type=positive_int, resumes=True)
-    gpus: int = option("GPUs of each trial; 0 leaves them all visible", 0, group="trials", type=int)
+    concurrency: int = option("so many at a time", 2, group="trials", type=processes, resumes=True)
+    gpus: int = option("GPUs of each trial; 0 leaves them all visible", 0, group="trials", type=none_or_processes)
     config: str | None = option(
         "machines to train on, see docs/multi-trial.md (default: this one)", None, group="trials", metavar="YAML"
     )
-    port: int = option("port of the web UI", 8080, group="web UI", type=positive_int, resumes=True)
+    port: int = option("port of the web UI", 8080, group="web UI", type=port, resumes=True)
     host: str = option("address that it listens on; it has no login", "127.0.0.1", group="web UI", resumes=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from models.documents import is_file, is_folder, read_json
 from models.errors import InputError
+from models.schemas import Experiment
 
 from ..run.folder import RunFolder
 
@@ -18,10 +19,10 @@ def run_of(name: str, project: str) -> str:
     InputError
         If no run below `project` has this experiment.
     """
-    if Path(name).is_dir():
+    if is_folder(name):
         return name
     for path in Path(project).glob("*/experiment.json"):
-        if json.loads(path.read_text(encoding="utf-8"))["id"] == name:
+        if _id(path) == name:
             return str(path.parent)
     raise InputError(f"{name}: neither the folder of a run nor the id of an experiment below {project}")
 
@@ -29,6 +30,10 @@ def run_of(name: str, project: str) -> str:
 def experiment_id(run: RunFolder) -> str:
     """The id of the experiment of a run."""
     path = run.path / "experiment.json"
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{run.path}: not the folder of a multi-trial run (it has no experiment.json)")
-    return str(json.loads(path.read_text(encoding="utf-8"))["id"])
+    return _id(path)
+
+
+def _id(path: Path) -> str:
+    return Experiment.of(read_json(path), path).id

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
-import torch
-
 from models.complexity import count_flops, count_params
 from models.errors import InputError
+from models.plain_files import load_plain
 from spaces import Space
 from spaces.space import Arch
 
@@ -20,6 +19,7 @@ from ..nni_experiment.config import RetiariiExeConfig
 from ..nni_experiment.engine import Trial
 from ..nni_experiment.experiment import RetiariiExperiment, has_trials, view_experiment
 from ..run import registry
+from ..run.admission import admit_experiment
 from ..run.folder import RunFolder
 from ..supernets.subnets import open_supernet
 from ..supernets.warm import begun, read_weights
@@ -73,10 +73,13 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
         lambda trial: experiment.output_of(trial, "weights.pt").unlink(missing_ok=True),
     )
     experiment.on_trial_end = log.add
+    going_on = resume and has_trials(experiment.folder)
+    if going_on:
+        admit_experiment(run)
     web.check(options.port, options.host, experiment.config)
     run.write_config(asdict(options), anew=not resume)
     run.write_json("experiment.json", {"id": experiment.id})
-    if resume and has_trials(experiment.folder):
+    if going_on:
         experiment.resume(options.port, host=options.host)
     else:
         experiment.run(None, options.port, host=options.host)
@@ -141,7 +144,7 @@ def _finish(
     experiment.fetch(best, "weights.pt", weights)
     raw = space.freeze(best.arch)
     network = task.network(raw)
-    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["state_dict"])
+    network.load_state_dict(load_plain(weights)["state_dict"])
     run.write_json("arch.json", best.arch)
     model = task.hand_over(network, run.path, best.arch)
     cost = f"flops_{options.cost_imgsz}"

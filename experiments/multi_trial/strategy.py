@@ -76,6 +76,7 @@ class MultiTrialStrategy(Strategy):
         A feasible arch, if one is known. Where draws find none, archs near it and near earlier trials are proposed.
     """
 
+    plain_state: ClassVar[bool] = True  # what `state_dict` gives is what JSON gives back
     _poll_seconds: ClassVar[float] = 0.1
 
     def __init__(

@@ -103,7 +103,7 @@ class ArchEngine(TrainingServiceExecutionEngine):
             self._submit(model)
 
     def _submit(self, model: ExecutableModelSpace) -> None:
-        arch = dict(model.sample or {})
+        arch = {str(label): value for label, value in (model.sample or {}).items()}
         model.status = ModelStatus.Training
         over: list[Trial] = []
         with self._changed:
@@ -279,7 +279,8 @@ def decode(space: ExecutableModelSpace, parameters: Mapping[str, Any]) -> Arch:
     for label, mutable in space.simplify().items():
         if label in parameters:
             values = mutable.values if isinstance(mutable, Categorical) else ()
-            arch[label] = next((v for v in values if _plain(v) == parameters[label]), parameters[label])
+            # NNI's label is a string of its own kind, which no plain file holds.
+            arch[str(label)] = next((v for v in values if _plain(v) == parameters[label]), parameters[label])
     return arch
 
 

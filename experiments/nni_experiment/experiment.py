@@ -20,6 +20,7 @@ import requests
 
 from models.errors import InputError
 from models.files import atomic, write_text
+from models.plain_files import unpickle
 from spaces.nni_compat import Experiment, NasExperiment, NasExperimentConfig, Strategy, StrategyStatus, nni
 
 from ..run.console import say
@@ -28,6 +29,7 @@ from .config import RetiariiExeConfig, config_for
 from .engine import ArchEngine, Trial, recovered
 
 DATABASE = Path("db/nni.sqlite")  # of NNI, in an experiment's folder
+_STATE = "state"  # of strategy and engine, without suffix
 _PICKLE_LIMIT = 1 << 30
 _TIMEOUT_S = 20
 _ROOT = Path(__file__).resolve().parents[2]
@@ -235,7 +237,7 @@ class RetiariiExperiment(NasExperiment):
         if self._action == "resume":
             self._update_budget(config)
             trials = recovered(self._exec_model_space, self.list_trial_jobs(), self.get_job_metrics())
-            state = self._load_state()
+            state = _load_state(self.folder / "checkpoint")
         heard = state["engine"]["heard"] if state else []
         self._engine = ArchEngine(self, config.max_trial_number, self._trial_ended, trials, heard, self.save_checkpoint)
         self.strategy.initialize(self._exec_model_space, self._engine)
@@ -265,18 +267,44 @@ class RetiariiExperiment(NasExperiment):
         if not self._nni_manager_required():
             super().save_checkpoint()
         elif self.strategy._status is not StrategyStatus.EMPTY:
-            with self._saving, atomic(self.folder / "checkpoint" / "state.pickle") as temporary:
-                temporary.write_bytes(pickle.dumps(self.state_dict()))
+            with self._saving:
+                is_plain = getattr(self.strategy, "plain_state", False)
+                _save_state(self.state_dict(), self.folder / "checkpoint", is_plain)
 
     def state_dict(self) -> dict[str, Any]:
         # First the engine's, so that the strategy knows of every trial that is said to have been heard of.
         engine = self._engine.state_dict() if self._engine is not None else {}
         return {"version": self._state_dict_version, "engine": engine, "strategy": self.strategy.state_dict()}
 
-    def _load_state(self) -> dict[str, Any]:
-        path = self.folder / "checkpoint" / "state.pickle"
-        # Our own file, in the experiment's own folder. Without it the search begins anew, on trials that are known.
-        return pickle.loads(path.read_bytes()) if path.exists() else {}  # type: ignore[no-any-return]
+
+def _save_state(state: dict[str, Any], folder: Path, is_plain: bool) -> None:
+    """As JSON, or, of a strategy of NNI's own, whose state holds objects, as a pickle."""
+    path, pickled = folder / f"{_STATE}.json", folder / f"{_STATE}.pickle"
+    if is_plain:
+        write_text(path, json.dumps(state))
+        pickled.unlink(missing_ok=True)  # of an earlier version, gone on with
+        return
+    with atomic(pickled) as temporary:
+        temporary.write_bytes(pickle.dumps(state))
+
+
+def _load_state(folder: Path) -> dict[str, Any]:
+    """What `_save_state` left; empty without it: the search begins anew, on trials that are known.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or is a pickle that names what would have to be run.
+    """
+    path, pickled = folder / f"{_STATE}.json", folder / f"{_STATE}.pickle"
+    if not path.exists():
+        return dict(unpickle(pickled.read_bytes(), pickled)) if pickled.exists() else {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise InputError(
+            f"{path}: cannot be read; right would be to remove it: known trials are not run again"
+        ) from None
 
 
 def has_trials(folder: Path) -> bool:

@@ -7,8 +7,21 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..run import registry
-from ..run.cli import amount, fraction, natural, positive_float, positive_int, seed, share
-from ..run.options import option, scale_option
+from ..run.cli import (
+    amount,
+    archs,
+    batch_size,
+    fraction,
+    natural,
+    port,
+    positive_float,
+    positive_int,
+    processes,
+    seed,
+    share,
+    side,
+)
+from ..run.options import logger_option, option, scale_option
 from ..training.options import Devices, Learning
 
 PLAIN = ("plain", "none")  # limits that are no numbers
@@ -46,10 +59,8 @@ class Options(Learning, Devices):
     )
     data_root: str | None = option("where data sets lie or are downloaded to (default: datasets/)", None, of="task")
     epochs: int = option("epochs over the training split", 10, type=positive_int)
-    batch: int = option("batch size (classify: 64, detect: 16)", None, type=positive_int)
-    imgsz: int = option(
-        "side of the images, a multiple of the stride (classify: 64, detect: 320)", None, type=positive_int
-    )
+    batch: int = option("batch size (classify: 64, detect: 16)", None, type=batch_size)
+    imgsz: int = option("side of the images, a multiple of the stride (classify: 64, detect: 320)", None, type=side)
     weights: str | None = option(
         "what the supernet begins with: detector.pt, a YOLOv5 checkpoint, or the folder of another search of the space",
         None,
@@ -65,6 +76,7 @@ class Options(Learning, Devices):
     )
     seed: int = option("fixes data, weights and the arch that is found", 0, type=seed)
     device: str = option("auto, cpu or cuda", "auto")
+    logger: list[str] = logger_option()
     plugin: list[str] = field(default_factory=list)
 
     derive: Literal["probable", "perturb"] = option(
@@ -89,7 +101,7 @@ class Options(Learning, Devices):
         50,
         of="strategy",
         group="strategies",
-        type=positive_int,
+        type=archs,
     )
     board: int = option(
         "of cream: paths that others learn from at most", 10, of="strategy", group="strategies", type=positive_int
@@ -169,9 +181,7 @@ class Options(Learning, Devices):
         group=_COSTS,
         metavar="JSON",
     )
-    cost_imgsz: int = option(
-        "side of the images that FLOPs and latency are meant for", 640, group=_COSTS, type=positive_int
-    )
+    cost_imgsz: int = option("side of the images that FLOPs and latency are meant for", 640, group=_COSTS, type=side)
 
     finetune: int | None = option(
         "epochs that the result is trained, on all training images (default: as many as --epochs)",
@@ -207,8 +217,8 @@ class Options(Learning, Devices):
         "search as trials of an NNI experiment, at 127.0.0.1:PORT",
         None,
         group="web UI",
-        type=positive_int,
+        type=port,
         metavar="PORT",
     )
-    trials: int = option("searches of each strategy there, from as many seeds", 1, group="web UI", type=positive_int)
-    concurrency: int = option("searches at a time there", 1, of="ui", group="web UI", type=positive_int)
+    trials: int = option("searches of each strategy there, from as many seeds", 1, group="web UI", type=archs)
+    concurrency: int = option("searches at a time there", 1, of="ui", group="web UI", type=processes)

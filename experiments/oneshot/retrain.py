@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
+from models.documents import read_json
 from models.network import Network
+from models.schemas import Retrained
 from spaces import CostModel, Space
 from spaces.space import Arch
 
@@ -38,7 +39,9 @@ class Retraining:
     ) -> None:
         self.task, self.run, self.options, self.epochs, self.accelerator = task, run, options, epochs, accelerator
         path = run.path / _FILE
-        self.done: dict[str, float] = json.loads(path.read_text()) if resume and path.exists() else {}
+        self.done: dict[str, float] = (
+            Retrained.of(read_json(path), path).model_dump() if resume and path.exists() else {}
+        )
 
     def has_done(self, name: str, start: str) -> bool:
         """Whether the first seed's network was trained before a resume."""

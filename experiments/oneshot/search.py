@@ -7,12 +7,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
-from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 
 from models.complexity import count_flops, count_params
 from models.network import Network
-from spaces import CostModel, load_supernet
+from spaces import CostModel, load_into
 
 from ..costs.base import CostProvider
 from ..costs.budget import Budget, read_budget
@@ -22,13 +21,14 @@ from ..run import registry
 from ..run.callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
 from ..run.console import say
 from ..run.folder import RunFolder, is_first_process
-from ..run.lightning import interruptible, trainer_options
+from ..run.lightning import interruptible, restoring, trainer_options
+from ..run.loggers import loggers_of
 from ..run.processes import leave
 from ..supernets.rating import Rating
 from ..supernets.subnets import SUPERNET, cut_out, save_supernet
 from ..supernets.warm import begun, read_weights
 from ..tasks.task import SearchTask, open_task
-from ..training.engine import Engine
+from ..training.engine import Engine, check_checkpoint
 from .base import Context, OneShot
 from .collapse import collapse
 from .options import Options
@@ -43,6 +43,8 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     -------
     The content of ``results.json``: arch, and what the derived network and others of its cost reach.
     """
+    if resume and (checkpoint := run.path / "last.ckpt").exists():
+        check_checkpoint(checkpoint)
     strategy_class = registry.load("oneshot", options.strategy)
     space, task, accelerator = open_task(options)
     trainer_options(options, accelerator)  # what cannot be had is said before anything is trained
@@ -156,12 +158,11 @@ def _run_strategy(
     checkpoint = run.path / "last.ckpt"
     fit_kwargs: dict[str, Any] = {}
     if resume and checkpoint.exists():
-        # Our own file, in the run's own folder: it holds optimisers and loops, which weights_only refuses.
-        fit_kwargs = {"ckpt_path": str(checkpoint), "weights_only": False}
+        fit_kwargs = {"ckpt_path": str(checkpoint)}
     several = options.devices * options.num_nodes > 1
     evaluator = task.evaluator(
         max_epochs=options.epochs,
-        logger=TensorBoardLogger(run.path, name="", version=""),
+        logger=loggers_of(options.logger, run.path, asdict(options)),
         callbacks=[
             history,
             LastCheckpoint(checkpoint),
@@ -182,12 +183,13 @@ def _run_strategy(
     sums_loss = task.module().sums_loss
     strategy.weights_engine = Engine(options, options.batch, sums_loss=sums_loss, seed=options.seed, **told)
     if start is not None:
-        strategy.initialise = lambda supernet: load_supernet(supernet, start.state_dict())
+        strategy.initialise = lambda supernet: load_into(supernet, start.state_dict())
     experiment = RetiariiExperiment(space, evaluator, [], strategy)
     config = RetiariiExeConfig("local")
     config.experiment_name = run.path.name
     config.experiment_working_directory = str(run.path / "nni")
-    with interruptible(evaluator.trainer), rating:
+    gone_on_with = checkpoint if fit_kwargs else None
+    with interruptible(evaluator.trainer), restoring(evaluator.trainer, gone_on_with), rating:
         experiment.run(config)
     whole = strategy.supernet.cpu().space
     return strategy, whole.complete(experiment.export_top_models(formatter="dict")[0])

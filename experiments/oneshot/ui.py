@@ -24,6 +24,7 @@ from ..nni_experiment.config import RetiariiExeConfig
 from ..nni_experiment.engine import Trial
 from ..nni_experiment.experiment import RetiariiExperiment, has_trials
 from ..run import registry
+from ..run.admission import admit_experiment
 from ..run.console import say
 from ..run.folder import RunFolder
 from ..run.tables import table
@@ -72,6 +73,8 @@ class OneShotRun(Evaluator):
         # The search is an NNI experiment itself, and not to be taken for this trial.
         environment = {k: v for k, v in os.environ.items() if not k.startswith("NNI_")}
         command = [sys.executable, "-u", str(_SCRIPT), "--resume", str(folder)]
+        if plugins := self.options["plugin"]:
+            command += ["--plugin", *plugins]
         process = subprocess.Popen(command, cwd=self.cwd, env=environment)
         reported = 0
         try:
@@ -127,10 +130,13 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> None:
         run.path, metric, ["strategy", "seed"], lambda: experiment.trials, experiment.stderr_of, lambda trial: None
     )
     experiment.on_trial_end = log.add
+    going_on = resume and has_trials(experiment.folder)
+    if going_on:
+        admit_experiment(run)
     web.check(options.ui, web.LOOPBACK)
     run.write_config(asdict(options), anew=not resume)
     run.write_json("experiment.json", {"id": experiment.id})
-    if resume and has_trials(experiment.folder):
+    if going_on:
         experiment.resume(options.ui)
     else:
         experiment.run(None, options.ui)

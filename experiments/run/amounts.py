@@ -32,7 +32,10 @@ def parse_amount(text: str, name: str = "") -> float:
     units = {"": 0, **_MILLISECONDS} if name == "latency" else _COUNTS if name in COSTS else _COUNTS | _MILLISECONDS
     power = units.get(match[2].lower()) if match else None
     # Decimal: 8.2 * 1e6 is a little less than 8.2 million, and an arch of just that many would be beyond it.
-    value = float(Decimal(match[1]).scaleb(power)) if match and power is not None else 0.0
+    try:
+        value = float(Decimal(match[1]).scaleb(power)) if match and power is not None else 0.0
+    except ArithmeticError:  # an exponent beyond Decimal's
+        value = 0.0
     if not 0 < value < math.inf:
         right = "8ms or 0.5s" if name == "latency" else "4.5G, 2M or 300k" if name in COSTS else "4.5G, 2M, 300k or 8ms"
         raise InputError(f"{text!r} is no amount; right would be a positive number such as {right}")

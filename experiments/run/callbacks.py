@@ -117,7 +117,7 @@ class LastCheckpoint(pl.Callback):
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all(),
             "python": random.getstate(),
-            "numpy": np.random.get_state(),
+            "numpy": [v.tolist() if isinstance(v, np.ndarray) else v for v in np.random.get_state()],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -132,7 +132,7 @@ class LastCheckpoint(pl.Callback):
             torch.cuda.set_rng_state_all([state.cpu() for state in saved["cuda"]])
         version, internal, gauss = saved["python"]
         random.setstate((version, tuple(internal), gauss))
-        np.random.set_state(saved["numpy"])
+        np.random.set_state(tuple(saved["numpy"]))
         # Lightning made the loaders' iterators before, which draw their seeds then, and knew nothing of the epoch.
         iter(cast(Any, trainer.fit_loop)._data_fetcher)
         self._saved = None

@@ -5,19 +5,21 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import fields
 from typing import Any
 
-from models.errors import InputError
+from models import limits
+from models.errors import InputError, shown
 from models.plugins import load_plugin
+from models.trust import trust
 
 from .amounts import parse_amount
-from .options import made, refuse_others, resumed_options
+from .options import checked, made, refuse_others, resumed_options
 
 
 def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
     """Load plug-in files and run `main`: 0, or 2 after bad input and 130 after Ctrl-C, with one line that says so."""
     try:
+        trust(getattr(args, "trust", False))
         for path in getattr(args, "plugin", []):
             load_plugin(path)
         main(args)
@@ -37,7 +39,13 @@ def start_script(main: Callable[[argparse.Namespace], None], parse: Callable[[],
     """`run_script` with the command line's options; what plug-in files register is among the choices of them."""
     first = argparse.ArgumentParser(add_help=False)
     add_plugin_option(first)
-    return run_script(lambda _: main(parse()), first.parse_known_args()[0])
+
+    def begin(_: argparse.Namespace) -> None:
+        args = parse()
+        trust(getattr(args, "trust", False))
+        main(args)
+
+    return run_script(begin, first.parse_known_args()[0])
 
 
 class NamedValues(argparse.Action):
@@ -57,17 +65,25 @@ def _number(kind: Callable[[str], Any], says: str, fits: Callable[[Any], bool]) 
     def read(text: str) -> Any:
         value = kind(text)
         if not fits(value):
-            raise argparse.ArgumentTypeError(f"must be {says}, got {value}")
+            raise argparse.ArgumentTypeError(f"must be {says}, got {shown(text)}")
         return value
 
     read.__name__ = kind.__name__  # argparse says of other text: invalid int value
     return read
 
 
-positive_int = _number(int, "at least 1", lambda n: n >= 1)
-natural = _number(int, "at least 0", lambda n: n >= 0)
+def _count(most: int, least: int = 1) -> Callable[[str], Any]:
+    says = f"at least {least}" if most == limits.COUNT else f"{least} to {most:,}"
+    return _number(int, says, lambda n: least <= n <= most)
+
+
+positive_int = _count(limits.COUNT)
+natural = _count(limits.COUNT, 0)
+side, batch_size, threads, archs = map(_count, (limits.SIDE, limits.BATCH, limits.THREADS, limits.ARCHS))
+processes, none_or_processes = _count(limits.PROCESSES), _count(limits.PROCESSES, 0)
+port = _count(65535)
 seed = _number(int, "0 to 4294967295", lambda n: 0 <= n < 2**32)  # NumPy takes no others
-positive_float = _number(float, "greater than 0", lambda x: x > 0)
+positive_float = _number(float, "greater than 0", lambda x: 0 < x < float("inf"))
 not_negative = _number(float, "at least 0", lambda x: 0 <= x < float("inf"))
 share = _number(float, "at least 0 and less than 1", lambda x: 0 <= x < 1)
 fraction = _number(float, "more than 0 and less than 1", lambda x: 0 < x < 1)
@@ -92,6 +108,12 @@ def add_plugin_option(parser: Any) -> None:
     parser.add_argument("--plugin", nargs="*", action="extend", default=[], metavar="FILE", help=help)
 
 
+def add_trust_option(parser: Any) -> None:
+    """For scripts that take the folder of a run."""
+    help = "the folder of a run that is given may run code: plug-ins that it names, pickles, commands of its trials"
+    parser.add_argument("--trust", action="store_true", help=help)
+
+
 def add_run_options(parser: argparse.ArgumentParser, project: str, resumes: bool = False) -> None:
     """Options that say where a run's files go, as YOLOv5 has them."""
     add = parser.add_argument
@@ -100,6 +122,7 @@ def add_run_options(parser: argparse.ArgumentParser, project: str, resumes: bool
     add("--exist-ok", action="store_true", help="write into the folder of an earlier run of this name")
     if resumes:
         add("--resume", metavar="RUN", help="go on with an interrupted run, given its folder; it keeps its options")
+        add_trust_option(parser)
 
 
 def run_or_resume(
@@ -120,23 +143,18 @@ def run_or_resume(
     beside
         Further options that ``--resume`` takes.
     """
+    from .admission import admit
     from .folder import RunFolder
 
     if args.resume:
         run, saved = RunFolder.resume(args.resume)
         again = ["plugin", *resumed_options(options)]
-        refuse_others(args, ("resume", *again, *beside), "a run that is gone on with keeps its options")
+        refuse_others(args, ("resume", "trust", *again, *beside), "a run that is gone on with keeps its options")
         saved |= {name: args.given[name] for name in again if name in args.given}
+        saved = checked(options, admit(run, saved), f"--resume {run.path}: its config.yaml")
     else:
         run, saved = (new_run or RunFolder)(args.project, args.name, args.exist_ok), {}
-    try:
-        given = options(**saved) if saved else made(options, args)
-    except TypeError:
-        unknown = ", ".join(sorted({*saved} - {f.name for f in fields(options)}))
-        raise InputError(
-            f"--resume {run.path}: its config.yaml has options that this version does not know ({unknown}); right "
-            "would be the script and the version that began it"
-        ) from None
+    given = options(**saved) if saved else made(options, args)
     try:
         work(given, run, resume=bool(args.resume))
     except KeyboardInterrupt:

@@ -15,7 +15,7 @@ def device_of(device: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         asked = torch.device(device)
-    except RuntimeError:
+    except (RuntimeError, TypeError, ValueError):
         asked = None
     if asked is None or asked.type not in ("cpu", "cuda"):
         raise InputError(f"--device {device}: right would be auto, cpu or cuda")

@@ -6,6 +6,7 @@ Everything is checked again where it is used, and more than here; the messages a
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import math
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from .folder import RunFolder
 
 def check_search(args: argparse.Namespace) -> None:
     """Space, detector, side of the images and data of a new search."""
+    check_loggers(getattr(args, "logger", []))
     space = Space(read_config(args.cfg, scale=args.scale))
     config = read_config(space.freeze(space.upstream()))
     if args.detector is not None:
@@ -39,6 +41,7 @@ def check_search(args: argparse.Namespace) -> None:
 
 def check_training(args: argparse.Namespace) -> None:
     """What a new training of a detector begins with, side of the images and data."""
+    check_loggers(args.logger)
     if args.weights is not None and not Path(args.weights).is_file():
         raise InputError(f"--weights {args.weights}: no such file")
     if args.supernet is not None:
@@ -68,6 +71,13 @@ def check_int8(args: argparse.Namespace) -> None:
     if not args.max_drop >= 0:
         raise InputError(f"--max-drop {args.max_drop}: right would be 0 or more; 0.01 is a point of mAP50-95")
     check_detection_set(args.data)
+
+
+def check_loggers(names: list[str]) -> None:
+    """`InputError` if a service's package, which is not among the requirements, is not installed."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise InputError(f"--logger {name}: its package is not installed; right would be: pip install {name}")
 
 
 def check_detection_set(source: Any) -> None:

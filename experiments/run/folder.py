@@ -7,16 +7,21 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from models.documents import is_file, read_json, read_yaml
 from models.errors import InputError
 from models.files import FORMAT, check_format, write_text
+from models.schemas import RunConfig
+from models.trust import Note, noted, own_note, seal
 
 _GONE_ON_WITH = ("last.ckpt", "retrained.json", "experiment.json")
+# Options whose files run code: modules, commands that tell a latency, machines that trials are sent to.
+CODE = ("plugin", "costs", "config")
 _RUN = "NAS_TRAIN_RUN"  # tells the other processes of a distributed training the run's folder
 _PACKAGES = ("torch", "torchvision", "pytorch-lightning", "nni", "numpy")
 
@@ -28,7 +33,11 @@ class RunFolder:
     ----------
     path
         ``project/name``, or name2, name3, … where that is taken and `exist_ok` is not set.
+    note
+        Of an existing run that this user began at this place: its files that run code, see `models.trust`.
     """
+
+    note: Note | None = None
 
     def __init__(self, project: str | Path, name: str, exist_ok: bool = False) -> None:
         path, number = Path(project) / name, 2
@@ -41,16 +50,16 @@ class RunFolder:
         """An existing run's folder and the options that it was started with."""
         path = Path(path)
         config = path / "config.yaml"
-        if not config.is_file():
+        if not is_file(config):
             raise InputError(f"{path}: not the folder of a run (it has no config.yaml)")
-        try:
-            content = yaml.safe_load(config.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
-            raise InputError(f"{config}: cannot be read: {type(e).__name__}") from None
+        content = read_yaml(config)
         if not isinstance(content, dict) or not isinstance(content.get("options"), dict):
             raise InputError(f"{path}: not the folder of a run (its config.yaml has no options)")
         check_format(content, config)
-        return cls(path.parent, path.name, exist_ok=True), content["options"]
+        RunConfig.of(content, config)
+        run = cls(path.parent, path.name, exist_ok=True)
+        run.note = own_note(path, content)
+        return run, content["options"]
 
     def write_config(self, options: Mapping[str, Any], anew: bool = False) -> None:
         """``config.yaml``: options after defaults, versions, git commit, command line.
@@ -69,11 +78,26 @@ class RunFolder:
             "python": sys.version.split()[0],
             "versions": {p: version for p in _PACKAGES if (version := _version(p)) is not None},
             "git_commit": _git_commit(),
+            "code": (note := noted(code_of(options))),
+            "seal": seal(self.path, note),
         }
         write_text(self.path / "config.yaml", yaml.safe_dump(content, sort_keys=False))
 
+    def read_json(self, name: str) -> Any:
+        """The content of one of the run's JSON files; `InputError` if it is none."""
+        return read_json(self.path / name)
+
     def write_json(self, name: str, content: Any) -> None:
         write_text(self.path / name, json.dumps(content, indent=2) + "\n")
+
+
+def code_of(options: Mapping[str, Any], of: Sequence[str] = CODE) -> list[str]:
+    """The files that a run's options name and that run code."""
+    found: list[str] = []
+    for name in of:
+        value = options.get(name)
+        found += [value] if isinstance(value, str) else [v for v in value or () if isinstance(v, str)]
+    return found
 
 
 def _version(package: str) -> str | None:

@@ -6,12 +6,15 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from models.errors import InputError
+from models.plain_files import load_plain, write_plain
 
 from .device import device_of
 
@@ -58,11 +61,23 @@ def trainer_options(options: Any, accelerator: str) -> dict[str, Any]:
         "precision": _PRECISIONS.get(options.precision, automatic),
         "sync_batchnorm": getattr(options, "sync_bn", False),
         "use_distributed_sampler": False,  # the loaders' own know of processes
+        "plugins": [PlainCheckpoints()],
         "enable_checkpointing": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 1,
     }
+
+
+class PlainCheckpoints(TorchCheckpointIO):
+    """Checkpoints are plain files; those of earlier versions nearly were. A run's folder may be somebody else's."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        write_plain(checkpoint, path)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        content: dict[str, Any] = load_plain(path, may_trust=True)
+        return content
 
 
 def make_trainer(options: Any, accelerator: str, **more: Any) -> pl.Trainer:
@@ -72,6 +87,39 @@ def make_trainer(options: Any, accelerator: str, **more: Any) -> pl.Trainer:
         return pl.Trainer(**given)
     except (ValueError, RuntimeError, MisconfigurationException) as e:
         raise InputError(f"--device, --devices, --strategy or --precision: {str(e).splitlines()[0]}") from None
+
+
+class _Begun(pl.Callback):
+    """Whether training has begun, and so everything of a checkpoint has been taken."""
+
+    begun = False
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        self.begun = True
+
+    on_train_end = on_train_epoch_start  # of a run that has nothing left to do
+
+
+@contextmanager
+def restoring(trainer: pl.Trainer, checkpoint: Path | None) -> Iterator[None]:
+    """Whatever a checkpoint of another kind or shape leads to before training begins is an `InputError` within."""
+    if checkpoint is None:
+        yield
+        return
+    watch = _Begun()
+    trainer.callbacks.append(watch)  # type: ignore[attr-defined]
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as e:
+        if watch.begun:
+            raise
+        reason = (str(e).strip().splitlines() or [""])[0]
+        raise InputError(
+            f"{checkpoint}: cannot be gone on with: {type(e).__name__}: {reason}; right would be the run's own "
+            "last.ckpt, or a new run"
+        ) from e
 
 
 @contextmanager

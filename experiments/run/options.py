@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterable
 from dataclasses import MISSING, Field, field, fields
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from models.errors import InputError
 
@@ -58,6 +61,13 @@ def scale_option(group: str | None = None) -> Any:
     return option(help, None, of="cfg", group=group)
 
 
+def logger_option() -> Any:
+    """The option that says where else a training's figures go; `run.loggers` makes them."""
+    how: dict[str, Any] = {"nargs": "+", "choices": ["wandb", "mlflow"], "metavar": "SERVICE"}
+    help = "where figures go besides TensorBoard's event files: wandb, mlflow (packages of their own)"
+    return option(help, [], resumes=True, **how)
+
+
 def options_of(cls: Any) -> list[Field[Any]]:
     """The fields of a dataclass that are options."""
     return [f for f in fields(cls) if f.metadata]
@@ -88,6 +98,52 @@ def add_options(parser: Any, cls: Any, **groups: Any) -> None:
 def made(cls: Any, args: argparse.Namespace) -> Any:
     """The dataclass, of what was parsed."""
     return cls(**{f.name: getattr(args, f.name) for f in fields(cls) if hasattr(args, f.name)})
+
+
+def checked(cls: Any, saved: dict[str, Any], what: str) -> dict[str, Any]:
+    """Options as a file has them, if they are what a command line could have given; else `InputError` names one.
+
+    What is as it is by default is not looked at: defaults may be None where no value can.
+    """
+    hints, known = get_type_hints(cls), {f.name: f for f in fields(cls)}
+    if unknown := sorted({*saved} - {*known}):
+        raise InputError(
+            f"{what} has options that this version does not know ({', '.join(unknown)}); right would be the script and "
+            "the version that began it"
+        )
+    for f in known.values():
+        blank = f.default_factory() if f.default_factory is not MISSING else f.default
+        if f.name not in saved:
+            if blank is MISSING:
+                raise InputError(f"{what} lacks {f.name}")
+        elif saved[f.name] != blank:
+            _check(f, hints[f.name], saved[f.name], what)
+    return saved
+
+
+def _check(f: Field[Any], hint: Any, value: Any, what: str) -> None:
+    try:
+        # As JSON has it: lists for tuples, and whole numbers where there may be others.
+        TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
+    except (TypeError, ValueError) as e:
+        first = e.errors()[0]["msg"] if isinstance(e, ValidationError) else str(e)
+        raise InputError(f"{what}: {f.name}: {first}, got {value!r}") from None
+    how = f.metadata.get("argument", {})
+    single = "nargs" not in how and how.get("action") != "append"
+    # What a type makes a list of, it takes text for.
+    for one in [value] if single else value if isinstance(value, list) else []:
+        if not isinstance(one, (int, float, str)) or isinstance(one, bool):
+            continue
+        choices = (
+            registry.names(f.metadata["kind"]) if f.metadata.get("kind") and "type" not in how else how.get("choices")
+        )
+        try:
+            if "type" in how:
+                how["type"](str(one))
+        except (argparse.ArgumentTypeError, ValueError) as e:
+            raise InputError(f"{what}: {f.name}: {e}") from None
+        if choices and one not in choices:
+            raise InputError(f"{what}: {f.name}: {one!r} is none of {', '.join(map(str, choices))}")
 
 
 def parse_args(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:

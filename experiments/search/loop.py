@@ -142,6 +142,22 @@ class Search:
         self.dedup, self._rng = dedup, rng or (lambda *place: random.Random("/".join(map(str, (seed, *place)))))
         self._said: Indices | None = None
         self.distributions = {label: _distribution(d) for label, d in domain.decisions.items()}
+        self._worker = [socket.gethostname(), os.getpid(), psutil.Process().create_time()]
+        self._in_a_file = _is_sqlite(storage)
+        self._mine: set[int] = set()
+        self._read: dict[int, Evaluated] = {}
+        try:
+            self._open(name, storage, settings or {})
+        except InputError:
+            raise
+        except Exception as e:  # a file that is damaged, or of another program, fails wherever it is read
+            first = (str(e).splitlines() or [""])[0]
+            raise InputError(
+                f"the study '{name}' cannot be read: {type(e).__name__}: {first}; right would be another --storage or "
+                "--study, or a new run"
+            ) from e
+
+    def _open(self, name: str, storage: BaseStorage | None, settings: Mapping[str, Any]) -> None:
         self.study = optuna.create_study(
             study_name=name,
             storage=storage,
@@ -149,15 +165,12 @@ class Search:
             directions=["maximize" if o.maximize else "minimize" for o in self.objectives],
             load_if_exists=True,
         )
-        self._agree(name, settings or {})
+        self._agree(name, settings)
         # Searchers shape themselves by the budget that the study began with, so that a larger one goes on the same way.
         if "budget" not in self.study.user_attrs:
-            self.study.set_user_attr("budget", budget)
+            self.study.set_user_attr("budget", self.budget)
         self._first_budget = int(self.study.user_attrs["budget"])
-        self._worker = [socket.gethostname(), os.getpid(), psutil.Process().create_time()]
-        self._in_a_file = _is_sqlite(storage)
-        self._mine: set[int] = set()
-        self._read: dict[int, Evaluated] = {}
+        self.results()  # what cannot be read is said now, not after hours
 
     def ask(self, said: Indices | None = None) -> Asked | None:
         """The next arch; None when the budget is used up, or there are no more archs.

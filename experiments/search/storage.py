@@ -14,6 +14,7 @@ from optuna.storages import BaseStorage, GrpcStorageProxy, InMemoryStorage, Jour
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from models.documents import exists, is_file
 from models.errors import InputError
 
 _WAIT_SECONDS = 120
@@ -48,6 +49,7 @@ def open_storage(url: str | None) -> BaseStorage:
         return InMemoryStorage()
     scheme, _, rest = url.partition(":")
     try:
+        _check_file(rest.removeprefix("///") if scheme == "sqlite" else rest if scheme == "journal" else "")
         if scheme == "journal" and rest:
             Path(rest).parent.mkdir(parents=True, exist_ok=True)
             return JournalStorage(JournalFileBackend(rest))
@@ -60,12 +62,23 @@ def open_storage(url: str | None) -> BaseStorage:
         host, _, port = rest.removeprefix("//").rpartition(":")
         if scheme == "grpc" and host and port.isdecimal():
             return _proxy(host, int(port))
-    except (ImportError, OSError, SQLAlchemyError) as e:
+    except InputError:
+        raise
+    # Drivers, SQLAlchemy and Optuna have their own ways with what is no URL, and with files of others or of another
+    # version.
+    except Exception as e:
         raise InputError(f"--storage {_shown(url)}: {(str(e).splitlines() or [type(e).__name__])[0]}") from e
     raise InputError(
         f"--storage {_shown(url)}: right would be sqlite:///study.db, journal:study.log, "
         "postgresql://user@host/database or grpc://host:port"
     )
+
+
+def _check_file(path: str) -> None:
+    """`InputError` if this is there and no file: to open a pipe waits for ever."""
+    path = path.partition("?")[0]
+    if path and exists(path) and not is_file(path):
+        raise InputError(f"--storage: {path} is no file; right would be sqlite:///study.db or journal:study.log")
 
 
 def _proxy(host: str, port: int) -> BaseStorage:
@@ -105,5 +118,5 @@ def _shown(url: str) -> str:
 
     try:
         return make_url(url).render_as_string(hide_password=True)
-    except SQLAlchemyError:
+    except (SQLAlchemyError, ValueError):
         return url

@@ -14,8 +14,10 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from models.documents import read_json
 from models.errors import InputError
 from models.files import atomic
+from models.schemas import FidelityFile
 from spaces import Space
 from spaces.space import Arch
 
@@ -158,7 +160,9 @@ def what_is_known(supernet: Path) -> str:
     path = supernet / KNOWN
     if not path.is_file():
         return ""
-    results = json.loads(path.read_text(encoding="utf-8"))
+    results = read_json(path)
+    if RATING not in FidelityFile.of(results, path).predictors:
+        raise InputError(f"{path}: does not say how the supernet ranks; right would be to remove it")
     own = results["predictors"][RATING]
     says = f"this supernet ranks archs by tau {own['tau']:.2f} ({own['low']:.2f} to {own['high']:.2f})"
     return f"{says}, of {results['archs']} that were trained alone. {warning(results)}".strip()
@@ -186,7 +190,7 @@ def read_truths(path: Path, space: Space, metric: str) -> dict[tuple[tuple[str, 
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-    except OSError as e:
+    except (OSError, ValueError, csv.Error) as e:
         raise InputError(f"--truth {path}: cannot be read: {e}") from None
     wanted = next((c for c in (metric, "accuracy") if rows and c in rows[0]), None)
     if wanted is None:

@@ -6,11 +6,11 @@ import argparse
 from dataclasses import dataclass, field
 
 from ..run import registry
-from ..run.cli import amount, natural, positive_int, seed
+from ..run.cli import amount, archs, batch_size, natural, positive_int, processes, seed, side
 from ..run.options import option, scale_option
 
 _LOOK, _UNTRAINED = "looking at a space", "without a supernet"
-_RUN = ("plugin", "project", "name", "exist_ok")
+_RUN = ("plugin", "trust", "project", "name", "exist_ok")
 # What each mode of `search_subnets.py` takes.
 MODES = {
     "search": (
@@ -54,7 +54,7 @@ class Options:
         text="metric,flops",
     )
     searcher: str = option("what proposes the archs", "predictor", kind="searcher")
-    trials: int = option("archs that are evaluated", 500, type=positive_int, resumes=True)
+    trials: int = option("archs that are evaluated", 500, type=archs, resumes=True)
     range: list[str] = option(
         "no arch outside is evaluated, such as flops=200M:400M; may be repeated",
         [],
@@ -69,7 +69,7 @@ class Options:
         "archs that begin, of all but tpe, gp, random, grid, coarse-to-fine and rl (by --trials)",
         None,
         of="searcher",
-        type=positive_int,
+        type=archs,
     )
     stride: int | None = option(
         "of grid; by default such that --trials cover the space", None, of="searcher", type=positive_int
@@ -93,12 +93,12 @@ class Options:
     )
     study: str = option("name in the storage; one that is there is worked on together", "subnets")
     workers: int = option(
-        "processes that evaluate, each on a GPU of its own where there are several", 1, type=positive_int
+        "processes that evaluate, each on a GPU of its own where there are several", 1, type=processes
     )
     seed: int = option("fixes the archs that are asked for", 0, type=seed)
     device: str = option("auto, cpu or cuda", "auto")
     cost_imgsz: int | None = option(
-        "side of the images that FLOPs are meant for (default: the supernet's)", None, type=positive_int
+        "side of the images that FLOPs are meant for (default: the supernet's)", None, type=side
     )
     plugin: list[str] = field(default_factory=list)
 
@@ -116,10 +116,10 @@ class Options:
         "where data sets lie or are downloaded to (default: datasets/)", None, of="task", group=_UNTRAINED
     )
     imgsz: int | None = option(
-        "side of the images (classify: 64, detect: 320)", None, of="cfg", group=_UNTRAINED, type=positive_int
+        "side of the images (classify: 64, detect: 320)", None, of="cfg", group=_UNTRAINED, type=side
     )
     batch: int | None = option(
-        "images that a proxy sees (classify: 64, detect: 16)", None, of="cfg", group=_UNTRAINED, type=positive_int
+        "images that a proxy sees (classify: 64, detect: 16)", None, of="cfg", group=_UNTRAINED, type=batch_size
     )
 
 
@@ -127,9 +127,9 @@ class Options:
 class Look:
     """Options of a look at a space beside those of a search."""
 
-    sample_cost: int | None = option("costs of N random archs", None, group=_LOOK, type=positive_int, metavar="N")
+    sample_cost: int | None = option("costs of N random archs", None, group=_LOOK, type=archs, metavar="N")
     sample_accuracy: int | None = option(
-        "evaluate N random archs, and report on them as --edf", None, group=_LOOK, type=positive_int, metavar="N"
+        "evaluate N random archs, and report on them as --edf", None, group=_LOOK, type=archs, metavar="N"
     )
     edf: list[str] | None = option(
         "report on the archs of subnets.csv files", None, group=_LOOK, nargs="+", metavar="[NAME=]FILE"
@@ -148,7 +148,7 @@ class Look:
         "how the supernet ranks N archs, beside what each reaches trained alone",
         None,
         group=_LOOK,
-        type=positive_int,
+        type=archs,
         metavar="N",
     )
     seeds: int = option("trainings of each of those", 1, group=_LOOK, of="fidelity", type=positive_int)

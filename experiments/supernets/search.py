@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from models.errors import InputError
-from models.plugins import load_plugins_of_run
+from models.plugins import load_plugins_of_run, loaded_plugins
 
 from ..run.device import visible_to_workers
 from ..run.folder import RunFolder
@@ -57,7 +57,8 @@ def _open(options: Options, run: RunFolder) -> SubnetSearch:
 def _by_workers(options: Options, run: RunFolder) -> None:
     """Work by several processes, one a device. What one of them left behind when it was killed, others do."""
     context, devices = multiprocessing.get_context("spawn"), visible_to_workers(options.device, options.workers)
-    workers = [context.Process(target=_worker, args=(options, run.path, device)) for device in devices]
+    plugins = [str(path) for path in loaded_plugins()]  # those of the supernet's run, which were looked at here, too
+    workers = [context.Process(target=_worker, args=(options, run.path, device, plugins)) for device in devices]
     for worker in workers:
         worker.start()
     try:
@@ -73,11 +74,11 @@ def _by_workers(options: Options, run: RunFolder) -> None:
             print(f"worker {worker.pid} ended by {worker.exitcode}; its arch is evaluated again", flush=True)
 
 
-def _worker(options: Options, path: Path, device: str | None) -> None:
+def _worker(options: Options, path: Path, device: str | None, plugins: list[str]) -> None:
     if device is not None:  # CUDA looks at it when it is first used
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     try:
-        load_plugins_of_run(options.plugin)
+        load_plugins_of_run(plugins)
         job = _open(options, RunFolder(path.parent, path.name, exist_ok=True))
         torch.set_num_threads(max(torch.get_num_threads() // options.workers, 1))
         job.work()

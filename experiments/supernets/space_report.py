@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import html
-import json
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from models import limits
+from models.documents import parse_json, read_text
 from models.errors import InputError
 from models.files import write_text
 
@@ -150,20 +152,23 @@ def read_rows(path: Path) -> tuple[str, list[dict[str, Any]]]:
         The file is not one.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(f"--edf {path}: {e}") from None
+        rows = list(csv.DictReader(io.StringIO(read_text(path, limits.JSON_BYTES), newline="")))
+    except (OSError, ValueError, csv.Error) as e:
+        raise InputError(f"--edf {path}: {str(e).removeprefix(f'{path}: ')}") from None
     names = [name for name in (rows[0] if rows else []) if name not in _NO_METRIC]
     if not names or "arch" not in rows[0]:
         raise InputError(f"--edf {path}: no evaluated archs in it; right would be subnets.csv of a search")
-    metric, costs = names[0], names[1:]
+    if None in rows[0] or any(row.get(name) is None for row in rows for name in (*names[:1], "arch")):
+        raise InputError(f"--edf {path}: its rows have other numbers of columns than its first line")
+    metric, costs = str(names[0]), names[1:]
     found: list[dict[str, Any]] = []
     for row in rows:
         if row[metric]:
             try:
-                arch = json.loads(row["arch"])
-                known = {c: float(row[c]) for c in costs if row[c]}
+                arch = parse_json(row["arch"], path)
+                if not isinstance(arch, dict) or any(isinstance(v, (dict, list)) for v in arch.values()):
+                    raise ValueError("no arch")
+                known = {c: float(row[c]) for c in costs if row.get(c)}
                 rate = 1 - float(row[metric])
             except (TypeError, ValueError):
                 raise InputError(f"--edf {path}: row {len(found) + 1} is no arch and numbers") from None

@@ -8,27 +8,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from models.complexity import count_flops, count_params
 from models.errors import InputError
-from models.files import FORMAT, atomic, check_format
+from models.files import FORMAT, check_format
+from models.grammar import read_config
 from models.network import Network
-from models.plugins import load_plugins_of_run
-from spaces import (
-    NASBACKBONE,
-    NASDETECTOR,
-    CostModel,
-    Sizes,
-    Space,
-    load_supernet,
-    make_supernet,
-    read_arch,
-    slice_weights,
-)
+from models.plain_files import load_plain, save_plain
+from models.schemas import SearchOptions, Supernet
+from spaces import NASBACKBONE, NASDETECTOR, CostModel, Sizes, Space, load_into, make_supernet, read_arch, slice_weights
 
 from ..inference.options import Validation
 from ..run import registry
+from ..run.admission import admit_plugins
 from ..run.console import say
 from ..run.folder import RunFolder
 from ..run.lightning import accelerator_of, quiet_lightning
@@ -43,8 +34,7 @@ SUPERNET = "supernet.pt"
 def save_supernet(supernet: NASBACKBONE | NASDETECTOR, path: str | Path) -> None:
     """Write a supernet as plain data: ``{"yaml", "state_dict"}``, readable with weights_only=True."""
     state = {k: v.detach().cpu() for k, v in supernet.state_dict().items()}
-    with atomic(path) as temporary:
-        torch.save({"format": FORMAT, "yaml": dict(supernet.space.config.raw), "state_dict": state}, temporary)
+    save_plain({"format": FORMAT, "yaml": dict(supernet.space.config.raw), "state_dict": state}, path)
 
 
 class Opened(NamedTuple):
@@ -73,27 +63,38 @@ def open_supernet(
         The folder is of another run, or of one that did not come to its end; or the supernet is of another space.
     """
     folder = Path(folder)
-    _, saved = RunFolder.resume(folder)
+    run, saved = RunFolder.resume(folder)
     if "strategy" not in saved or "task" not in saved:
         raise InputError(f"{option} {folder}: not a run of oneshot_nas.py")
+    SearchOptions.of(saved, f"{option} {folder}: its config.yaml")
     file = folder / SUPERNET
     if (folder / "runs").is_dir():
         raise InputError(f"{option} {folder}: holds several searches; right would be a folder in {folder}/runs")
     if not file.is_file():
         raise InputError(f"{option} {folder}: has no {SUPERNET}; finish it by oneshot_nas.py --resume {folder}")
-    load_plugins_of_run(saved["plugin"])
-    content = torch.load(file, map_location="cpu", weights_only=True)
-    check_format(content, file)
+    admit_plugins(run, saved)
+    space, state = load_supernet(file)
     options = argparse.Namespace(**saved)
     if task is None:
-        task = registry.load("task", saved["task"])(options, Space(content["yaml"]), accelerator_of(device))
+        if saved["task"] not in registry.names("task"):
+            known = ", ".join(registry.names("task"))
+            raise InputError(f"{option} {folder}: its task {saved['task']!r} is none of {known}")
+        task = registry.load("task", saved["task"])(options, space, accelerator_of(device))
     supernet = make_supernet(task.space())
     try:
-        load_supernet(supernet, content["state_dict"])
-    except RuntimeError as e:
+        load_into(supernet, state)
+    except (RuntimeError, TypeError, AttributeError) as e:
         reason = (str(e).splitlines()[1:] or [str(e)])[0].strip()
         raise InputError(f"{option} {folder}: its supernet is one of another space or task: {reason}") from None
     return Opened(supernet, task, options)
+
+
+def load_supernet(file: Path) -> tuple[Space, dict[str, Any]]:
+    """The space and the state dict in a ``supernet.pt``; `InputError` if it is none."""
+    content = load_plain(file)
+    check_format(content, file)
+    found = Supernet.of(content, f"{file}: not a supernet of this project")
+    return Space(read_config(found.yaml, file=str(file))), found.state_dict
 
 
 def read_archs(names: Sequence[str], space: Space, imgsz: int) -> dict[str, dict[str, Any]]:

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor
 
 from models.detector import Model
 from models.errors import InputError
-from models.files import check_format, is_classifier, load_classifier
+from models.files import is_classifier, load_classifier
 from models.grammar import read_config
 from models.network import Network
 from models.upstream import load_weights
@@ -20,7 +19,7 @@ from spaces.channel_order import order_channels
 from spaces.warm_start import warm_start
 
 from ..tasks.task import SearchTask
-from .subnets import SUPERNET
+from .subnets import SUPERNET, load_supernet
 
 # Of the images together that statistics of what is new are taken from: five of 640 x 640, or 50 of 200 x 200.
 _PIXELS = 2_000_000
@@ -49,22 +48,15 @@ def read_weights(path: str | Path, task: SearchTask) -> Weights:
         file = path / SUPERNET if path.is_dir() else path
         if not file.is_file():
             raise InputError(f"--weights {path}: has no {SUPERNET}; right would be the folder of a search that ended")
-        content = torch.load(file, map_location="cpu", weights_only=True)
-        check_format(content, file)
-        return Weights(content["yaml"], content["state_dict"], str(file), None, True)
-    classifies = is_classifier(path)
-    if classifies:
-        network, content = load_classifier(path)
-        names = content.get("names")
-    else:
-        try:
-            network, content = load_weights(path)
-        except InputError as e:
-            raise InputError(f"--weights {e}") from None
-        names = list(network.names.values())
+        space, state = load_supernet(file)
+        return Weights(space.config.raw, state, str(file), None, True)
+    try:
+        network, _ = (load_classifier if is_classifier(path) else load_weights)(path)
+    except InputError as e:
+        raise InputError(f"--weights {e}") from None
     _check(path, network, task)
-    known = None if names is None else tuple(names)
-    return Weights(dict(network.config.raw), network.state_dict(), str(path), known, False)
+    names = tuple(network.names.values())
+    return Weights(dict(network.config.raw), network.state_dict(), str(path), names, False)
 
 
 def _check(path: Path, network: Network, task: SearchTask) -> None:

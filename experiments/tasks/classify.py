@@ -125,7 +125,9 @@ class ClassifyTask:
     ) -> Network:
         name = name or self.result
         if self.detector is not None:
-            network = match_nas(self.detector, network, save=folder / f"{name}.pt", arch=arch)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.options.seed)  # of neck and head, which are new: whatever was drawn before
+                network = match_nas(self.detector, network, save=folder / f"{name}.pt", arch=arch)
         else:
             side = resolution_of(network, self.options.imgsz)
             save_classifier(network, folder / f"{name}.pt", self.data.names, imgsz=side, arch=arch, is_slice=is_slice)

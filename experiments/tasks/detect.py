@@ -26,7 +26,7 @@ from spaces import CostModel, Space
 
 from ..run.lightning import interruptible
 from .loaders import Part, arch_share, make_loader, part_loader, parts_of
-from .metrics import METRICS, NMS_FOR_AP, in_original_pixels
+from .metrics import METRICS, NMS_FOR_AP, ignored_of, in_original_pixels
 from .module import RATING_BATCHES, TaskModule
 from .param_groups import build_optimizer
 from .resize import resized, resolution_of
@@ -75,7 +75,7 @@ class DetectionModule(TaskModule):
         self.optimizer, self.learning_rate = optimizer, learning_rate
         self.momentum, self.weight_decay = momentum, weight_decay
         self.measured: dict[str, Any] = {}
-        self._seen: list[tuple[Tensor, Tensor]] = []
+        self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def set_model(self, model: nn.Module) -> None:
         """Set the network to train; its last row is the head."""
@@ -118,7 +118,7 @@ class DetectionModule(TaskModule):
             decoded, logits = network(self.network_input(batch.images))
         self.log_losses("val", self.loss(logits, batch.targets)[1], len(batch.images))
         detections = non_max_suppression(decoded, **NMS_FOR_AP, form=self.head.form)
-        self._seen += zip(*in_original_pixels(detections, batch), strict=True)
+        self._seen += zip(*in_original_pixels(detections, batch), ignored_of(batch), strict=True)
 
     def on_validation_epoch_end(self) -> None:
         seen, self._seen = self._seen, []

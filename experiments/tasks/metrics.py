@@ -12,7 +12,7 @@ import torch
 from faster_coco_eval import COCO, COCOeval_faster
 from rich.table import Table
 from torch import Tensor
-from torchvision.ops import box_convert, box_iou, clip_boxes_to_image
+from torchvision.ops import box_area, box_convert, box_iou, clip_boxes_to_image
 
 from data import Batch
 
@@ -20,6 +20,8 @@ from ..run.pictures import picture
 from ..run.tables import table
 
 _AP_MAX_DETECTIONS = 100  # an image and class: COCO's rule, https://cocodataset.org/#detection-eval
+# Of an object that is to be ignored: COCO ignores objects whose area is beyond the range that is measured.
+_BEYOND = 1e11
 _CONFIDENCES = np.linspace(0, 1, 1001)
 _MAX_NAMED_CLASSES = 20  # beyond these a picture has no room to name each
 
@@ -38,17 +40,25 @@ class DetectionMetrics:
         self.names = list(names)
         self._predictions: list[Tensor] = []
         self._targets: list[Tensor] = []
-        self._curves: tuple[np.ndarray, np.ndarray] | None = None
+        self._ignored: list[Tensor] = []
+        self._curves: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
-    def update(self, preds: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+    def update(
+        self, preds: Sequence[Tensor], targets: Sequence[Tensor], ignored: Sequence[Tensor] | None = None
+    ) -> None:
         """Add images.
 
         Args:
             preds: for each image (n, 6): x1, y1, x2, y2 in pixels of the original, confidence, class.
             targets: for each image (m, 5): class, x1, y1, x2, y2 in pixels of the original.
+            ignored: for each image (k, 6): class, x1, y1, x2, y2, whether it is a crowd. A detection of that class
+                that is not an object's, and lies in a crowd or is of such an object, is neither right nor wrong: in a
+                crowd by the share of the detection that lies in it, as in COCO's evaluation; else by IoU, as in VOC's.
         """
-        if len(preds) != len(targets):
+        ignored = [t.new_zeros(0, 6) for t in targets] if ignored is None else ignored
+        if not len(preds) == len(targets) == len(ignored):
             raise ValueError(f"detections of {len(preds)} images, but objects of {len(targets)}")
+        self._ignored += [r.detach().cpu().double() for r in ignored]
         self._predictions += [p.detach().cpu().double() for p in preds]
         self._targets += [t.detach().cpu().double() for t in targets]
         self._curves = None
@@ -65,7 +75,7 @@ class DetectionMetrics:
             `images`, `instances`: how many were seen.
             Where nothing was there to find, or nothing was found, the scores are 0.
         """
-        precision, true_positive = self._evaluate()
+        precision, true_positive, counts = self._evaluate()
         predictions, targets = _stack(self._predictions, 6), _stack(self._targets, 5)
         instances = np.bincount(targets[:, 1].astype(int), minlength=len(self.names))
         present = instances.nonzero()[0]
@@ -73,7 +83,7 @@ class DetectionMetrics:
         ap = precision.mean(1)  # (10, nc): over recall
         p, r, f1 = np.zeros((3, len(self.names), len(_CONFIDENCES)))
         for c in present:
-            of_class = predictions[:, 6] == c
+            of_class = (predictions[:, 6] == c) & counts
             p[c], r[c], f1[c] = _by_confidence(predictions[of_class, 5], true_positive[of_class], instances[c])
         best = f1[present].mean(0).argmax() if len(present) else 0
 
@@ -115,11 +125,11 @@ class DetectionMetrics:
 
         Returns:
             (nc + 1, nc + 1) counts at [detected, true]. The last row is objects that were missed, the last column
-            detections of background.
+            detections of background; those of what is ignored are not among them.
         """
         background = len(self.names)
         matrix = np.zeros((background + 1, background + 1), dtype=int)
-        for prediction, target in zip(self._predictions, self._targets, strict=True):
+        for prediction, target, region in zip(self._predictions, self._targets, self._ignored, strict=True):
             prediction = prediction[prediction[:, 4] > conf]
             detected, true = prediction[:, 5].int().tolist(), target[:, 0].int().tolist()
             overlap = box_iou(prediction[:, :4], target[:, 1:])
@@ -131,8 +141,9 @@ class DetectionMetrics:
                     matrix[detected[d], true[t]] += 1
                     free_detections.remove(d)
                     free_objects.remove(t)
+            in_region = (_overlap_of_ignored(prediction, region) > iou).any(1).tolist()
             for d in free_detections:
-                matrix[detected[d], background] += 1
+                matrix[detected[d], background] += not in_region[d]
             for t in free_objects:
                 matrix[background, true[t]] += 1
         return matrix
@@ -178,17 +189,19 @@ class DetectionMetrics:
                 figure.legend(title="AP50", loc="outside right upper")
             axes.grid(alpha=0.3)
 
-    def _evaluate(self) -> tuple[np.ndarray, np.ndarray]:
+    def _evaluate(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Run COCO's evaluation, once until the next update.
 
         Returns:
             Precision at 10 IoUs (0.5 to 0.95), 101 recalls and each class, (10, 101, nc), -1 for a class without
-            objects; and for each detection whether it is right at IoU 0.5, (D,).
+            objects; for each detection whether it is right at IoU 0.5, (D,); and whether it counts there at all, (D,).
         """
         if self._curves is not None:
             return self._curves
         predictions, targets = _stack(self._predictions, 6), _stack(self._targets, 5)
         objects = _coco(targets[:, 0], targets[:, 1], targets[:, 2:6])
+        num_objects = len(objects)
+        objects += self._ignored_objects(num_objects + 1)
         detections = _coco(predictions[:, 0], predictions[:, 6], predictions[:, 1:5], predictions[:, 5])
         categories = [{"id": c, "name": name} for c, name in enumerate(self.names)]
         images = [{"id": i} for i in range(len(self._targets))]
@@ -209,11 +222,28 @@ class DetectionMetrics:
         # `matched` mixes the matches of all IoUs; the ones at 0.5 come from a run of their own, where no detection
         # is left out, so that all that are shown count.
         most = max((len(p) for p in self._predictions), default=0)
-        true_positive = np.zeros(len(predictions), dtype=bool)
+        true_positive, counts = np.zeros(len(predictions), dtype=bool), np.ones(len(predictions), dtype=bool)
         for match in run(max(most, 1), [0.5])["matched"]:  # "detection_object"
-            true_positive[int(match.split("_")[0]) - 1] = True
-        self._curves = precision, true_positive
+            detection, object_ = map(int, match.split("_"))
+            true_positive[detection - 1] = object_ <= num_objects
+            counts[detection - 1] = object_ <= num_objects
+        self._curves = precision, true_positive, counts
         return self._curves
+
+    def _ignored_objects(self, first_id: int) -> list[dict]:
+        """What is ignored as COCO's annotations. COCO's evaluation takes any number of detections for a crowd, but one
+        for an object, where VOC's takes any: such an object is there once for each detection that may be its own."""
+        lowest_iou = 0.5
+        copies = []
+        for detections, regions in zip(self._predictions, self._ignored, strict=True):
+            near = (_overlap_of_ignored(detections, regions) >= lowest_iou).sum(0).clamp(min=1)
+            near[regions[:, 5] > 0] = 1
+            copies.append(regions.repeat_interleave(near, 0))
+        rows = _stack(copies, 6)
+        found = _coco(rows[:, 0], rows[:, 1], rows[:, 2:6])
+        for id, (row, crowd) in enumerate(zip(found, rows[:, 6] > 0, strict=True), start=first_id):
+            row |= {"id": id, "iscrowd": 1} if crowd else {"id": id, "area": _BEYOND}
+        return found
 
 
 # What a head finds (`models.head.Head.finds`) to what measures it.
@@ -257,6 +287,21 @@ def in_original_pixels(detections: Sequence[Tensor], batch: Batch) -> tuple[list
         corners = box_convert(rows[:, 2:], "cxcywh", "xyxy") * rows.new_tensor((width, height, width, height))
         objects.append(torch.cat((rows[:, 1:2], meta.letterbox.to_image(corners)), 1))
     return found, objects
+
+
+def ignored_of(batch: Batch) -> list[Tensor]:
+    """What is to be ignored in each image, (k, 6), as `DetectionMetrics.update` takes it."""
+    return [torch.from_numpy(meta.ignored) for meta in batch.metas]
+
+
+def _overlap_of_ignored(detections: Tensor, regions: Tensor) -> Tensor:
+    """(n, k): IoU of a detection and what is to be ignored, of a crowd the share of the detection; 0 between classes."""
+    boxes, areas = detections[:, :4], regions[:, 1:5]
+    overlap = box_iou(boxes, areas)
+    corner, opposite = torch.maximum(boxes[:, None, :2], areas[:, :2]), torch.minimum(boxes[:, None, 2:], areas[:, 2:])
+    within = (opposite - corner).clamp(min=0).prod(2) / box_area(boxes)[:, None].clamp(min=1e-9)
+    overlap = torch.where(regions[:, 5] > 0, within, overlap)
+    return overlap * (detections[:, None, 5] == regions[:, 0])
 
 
 def _stack(rows: list[Tensor], width: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from torch import Tensor, nn, optim
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.errors import InputError
+from models.files import plain_content
+from models.plain_files import check_plain
 
 from ..run.processes import average, broadcast_buffers
 from ..tasks.param_groups import build_optimizer
@@ -212,6 +215,13 @@ def multi_scale_side(imgsz: int, stride: int, seed: int, iteration: int) -> int:
     """Side of an iteration's images: a multiple of `stride` between half and one and a half times `imgsz`."""
     low, high = -(-imgsz // (2 * stride)), imgsz * 3 // (2 * stride)
     return int(np.random.default_rng([seed, iteration]).integers(low, high + 1)) * stride
+
+
+def check_checkpoint(path: Path) -> None:
+    """`InputError` if a training cannot go on from ``last.ckpt``; before anything is read, made or written for it."""
+    if content := plain_content(path):
+        engine_state(content)
+    check_plain(path, may_trust=True)
 
 
 def engine_state(checkpoint: dict[str, Any]) -> dict[str, Any]:

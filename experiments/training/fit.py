@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 from torch import nn
 
 from ..run.callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
 from ..run.folder import RunFolder
-from ..run.lightning import interruptible, make_trainer
+from ..run.lightning import interruptible, make_trainer, restoring
+from ..run.loggers import loggers_of
 from ..tasks.task import SearchTask
 from .engine import Engine
 from .loop import Best, Training
@@ -42,18 +43,17 @@ def fit(
         Go on from ``last.ckpt``.
     """
     history, checkpoint = History(run.path / "metrics.csv"), run.path / "last.ckpt"
-    # Our own file, in the run's own folder: it holds optimizer and loops, which weights_only refuses.
-    again: dict[str, Any] = {"ckpt_path": str(checkpoint), "weights_only": False} if resume else {}
+    again: dict[str, Any] = {"ckpt_path": str(checkpoint)} if resume else {}
     trainer = make_trainer(
         options,
         accelerator,
         max_epochs=options.epochs,
         strategy=options.strategy,
-        logger=TensorBoardLogger(run.path, name="", version=""),
+        logger=loggers_of(options.logger, run.path, asdict(options)),
         callbacks=[OrderlyInterrupt(), best, history, LastCheckpoint(checkpoint), EpochLine(title, shown)],
         enable_progress_bar=Console().is_terminal,
     )
-    with interruptible(trainer):
+    with interruptible(trainer), restoring(trainer, checkpoint if resume else None):
         trainer.fit(training, *loaders, **again)
     return trainer, history
 

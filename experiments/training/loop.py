@@ -71,9 +71,10 @@ class Training(pl.LightningModule):
         # DDP averages over processes itself.
         given = self, self.model, self.optimizers(), [loss], batch_idx, self.manual_backward
         loss, rates = self.engine.step(*given)
-        if self.logger is not None:
+        if self.loggers:
             step = {"step/loss": float(loss), "step/lr": rates.lr, "step/momentum": rates.momentum}
-            self.logger.log_metrics(step, step=self.engine.iteration(self, batch_idx))
+            for logger in self.loggers:
+                logger.log_metrics(step, step=self.engine.iteration(self, batch_idx))
 
     def on_before_optimizer_step(self, optimizer: optim.Optimizer) -> None:
         self.engine.clip(optimizer)

@@ -5,8 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ..run.cli import NamedValues, natural, not_negative, positive_float, positive_int, seed, share
-from ..run.options import option, scale_option
+from ..run.cli import (
+    NamedValues,
+    batch_size,
+    natural,
+    none_or_processes,
+    not_negative,
+    positive_float,
+    positive_int,
+    processes,
+    seed,
+    share,
+    side,
+)
+from ..run.options import logger_option, option, scale_option
 
 _LEARNING, _DEVICES = "how weights are trained, alike in all scripts", "devices"
 # Of detectors alone.
@@ -54,7 +66,10 @@ class Learning:
         choices=["auto", "32", "16-mixed", "bf16-mixed"],
     )
     workers: int | None = option(
-        "processes that load data (default: 0 on the CPU, up to 8 on CUDA)", None, group=_DEVICES, type=natural
+        "processes that load data (default: 0 on the CPU, up to 8 on CUDA)",
+        None,
+        group=_DEVICES,
+        type=none_or_processes,
     )
 
     @property
@@ -77,8 +92,8 @@ def learning_of(options: Any) -> Learning:
 class Devices:
     """How many devices share a training, alike in all scripts that can."""
 
-    devices: int = option("number of devices, or of processes on the CPU", 1, group=_DEVICES, type=positive_int)
-    num_nodes: int = option("number of machines, each with --devices", 1, group=_DEVICES, type=positive_int)
+    devices: int = option("number of devices, or of processes on the CPU", 1, group=_DEVICES, type=processes)
+    num_nodes: int = option("number of machines, each with --devices", 1, group=_DEVICES, type=processes)
     sync_bn: bool = option("batch norm statistics over all CUDA devices", False, group=_DEVICES)
 
 
@@ -99,13 +114,14 @@ class Options(Learning, Devices):
         "a data.yaml, a folder (YOLO, COCO, VOC), digits-detect (default) or bccd; of classifiers digits", None
     )
     imgsz: int = option(
-        "side of the images, a multiple of the stride (640; of classifiers as trained)", None, type=positive_int
+        "side of the images, a multiple of the stride (640; of classifiers as trained)", None, type=side
     )
     epochs: int = option("epochs", 100, type=positive_int)
-    batch: int = option("images to a batch, over all devices", 16, type=positive_int)
+    batch: int = option("images to a batch, over all devices", 16, type=batch_size)
     patience: int = option("stop after as many epochs without a better result; 0: never", 100, type=natural)
     autoanchor: bool = option("keep the YAML's anchors whatever the data", True)
     seed: int = option("fixes weights, order and augmentation", 0, type=seed)
     device: str = option("auto, cpu or cuda", "auto")
+    logger: list[str] = logger_option()
     strategy: str = option("Lightning's, such as ddp", "auto", group=_DEVICES)
     plugin: list[str] = field(default_factory=list)

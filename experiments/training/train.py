@@ -21,7 +21,7 @@ from ..run.lightning import accelerator_of, make_trainer, quiet_lightning
 from ..tasks.detect import DetectionModule, hyp_of
 from ..tasks.loaders import make_loader, world_of
 from .anchors import fit_anchors
-from .engine import FINETUNE, Engine
+from .engine import FINETUNE, Engine, check_checkpoint
 from .fit import fit
 from .loop import Best, Training
 from .options import Options
@@ -48,6 +48,8 @@ def train(
     quiet_lightning()
     make_trainer(options, accelerator, strategy=options.strategy, logger=False)  # what it refuses, before data are read
     resume = resume and (run.path / "last.ckpt").exists()
+    if resume:
+        check_checkpoint(run.path / "last.ckpt")
     if options.weights is not None and is_classifier(options.weights):
         from .classifiers import finetune
 

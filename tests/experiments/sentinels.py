@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 import cv2
 import numpy as np
-import yaml
 import torch
+import yaml
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook

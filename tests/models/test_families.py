@@ -41,7 +41,7 @@ def test_parameters_are_as_published(family):
 def test_onnx_is_the_network(name, tmp_path):
     torch.manual_seed(0)
     model = randomized(Model(f"{name}.yaml", nc=3))
-    assert export_onnx(model, tmp_path / "model.onnx", imgsz=64, batch=2).difference < 1e-3
+    assert export_onnx(model, tmp_path / "model.onnx", imgsz=64, batch=2).difference.largest < 1e-3
 
 
 def test_fused_is_the_network():

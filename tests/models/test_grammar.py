@@ -240,7 +240,7 @@ def test_wrong_row_is_refused_by_index(row, parts):
         ("nc: 3\nbackbone: [[1, 2\nhead: [", ["line 3", "not valid YAML"]),
         ("nc: 3\n\tbackbone: []", ["line 2", "not valid YAML"]),
         ("nc: !!python/object/apply:os.system [x]\n", ["line 1", "not valid YAML"]),
-        ("nc: 2024-13-45\n", ["cannot be read"]),
+        ("nc: 2024-13-45\n", ["not valid YAML"]),
         (b"backbone: \x00\x01", ["not valid YAML"]),
         (bytes(range(128, 256)), ["cannot be read"]),
         ("nc: 3\nbackbone: []\n", ["'backbone' has no rows"]),

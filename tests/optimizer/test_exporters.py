@@ -14,6 +14,7 @@ from data import detection_split
 from models import Model, read_config
 from models.postprocess import non_max_suppression
 from optimizer import NMS, export_onnx, export_openvino, exporters
+from optimizer.difference import Difference
 from tests.lively import TINY, lively
 from tests.refusal import refused
 
@@ -45,7 +46,7 @@ def test_predicts_what_the_detector_predicts(model, images, tmp_path, opset):
     assert done.opset == opset
     assert done.batches == (1, 2, 5)
     assert done.num_detections is None
-    assert 0 < done.difference < 0.05  # of up to 500 pixels
+    assert 0 < done.difference.largest < 0.05  # of up to 500 pixels
     for n in (1, 3, 6):
         torch.testing.assert_close(_run(done.path, images[:n]), model(images[:n])[0], rtol=1e-4, atol=1e-4)
     written = onnx.load(done.path)
@@ -175,7 +176,15 @@ def test_a_wrong_file_is_never_there(model, tmp_path, monkeypatch, spoil, messag
 
 def test_a_difference_is_relative_and_absolute():
     expected = torch.tensor([0.0, 1000.0])
-    assert exporters._difference(expected, torch.tensor([9e-5, 1000.09]), "x") == pytest.approx(0.09, abs=1e-4)
+    found = exporters._difference(expected, torch.tensor([9e-5, 1000.05]), "x")
+    assert (found.largest, found.value) == (pytest.approx(0.05, abs=1e-4), 1000)
+    assert found.used == pytest.approx(0.9, abs=1e-3)  # of the first, of which 1e-4 is allowed
+    assert found.said(1e-4) == (
+        "largest difference 0.05, of the number 1000, which may differ by 0.1 (0.0001 + 0.0001 times the number); no "
+        "number takes more than 90 % of what is allowed it"
+    )
+    further = exporters._difference(expected, torch.tensor([0.0, 1000.09]), "x")
+    assert (found | further) == Difference(further.largest, 1000, max(found.used, further.used))
     for wrong in ([1.1e-4, 1000.0], [0.0, 1000.11], [torch.nan, 1000.0], [torch.inf, 1000.0]):
         with refused("x: differs"):
             exporters._difference(expected, torch.tensor(wrong), "x")

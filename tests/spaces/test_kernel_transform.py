@@ -8,7 +8,7 @@ import torch
 from experiments.tasks.param_groups import parameter_groups
 from models import Classifier, Model
 from optimizer import match_nas
-from spaces import NASBACKBONE, NASDETECTOR, load_supernet, slice_weights, transform_kernels
+from spaces import NASBACKBONE, NASDETECTOR, load_into, slice_weights, transform_kernels
 from spaces.channel_order import order_channels
 from spaces.elements import Elements
 from spaces.kernel_transform import is_transform
@@ -184,7 +184,7 @@ def test_what_goes_with_the_weights_is_ordered_as_they_are():
 
 def test_a_supernet_with_matrices_is_loaded_and_gone_on_with(images):
     net, other = supernet(), NASBACKBONE(CLASSIFIER)
-    load_supernet(other, net.state_dict())
+    load_into(other, net.state_dict())
     again = NASBACKBONE(CLASSIFIER)
     warm_start(again, CLASSIFIER, net.state_dict())
     for arch in archs(net):

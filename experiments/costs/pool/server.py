@@ -96,8 +96,7 @@ def _process(args: argparse.Namespace, port: int) -> None:
 
 
 def _serve(args: argparse.Namespace, port: int) -> None:
-    import yaml
-
+    from models.documents import parse_yaml
     from models.errors import InputError
 
     from ..make import make_provider
@@ -113,7 +112,7 @@ def _serve(args: argparse.Namespace, port: int) -> None:
         key, equals, value = pair.partition("=")
         if not equals:
             raise InputError(f"--hw-config {pair}: right would be KEY=VALUE")
-        told[key] = yaml.safe_load(value)
+        told[key] = parse_yaml(value, f"--hw-config {pair}")
     tls = Identity(args.tls_cert, args.tls_key, args.tls_ca) if args.tls_cert else None
     estimator = Estimator(lambda space, imgsz, hw: make_provider(args.provider, space, imgsz, hw), told)
     server, bound = serve(estimator, port, args.host, tls, args.max_message_mb)

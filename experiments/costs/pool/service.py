@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-import yaml
 
+from models.documents import parse_yaml
 from models.errors import InputError
 from spaces.space import Space
 
@@ -142,10 +142,7 @@ def serve(
 
 
 def _yaml(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as e:
-        raise InputError(f"space: not valid YAML: {first_line(e)}") from None
+    return parse_yaml(text, "space")
 
 
 def _beside(provider: CostProvider) -> dict[str, Any]:

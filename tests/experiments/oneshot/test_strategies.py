@@ -5,12 +5,14 @@ import json
 import math
 import os
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import nni
 import pytest
 import pytorch_lightning as pl
 import torch
+import yaml
 from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableConv2d, MutableDropout
 from torch import nn
 
@@ -238,15 +240,19 @@ class TestEveryStrategy:
         arch = strategy.oneshot_module.export()
         assert Space(cfg).complete(arch) == arch
 
-    def test_searches_a_yaml_on_the_detection_loss(self, name, digits_yaml):
+    @pytest.mark.parametrize("row", [["nc", "anchors"], ["nc"]], ids=["anchors", "anchor-free"])
+    def test_searches_a_yaml_on_the_detection_loss(self, name, row, digits_yaml):
         data = detection(digits_yaml, 32, seed=0)
         loaders = search_loaders(data, 4, 0)
         pl.seed_everything(0, verbose=False)
         evaluator = Detection(data.names, 32, **loaders, **toys.trainer())
-        strategy = toys.run(STRATEGIES[name](), NASDETECTOR(SPACE, data.nc), evaluator)
+        raw = yaml.safe_load(Path(SPACE).read_text())
+        raw["head"][-1][3] = row
+        raw |= {"anchors": raw["anchors"] if "anchors" in row else None}
+        strategy = toys.run(STRATEGIES[name](), NASDETECTOR(raw, data.nc), evaluator)
         arch = strategy.oneshot_module.export()
-        Model(Space(SPACE).freeze(arch))
-        assert Space(SPACE).complete(arch) == arch
+        assert type(Model(Space(raw).freeze(arch)).head).__name__ == ("Detect" if "anchors" in row else "DetectDFL")
+        assert Space(raw).complete(arch) == arch
 
 
 @pytest.fixture(scope="module")

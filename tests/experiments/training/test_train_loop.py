@@ -3,6 +3,7 @@
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.plugins.precision import MixedPrecision
 
 from data import collate, detection
@@ -46,6 +47,25 @@ def fit(digits, tiny_cfg, monkeypatch):
         return training
 
     return run
+
+
+class Told(DummyLogger):
+    """Notes what it is told of each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = []
+
+    def log_metrics(self, metrics, step=None):
+        if "step/loss" in metrics:
+            self.steps.append(step)
+
+
+def test_every_logger_is_told_of_every_step(fit):
+    several = [Told(), Told()]
+    fit(epochs=1, logger=several)
+    assert several[0].steps == several[1].steps == list(range(len(several[0].steps)))
+    assert len(several[0].steps) > 1
 
 
 @pytest.mark.filterwarnings("ignore")
