@@ -25,6 +25,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    args.weights = args.weights or None  # YOLOv5's --weights '' is from scratch
     refuse_unfit(args, Options)
     classifies = args.weights is not None and is_classifier(args.weights)
     if classifies:

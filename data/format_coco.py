@@ -1,7 +1,8 @@
 """COCO: one JSON a split, boxes as left, top, width, height in pixels, category ids with gaps.
 
 Classes are numbered in the order of category ids, or by name when the data.yaml lists names, which may be some of the
-categories. Crowds are not learnt; where AP is measured, detections in them count neither as right nor as wrong.
+categories. Crowds are not learnt; where AP is measured, detections in them count neither as right nor as wrong. Where
+there is no file for validation, every fifth image of the only one is held out for it.
 """
 
 import json
@@ -14,7 +15,7 @@ from typing import Any
 from models.errors import InputError
 from models.text import read_text
 
-from .detect_index import Ignored, Record
+from .detect_index import HELD_OUT, Ignored, Record
 from .places import PROJECT, Finder, child, find, listed, local
 from .report import Report
 
@@ -26,7 +27,7 @@ _SPLIT_NAMES = {
 
 
 def entries(root: Path) -> dict[str, Any]:
-    """The splits of a folder: JSONs in `annotations/`, `train/` or the folder itself, by their names; so val and test."""
+    """The splits of a folder: JSONs in `annotations/`, `train/` or itself, by their names; so val and test."""
     found: dict[str, Any] = {}
     for split, spellings in _SPLIT_NAMES.items():
         files = [file for name in spellings for files in _jsons(root, name) for file in sorted(files)]
@@ -34,7 +35,28 @@ def entries(root: Path) -> dict[str, Any]:
         files = [file for file in files if file.name.lower().startswith("instances")] or files
         if files:
             found[split] = str(files[0].relative_to(root))
+    if "val" not in found and (file := found.get("train") or _only_json(root)):
+        held_out = {"annotations": file, "held_out": True}
+        found |= {"train": held_out | {"held_out": False}, "val": held_out}
     return found
+
+
+def _only_json(root: Path) -> str | None:
+    """The one file of annotations in a folder whose files are named for no split, such as `instances_default.json`."""
+    for folder in (child(root, "annotations"), root):
+        files = [p for p in folder.iterdir() if _is_json(p)] if folder is not None and folder.is_dir() else []
+        files = [p for p in files if p.name.lower().startswith("instances")] or files
+        if len(files) == 1 and _is_coco(files[0]):
+            return str(files[0].relative_to(root))
+    return None
+
+
+def _is_coco(file: Path) -> bool:
+    try:
+        content = _load(file)
+    except (OSError, InputError):
+        return False
+    return isinstance(content, dict) and {"images", "annotations", "categories"} <= set(content)
 
 
 def _jsons(root: Path, split: str) -> Iterator[list[Path]]:
@@ -72,7 +94,7 @@ def ids(entry: Any, root: Path, where: str, names: tuple[str, ...]) -> tuple[dic
 
 
 def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: Report) -> list[Record]:
-    """The images of a split. entry: a JSON file, or {annotations: JSON file, images: folder}."""
+    """The images of a split. entry: a JSON file, {annotations: JSON file, images: folder}, or what `entries` gives."""
     file, folder = _files(entry, root, where)
     content = _load(file)
     categories = {_id(c["id"]): str(c["name"]) for c in _field(content, "categories", file)}
@@ -96,6 +118,14 @@ def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: 
             raise InputError(f"{file}: image {image!r} should have id and file_name") from None
     if not by_image:
         raise InputError(f"{file}: lists no images")
+    others: set[str] = set()
+    if isinstance(entry, dict) and "held_out" in entry:
+        if len(by_image) < 2:
+            raise InputError(f"{file}: lists one image, and one more is needed to validate on")
+        picked = set([*by_image][:: min(HELD_OUT, len(by_image))])
+        others = {i for i in by_image if (i in picked) != entry["held_out"]}
+        by_image = {i: record for i, record in by_image.items() if i not in others}
+        report.note = f"every {HELD_OUT}th image of {file.name} is held out for validation, which has no file"
 
     annotations = _field(content, "annotations", file)
     for number, annotation in enumerate(annotations):
@@ -114,7 +144,7 @@ def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: 
             known = f"nc={len(categories)}"
             raise InputError(f"{place}: category_id {category_id!r} is not one of the categories ({known})")
         if (record := by_image.get(_id(image_id))) is None:
-            report.orphans += 1
+            report.orphans += _id(image_id) not in others
             continue
         if (label := class_of.get(_id(category_id))) is None:
             report.others += 1

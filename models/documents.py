@@ -7,6 +7,7 @@ too much. Aliases of YAML and what a pickle names twice are counted as often as 
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import stat
@@ -18,6 +19,15 @@ import yaml
 
 from . import limits
 from .errors import InputError
+
+# The longest first: UTF-32's mark begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
 
 
 def is_file(path: str | Path) -> bool:
@@ -67,11 +77,20 @@ def read_bytes(path: str | Path, most: int | None = None) -> bytes:
 
 
 def read_text(path: str | Path, most: int | None = limits.TEXT_BYTES) -> str:
-    """The text of a file, UTF-8 with or without a mark at its beginning; as `read_bytes`."""
+    """The text of a file, UTF-8 or what a mark at its beginning says; as `read_bytes`."""
+    raw, encoding = by_mark(read_bytes(path, most))
     try:
-        return read_bytes(path, most).decode("utf-8-sig")
+        return raw.decode(encoding or "utf-8")
     except UnicodeDecodeError as e:
         raise InputError(f"{path}: cannot be read: no UTF-8 text ({e.reason} at byte {e.start})") from None
+
+
+def by_mark(raw: bytes) -> tuple[bytes, str | None]:
+    """Text without its byte order mark, and the encoding that this says; None where there is none."""
+    for mark, encoding in _MARKS:
+        if raw.startswith(mark):
+            return raw[len(mark) :], encoding
+    return raw, None
 
 
 def read_yaml(path: str | Path) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
@@ -27,7 +26,7 @@ from ..run import registry
 from ..run.admission import admit_experiment
 from ..run.console import say
 from ..run.folder import RunFolder
-from ..run.tables import table
+from ..run.tables import read_csv, table
 from .options import Options
 from .report import metric_of
 
@@ -99,8 +98,7 @@ def _report(path: Path, reported: int) -> int:
     """Report the epochs in ``metrics.csv`` beyond the first `reported`; how many there are now."""
     if not path.exists():
         return reported
-    with path.open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(path)
     for row in rows[reported:]:
         name, sign = next((name, sign) for name, sign in _WATCHED if row.get(name))
         nni.report_intermediate_result(sign * float(row[name]))

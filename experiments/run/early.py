@@ -25,7 +25,9 @@ def check_search(args: argparse.Namespace) -> None:
     """Space, detector, side of the images and data of a new search."""
     check_loggers(getattr(args, "logger", []))
     space = Space(read_config(args.cfg, scale=args.scale))
-    config = read_config(space.freeze(space.upstream()))
+    if not space.decisions and getattr(args, "space", None) is None:
+        raise InputError(nothing_to_search(args))
+    config = read_config(space.freeze(space.upstream()), file=space.config.file)
     if args.detector is not None:
         read_config(args.detector)
     for given in (args.costs, args.phases):
@@ -39,6 +41,15 @@ def check_search(args: argparse.Namespace) -> None:
         check_detection_set(args.data)
 
 
+def nothing_to_search(options: Any) -> str:
+    """What is said of a YAML without choices."""
+    policy = "--space elastic" if hasattr(options, "space") else "oneshot_nas.py --space elastic"
+    return (
+        f"{options.cfg}: there is nothing to search, the YAML has no choices; {policy} lays them over any plain YAML, "
+        "and models/*_nas.yaml have their own (try yolov5n_nas.yaml)"
+    )
+
+
 def check_training(args: argparse.Namespace) -> None:
     """What a new training of a detector begins with, side of the images and data."""
     check_loggers(args.logger)
@@ -48,7 +59,7 @@ def check_training(args: argparse.Namespace) -> None:
         RunFolder.resume(args.supernet)
     cfg = args.cfg or plain_content(args.weights or "").get("yaml")
     if isinstance(cfg, (str, dict)):
-        _check_side(args, read_config(cfg, scale=args.scale).require_plain())
+        _check_side(args, read_config(cfg, scale=args.scale, file=str(args.weights)).require_plain())
     if cfg or args.supernet:
         check_detection_set(args.data)
 
@@ -59,7 +70,7 @@ def check_weights(args: argparse.Namespace, of_levels: bool = True) -> None:
         raise InputError(f"{args.weights}: no such file")
     cfg = plain_content(args.weights).get("yaml")
     if isinstance(cfg, dict):
-        _check_side(args, read_config(cfg), of_levels)
+        _check_side(args, read_config(cfg, file=str(args.weights)), of_levels)
 
 
 def check_int8(args: argparse.Namespace) -> None:

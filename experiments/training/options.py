@@ -23,7 +23,7 @@ from ..run.options import logger_option, option, scale_option
 _LEARNING, _DEVICES = "how weights are trained, alike in all scripts", "devices"
 # Of detectors alone.
 OF_DETECTORS = (
-    *("cfg", "supernet", "hyp", "augment", "autoanchor"),
+    *("cfg", "supernet", "hyp", "augment", "autoanchor", "classes", "single_cls"),
     *("devices", "num_nodes", "strategy", "sync_bn"),  # a classifier's epochs are judged by one process
 )
 
@@ -36,7 +36,11 @@ class Learning:
         "yolov5: its defaults; auto: scaled to the data", "auto", group=_LEARNING, choices=["auto", "yolov5"]
     )
     optimizer: str | None = option(
-        "optimizer (detectors: sgd, classifiers: adamw)", None, group=_LEARNING, choices=["sgd", "adamw"]
+        "optimizer (detectors: sgd, classifiers: adamw)",
+        None,
+        group=_LEARNING,
+        type=str.lower,
+        choices=["sgd", "adamw"],
     )
     lr0: float | None = option(
         "learning rate after warm-up (sgd: 0.01, adamw: 0.001; a supernet's slices: a tenth)",
@@ -113,6 +117,8 @@ class Options(Learning, Devices):
     data: str = option(
         "a data.yaml, a folder (YOLO, COCO, VOC), digits-detect (default) or bccd; of classifiers digits", None
     )
+    classes: list[str] | None = option("only these of the data's, by name or number: person,car", None, nargs="+")
+    single_cls: bool = option("all classes as one", False)
     imgsz: int = option(
         "side of the images, a multiple of the stride (640; of classifiers as trained)", None, type=side
     )

@@ -59,7 +59,9 @@ def train(
     start = None if resume else _start(options, slice_of)
     config = _config(options, run, start, resume)
     Model(config).check_imgsz(options.imgsz)
-    data = detection(options.data, options.imgsz, hyp_of(options), options.seed)
+    data = detection(
+        options.data, options.imgsz, hyp_of(options), options.seed, options.classes, single=options.single_cls
+    )
     for split in (data.train, data.val):
         say(str(split.report))
     if not resume:
@@ -106,7 +108,9 @@ def train(
         run.write_json("results.json", results)
         plot_training(history.rows, run.path / "results.png", model.head.parts)
         title = f"{options.data}: epoch {best.best['epoch']}, the best of {epochs}; {minutes} minutes"
-        print_report(best.best, title, run.path, options.data)
+        chosen = ["--classes", *options.classes] if options.classes else []
+        chosen += ["--single-cls"] if options.single_cls else []
+        print_report(best.best, title, run.path, "--data", options.data, *chosen)
     return results
 
 
@@ -141,7 +145,7 @@ def _config(options: Options, run: RunFolder, start: Start | None, resume: bool)
         config = read_config(options.cfg, scale=options.scale)
     else:
         assert start is not None
-        config = replace(read_config(start.cfg), file=start.file)
+        config = read_config(start.cfg, file=start.file)
     if config.ch != 3:
         raise InputError(f"{config.file}: takes {config.ch} channels, but images have 3")
     return config
@@ -159,4 +163,4 @@ def _for_data(config: Config, data: DetectionData, options: Options, say: _Say) 
         else:
             say(f"anchors: the YAML's, best possible recall {fitted.recall:.4f}")
     raw = {**config.raw, "names": list(data.names)}
-    return replace(read_config(raw, data.nc, anchors=anchors), file=config.file)
+    return read_config(raw, data.nc, anchors=anchors, file=config.file)
