@@ -41,7 +41,7 @@ from .elastic_wiring import fit
 from .elements import Elements
 from .holding import Holding, find_holding
 from .identity import make_identity, statistics_of_batches
-from .model_space import NASBACKBONE, NASDETECTOR
+from .model_space import NASBACKBONE, NASDETECTOR, load_into
 from .nas_rows import NAS_ROWS
 from .nni_compat import LayerChoice
 from .space import Arch, Space
@@ -165,7 +165,7 @@ def _continue(supernet: Supernet, config: Config, state: State, names: Any) -> W
             "right would be a plain network's weights, whose classes are taken by name"
         )
     try:
-        supernet.load_state_dict(in_order(state, supernet, order))
+        load_into(supernet, in_order(state, supernet, order))
     except RuntimeError as e:
         reason = (str(e).splitlines()[1:] or [str(e)])[0].strip().rstrip(".")
         raise InputError(f"{config.file}: a supernet of another space or task: {reason}") from None

@@ -48,7 +48,7 @@ REFUSED = [
     ("oneshot_nas.py --data gone", "gone: no such data set or folder; take one of digits"),
     ("oneshot_nas.py --resume gone", NO_RUN),
     ("oneshot_nas.py --plugin gone.py", "gone.py: no such plug-in file"),
-    ("oneshot_nas.py --strategy darts --population 4", "--population: is of --strategy spos, fairnas, bignas"),
+    ("oneshot_nas.py --strategy darts --population 4", "--population: is of --strategy spos, fairnas, bignas, ofa"),
     ("oneshot_nas.py --strategy spos --arch-lr 0.1", "--arch-lr: is of --strategy darts, darts-2nd, gumbel"),
     ("oneshot_nas.py --task detect --data-root x", "--data-root: is of --task classify"),
     (

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.errors import InputError
-from spaces import CostModel
+from spaces import CostModel, Space
 from spaces.active import Active, Mixture
 from spaces.kinds import RESOLUTION
 from spaces.nni_compat import BaseOneShotLightningModule
@@ -363,6 +363,10 @@ class OneShot(SupernetStrategy):
         super().__init__(mutation_hooks=mutation_hooks)
         self.budget, self.settings = budget, settings
         self.weights_engine, self.initialise = weights_engine, initialise
+
+    @classmethod
+    def check(cls, options: Options, space: Space) -> None:
+        """`InputError` where options of its own do not fit the space, before anything is written."""
 
     @classmethod
     def from_options(cls, options: Options, context: Context) -> Self:

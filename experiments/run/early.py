@@ -30,8 +30,9 @@ def check_search(args: argparse.Namespace) -> None:
     config = read_config(space.freeze(space.upstream()), file=space.config.file)
     if args.detector is not None:
         read_config(args.detector)
-    if args.costs is not None:
-        load_yaml(Path(args.costs))
+    for given in (args.costs, args.phases):
+        if given is not None:
+            load_yaml(Path(given))
     if args.task == "classify":
         _check_side(args, config.backbone())
         check_set(args.data)

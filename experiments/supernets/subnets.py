@@ -16,7 +16,7 @@ from models.grammar import read_config
 from models.network import Network
 from models.plain_files import load_plain, save_plain
 from models.schemas import SearchOptions, Supernet
-from spaces import NASBACKBONE, NASDETECTOR, CostModel, Sizes, Space, make_supernet, read_arch, slice_weights
+from spaces import NASBACKBONE, NASDETECTOR, CostModel, Sizes, Space, load_into, make_supernet, read_arch, slice_weights
 
 from ..inference.options import Validation
 from ..run import registry
@@ -94,7 +94,7 @@ def open_supernet(
             )
         state = in_order(state, supernet, order)
     try:
-        supernet.load_state_dict(state)
+        load_into(supernet, state)
     except (RuntimeError, TypeError, AttributeError) as e:
         reason = (str(e).splitlines()[1:] or [str(e)])[0].strip()
         raise InputError(f"{option} {folder}: its supernet is one of another space or task: {reason}") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ..tasks.resize import resolution_of
 from .ema import EMA
 from .options import Learning
 from .recipes import recipe_of
-from .schedule import Rates, Schedule
+from .schedule import Rates, Schedule, starts_of
 
 _CLIP_NORM = 10.0  # YOLOv5's
 FINETUNE = 0.1  # share of the learning rate where the weights are trained: those of a supernet's slice
@@ -49,6 +49,9 @@ class Engine:
     ----------
     average
         Of the weights (`EMA`): what is measured and kept. From `begin` on.
+    phases
+        Of every phase of the training: its share of the iterations, and the share of `lr0` that it begins with. Set
+        before `begin`; none: the training is one.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Engine:
         self.learning, self.batch, self.sums_loss, self.seed, self._say = learning, batch, sums_loss, seed, say
         self.lr0 = learning.rate * (FINETUNE if finetunes and learning.lr0 is None else 1)
         self.average: EMA | None = None
+        self.phases: Sequence[tuple[float, float]] = ()
         self._last_step = -1  # iteration of the optimizer's last step
         self._loaded: dict[str, Any] | None = None
 
@@ -90,6 +94,7 @@ class Engine:
             cosine=given.cosine,
             # YOLOv5's 0.1 is for weights at their beginning; it would undo trained ones that are to be finetuned.
             warmup_bias_lr=min(0.1, 10 * self.lr0) if given.solver == "sgd" else 0.0,
+            cycles=self._cycles(epochs * batches),
         )
         self._scale = recipe.loss_scale * trainer.world_size if self.sums_loss else None
         for layer in network.modules():
@@ -102,6 +107,10 @@ class Engine:
             f"{epochs} epochs of {batches} batches; warm-up of {recipe.warmup} batches; "
             f"batches to a step: {round(recipe.accumulate)}"
         )
+
+    def _cycles(self, iterations: int) -> tuple[tuple[int, float], ...]:
+        starts = starts_of([share for share, _ in self.phases], iterations)
+        return tuple((start, rate) for start, (_, rate) in zip(starts, self.phases, strict=True))
 
     def begin_epoch(self, optimizer: Any) -> None:
         """Drop the gradients of batches at an epoch's end that made no step, as YOLOv5 does: checkpoints need none."""

@@ -123,9 +123,9 @@ def test_help_has_the_names_and_other_names_are_refused(call):
     code, _, err = call("oneshot_nas", "--strategy", "nobodys")
     assert code == 2
     assert "'nobodys' is none of darts" in err
-    assert "bignas, mine" in err
+    assert "ofa, mine" in err
     _, _, err = call("oneshot_nas", "--strategy", "mine", "--population", "3")
-    assert "--population: is of --strategy spos, fairnas, bignas" in err
+    assert "--population: is of --strategy spos, fairnas, bignas, ofa" in err
 
 
 @pytest.mark.parametrize("kind", registry.KINDS)
