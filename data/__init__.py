@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         detection,
         detection_sources,
         detection_split,
+        require_boxes,
     )
     from .formats import coco_ids
     from .images import UnreadableImageError, read_rgb
@@ -48,13 +49,14 @@ _HOME = {
     "detection_split": "detect",
     "letterbox": "canvas",
     "read_rgb": "images",
+    "require_boxes": "detect",
     "to_tensor": "canvas",
 }
 
 __all__ = [
     "Batch", "ClassificationData", "DetectionData", "DetectionSet", "EpochSampler", "Hyp", "InOrder", "Item",
     "Letterbox", "Meta", "Report", "UnreadableImageError", "classification", "coco_ids", "collate", "detection",
-    "detection_sources", "detection_split", "letterbox", "read_rgb", "to_tensor",
+    "detection_sources", "detection_split", "letterbox", "read_rgb", "require_boxes", "to_tensor",
 ]  # fmt: skip
 
 __getattr__ = lazy_exports(__name__, _HOME)

@@ -20,6 +20,7 @@ import yaml
 
 from . import limits
 from .errors import InputError
+from .respelled import INTEGER, RESPELLED, Respelled, mark_respelled
 
 # The longest first: UTF-32's mark begins with that of UTF-16.
 _MARKS = (
@@ -213,6 +214,11 @@ class _Loader(yaml.SafeLoader):
             self._sizes[id(node)] = self._nodes - before
         return node
 
+    def get_single_node(self) -> Any:
+        node = super().get_single_node()
+        mark_respelled(node)
+        return node
+
     def _count(self, number: int, event: Any) -> None:
         self._nodes += number
         if self._nodes > limits.NODES:
@@ -232,7 +238,14 @@ class _Loader(yaml.SafeLoader):
             raise self._error(f"{node.value} is beyond any whole number that is counted with", node)
         return value
 
+    def _respelled(self, node: Any) -> Respelled:
+        node.tag = INTEGER
+        found = Respelled(self._number(node))
+        found.written = node.value
+        return found
 
+
+_Loader.add_constructor(RESPELLED, _Loader._respelled)
 for _kind in ("int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader._number)
 

@@ -85,6 +85,7 @@ class Supernet(Schema):
 
     yaml: Document
     state_dict: dict[str, Any]
+    names: Names | None = None
 
 
 class RunConfig(Schema):

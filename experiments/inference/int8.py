@@ -13,7 +13,8 @@ import onnx
 import torch
 from torch import Tensor
 
-from data import DetectionSet, Item, detection_split
+from data import DetectionSet, Item, detection_split, require_boxes
+from models.classes import names_of
 from models.detector import Model
 from models.errors import InputError
 from models.files import atomic
@@ -25,7 +26,7 @@ from ..run.tables import table
 from .detectors import OnnxDetector
 from .options import Export
 from .speed import milliseconds
-from .validate import measure
+from .validate import check_classes, measure
 
 _CALIBRATION_BATCH = 8
 # Images on which a row's part in the loss is measured: there are many rows.
@@ -67,8 +68,8 @@ def quantize(
     """
     training, names = detection_split(str(options.data), "train", imgsz)
     validation, _ = detection_split(str(options.data), "val", imgsz)
-    if len(names) != len(model.names):
-        raise InputError(f"--data {options.data} has {len(names)} classes, but {options.weights} {len(model.names)}")
+    check_classes(options.weights, names_of(model) or (), options.data, names)
+    require_boxes(validation, str(options.data))
     with tempfile.TemporaryDirectory() as folder:
         plain, small = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         exported = export_onnx(model, plain, imgsz, options.opset, options.batch, None, images, arch)

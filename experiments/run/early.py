@@ -30,8 +30,9 @@ def check_search(args: argparse.Namespace) -> None:
     config = read_config(space.freeze(space.upstream()), file=space.config.file)
     if args.detector is not None:
         read_config(args.detector)
-    if args.costs is not None:
-        load_yaml(Path(args.costs))
+    for given in (args.costs, args.phases):
+        if given is not None:
+            load_yaml(Path(given))
     if args.task == "classify":
         _check_side(args, config.backbone())
         check_set(args.data)
@@ -87,6 +88,14 @@ def check_teacher(args: argparse.Namespace) -> None:
     """The file of what is to be learnt from."""
     if args.teacher is not None and not Path(args.teacher).is_file():
         raise InputError(f"--teacher {args.teacher}: no such file")
+
+
+def check_more_epochs(run: RunFolder, epochs: int) -> None:
+    """`InputError` if a run has had so many epochs already."""
+    file = run.path / "metrics.csv"
+    done = len(file.read_text(encoding="utf-8").splitlines()) - 1 if file.is_file() else 0
+    if epochs <= done:
+        raise InputError(f"--epochs {epochs}: {run.path} has had {done} epochs; right would be more than {done}")
 
 
 def check_weights(args: argparse.Namespace, of_levels: bool = True) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -198,7 +199,9 @@ def read_truths(path: Path, space: Space, metric: str) -> dict[tuple[tuple[str, 
     for number, row in enumerate(rows, start=2):
         try:
             arch = space.canonical({k: v for k, v in row.items() if k in space.decisions})
-            found[tuple(arch.items())] = float(row[wanted])
+            found[tuple(arch.items())] = reached = float(row[wanted])
+            if not math.isfinite(reached):
+                raise ValueError(f"{wanted} is {reached}, no finite number")
         except (InputError, ValueError, TypeError) as e:
             raise InputError(f"--truth {path}, line {number}: {e}") from None
     return found

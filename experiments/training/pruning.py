@@ -24,6 +24,7 @@ from optimizer.prune import Pruned, UnreachableError, prune
 from optimizer.scores import channel_scores
 
 from ..run.amounts import COSTS, written
+from ..run.commands import command
 from ..run.console import say
 from ..run.device import device_of
 from ..run.folder import RunFolder
@@ -269,14 +270,12 @@ def _report(work: _Work, results: dict[str, Any]) -> None:
     lines = []
     for name, was in before.items():
         if name in COSTS:
-            lines.append(
-                f"{COSTS[name]}: {written(name, was)} -> {written(name, after[name])} ({after[name] / was:.0%})"
-            )
+            now = f"{written(name, after[name])} ({after[name] / was:.0%})"
+            lines.append(f"{COSTS[name]}: {written(name, was)} -> {now}")
         else:
             lines.append(f"{name}: {was:.4f} -> {after[name]:.4f}")
     path = work.run.path
     file = path / f"{work.kind}.pt"
-    script = f"train.py --weights {file} --data {work.options.data or 'DATA'} --lr0 0.001"
-    say(
-        f"{work.options.weights}: ", *lines, f"results in {path}; next:", f"  {script}", f"  export.py --weights {file}"
-    )
+    train = ("train.py", "--weights", file, "--data", work.options.data or "DATA", "--lr0", 0.001)
+    then = (command(*words) for words in (train, ("export.py", "--weights", file)))
+    say(work.options.weights, *lines, f"results in {path}; next:", *(f"  {line}" for line in then))
