@@ -107,7 +107,7 @@ def test_file_that_is_no_table(tmp_path, content):
 def test_a_table_of_times_that_are_none(tmp_path, ms):
     path = tmp_path / "t.json"
     path.write_text(f'{{"device": "d", "threads": 1, "torch": "2", "milliseconds": {{"a": {{"": 0, "cv1": {ms}}}}}}}')
-    with refused(str(path), f"'a': 'cv1' takes {float(ms):g} ms; right would be 0 or more"):
+    with refused(str(path), "not a table of latencies: milliseconds.a.cv1: "):
         LatencyTable(path)
 
 
