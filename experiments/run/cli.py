@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from models import limits
@@ -25,7 +26,8 @@ def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namesp
     os.environ.setdefault("PYTHONIOENCODING", ":backslashreplace")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            with suppress(OSError):  # of one that was put in another's place
+                stream.reconfigure(errors="backslashreplace")
     try:
         trust(getattr(args, "trust", False))
         for path in getattr(args, "plugin", []):
