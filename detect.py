@@ -26,7 +26,8 @@ def main(args: argparse.Namespace) -> None:
     check_weights(args)
     from experiments.inference.predict import predict
 
-    predict(made(Detection, args), RunFolder(args.project, args.name, args.exist_ok))
+    with RunFolder(args.project, args.name, args.exist_ok).held() as run:
+        predict(made(Detection, args), run)
 
 
 if __name__ == "__main__":

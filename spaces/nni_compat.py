@@ -6,9 +6,13 @@ what there is to write anew.
 
 from __future__ import annotations
 
+import json
+import logging
 import time
 import warnings
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 # nni.nas wraps every class of torch.nn, torch.nn.Buffer among them, which is no module: it warns and goes on.
 warnings.filterwarnings("ignore", message=".*is found to be not a nn.Module.*")
@@ -16,12 +20,17 @@ warnings.filterwarnings("ignore", message=".*is found to be not a nn.Module.*")
 # It wants loaders that can be pickled, for trials; those of a search in this process need not be.
 warnings.filterwarnings("ignore", message=".*try to wrap PyTorch DataLoader with nni.trace.*")
 
+# It writes the address of its manager, with the key to it, into every trial's log.
+logging.getLogger("nni.runtime.trial_command_channel.v3").setLevel(logging.WARNING)
+
 # ruff: noqa: E402
 # Before anything of nni.nas.oneshot.pytorch: the other order ends in a circular import that NNI swallows, and the
 # one-shot strategies become stubs that raise when they are run.
 import nni
 import nni.nas.strategy
-from nni.experiment import Experiment, launcher, rest
+import requests
+import websockets
+from nni.experiment import Experiment, data, launcher, rest
 from nni.experiment.config import ExperimentConfig
 from nni.experiment.config import utils as config_utils
 from nni.experiment.config.base import ConfigBase
@@ -48,7 +57,9 @@ from nni.nas.oneshot.pytorch.supermodule.operation import (
 )
 from nni.nas.space import ExecutableModelSpace, ModelStatus, RawFormatModelSpace, SimplifiedModelSpace, model_context
 from nni.nas.strategy.base import Strategy, StrategyStatus
-from nni.runtime.tuner_command_channel import TunerCommandChannel
+from nni.runtime.command_channel.websocket import connection
+from nni.runtime.trial_command_channel import v3 as trial_channel
+from nni.runtime.tuner_command_channel import TunerCommandChannel, channel
 from nni.runtime.tuner_command_channel.command_type import CommandType
 from nni.utils import MetricType
 
@@ -110,9 +121,62 @@ def _wait_for_manager(port: int, retry: int = 3, url_prefix: str | None = None) 
         time.sleep(0.1)
 
 
+# Of the managers that this process has started, by port.
+tokens: dict[int, str] = {}
+
+
+def credentials(url: str) -> tuple[str, str] | None:
+    """User and password that the manager at an address asks for; it is no page that anybody may ask."""
+    token = tokens.get(urlsplit(url).port or 80)
+    return None if token is None else ("nas", token)
+
+
+def _request(method: str, url: str, **options: Any) -> requests.Response:
+    return requests.request(method, url, auth=credentials(url), **options)
+
+
+async def _connect(url: str) -> Any:
+    if known := credentials(url):
+        url = url.replace("://", "://{}:{}@".format(*known), 1)
+    return await websockets.connect(url, max_size=None)
+
+
+def _load_plain(text: str) -> Any:
+    """What comes over a channel is JSON as it is: NNI's own reader imports and runs what its objects name."""
+    return json.loads(text)
+
+
+def _parameters_of(text: str) -> Any:
+    """Trials that were added by hand in the web UI lack some of what NNI's Python side insists on."""
+    given = _load_plain(text)
+    given = given if isinstance(given, dict) else {}
+    return data.TrialHyperParameters(
+        given.get("parameter_id"),  # type: ignore[arg-type]
+        given.get("parameter_source", ""),
+        given.get("parameters", {}),
+        given.get("parameter_index", 0),
+    )
+
+
+def _init_job(self: Any, **given: Any) -> None:
+    parameters = given.pop("hyperParameters", ())
+    _init_trial_job(self, **{"startTime": -1, "sequenceId": -1, **given, "finalMetricData": []})
+    self.hyperParameters = [_parameters_of(text) for text in parameters]
+
+
 _manager: Any = None
 _receive, _start_rest_server = TunerCommandChannel._receive, launcher._start_rest_server
+_init_trial_job = data.TrialJob.__init__
+for _handler in logging.getLogger("nni").handlers:
+    # It colours its lines, which a stream that lets no control characters through would show as text.
+    if isinstance(_handler, logging.StreamHandler):
+        _handler.setStream(getattr(_handler.stream, "rich_proxied_file", _handler.stream))
 TunerCommandChannel._receive = _receive_for_nas
+rest.requests = SimpleNamespace(request=_request)
+connection._connect_async = _connect
+connection.nni = trial_channel.nni = SimpleNamespace(dump=nni.dump, load=_load_plain)
+channel.load = _load_plain
+data.TrialJob.__init__ = _init_job
 launcher._start_rest_server, launcher._check_rest_server = _start_manager, _wait_for_manager
 MixedOperation.freeze = _freeze_operation
 DartsLightningModule.arch_parameters = _ordered_arch_parameters
@@ -162,9 +226,11 @@ __all__ = [
     "TrainingServiceEngineConfig",
     "TrainingServiceExecutionEngine",
     "config_utils",
+    "credentials",
     "ensure_frozen",
     "is_supernet",
     "model_context",
     "nni",
+    "tokens",
     "traverse_all_options",
 ]

@@ -117,4 +117,4 @@ class Options(Training):
         "machines to train on, see docs/multi-trial.md (default: this one)", None, group="trials", metavar="YAML"
     )
     port: int = option("port of the web UI", 8080, group="web UI", type=port, resumes=True)
-    host: str = option("address that it listens on; it has no login", "127.0.0.1", group="web UI", resumes=True)
+    host: str = option("address that it listens on, unencrypted", "127.0.0.1", group="web UI", resumes=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -10,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from models.errors import InputError
 from spaces.nni_compat import (
     Categorical,
     ExecutableModelSpace,
@@ -21,6 +23,7 @@ from spaces.nni_compat import (
 )
 from spaces.space import Arch
 
+_logger = logging.getLogger(__name__)
 _STATUS_SECONDS = 2.0
 _ENDED = ("SUCCEEDED", "FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED")
 
@@ -182,7 +185,7 @@ class ArchEngine(TrainingServiceExecutionEngine):
 
         Raises
         ------
-        RuntimeError
+        InputError
             If the manager has ended.
         Exception
             What went wrong in the thread of the channel.
@@ -191,11 +194,11 @@ class ArchEngine(TrainingServiceExecutionEngine):
             raise self._error
         process = self.nodejs_binding._proc
         if process is not None and process.poll() is not None:
-            raise RuntimeError(f"NNI's web manager ended with status {process.returncode}; {self._log_hint()}")
+            raise InputError(f"NNI's web manager ended with status {process.returncode}; {self._log_hint()}")
         if time.monotonic() - self._status_at > _STATUS_SECONDS:
             self._status, self._status_at = self.nodejs_binding.get_status(), time.monotonic()
             if self._status == "ERROR":
-                raise RuntimeError(f"NNI's web manager failed; {self._log_hint()}")
+                raise InputError(f"NNI's web manager failed; {self._log_hint()}")
         return self._status
 
     def _log_hint(self) -> str:
@@ -246,9 +249,14 @@ def recovered(space: ExecutableModelSpace, jobs: Iterable[Any], metrics: Mapping
     """The trials of an interrupted experiment, from NNI's jobs and what these reported, by id."""
     trials = []
     for job in jobs:
-        if (number := job.hyperParameters[0].parameter_id) is None:
+        given = job.hyperParameters[0] if job.hyperParameters else None
+        if given is None or type(number := given.parameter_id) is not int:
             continue  # added by hand in the web UI
-        arch = decode(space, job.hyperParameters[0].parameters)
+        try:
+            arch = decode(space, given.parameters)
+        except InputError as e:
+            _logger.warning("trial %s is passed over: %s", job.trialJobId, e)
+            continue
         trial = Trial(number, arch, space.freeze(arch), job.trialJobId, job.status)
         if trial.ended:
             # A trial that was run again has reported some of its results twice.
@@ -273,15 +281,36 @@ def encode(arch: Mapping[str, Any]) -> Arch:
     return {label: _plain(value) for label, value in arch.items()}
 
 
-def decode(space: ExecutableModelSpace, parameters: Mapping[str, Any]) -> Arch:
-    """The arch of `space` that a trial's parameters mean."""
+def decode(space: ExecutableModelSpace, parameters: Any) -> Arch:
+    """The arch of `space` that a trial's parameters mean.
+
+    Whatever is more than a plain value is found among the choices of the space, and never made from the parameters.
+
+    Raises
+    ------
+    InputError
+        If they are no mapping of all labels to values, or a value is none of the label's choices.
+    """
+    if not isinstance(parameters, Mapping):
+        raise InputError(f"parameters of a trial: {parameters!r:.80}: right would be {{label: value}}")
     arch = {}
     for label, mutable in space.simplify().items():
-        if label in parameters:
-            values = mutable.values if isinstance(mutable, Categorical) else ()
-            # NNI's label is a string of its own kind, which no plain file holds.
-            arch[str(label)] = next((v for v in values if _plain(v) == parameters[label]), parameters[label])
+        if label not in parameters:
+            raise InputError(f"parameters of a trial: {label} is missing")
+        # NNI's label is a string of its own kind, which no plain file holds.
+        arch[str(label)] = _chosen(label, mutable, parameters[label])
     return arch
+
+
+def _chosen(label: str, mutable: Any, given: Any) -> Any:
+    if isinstance(mutable, Categorical):
+        for value in mutable.values:
+            if _plain(value) == given:
+                return value
+        raise InputError(f"parameters of a trial: {label}: {given!r:.80} is none of its choices")
+    if not isinstance(given, (bool, int, float, str)):
+        raise InputError(f"parameters of a trial: {label}: {given!r:.80}: right would be a plain value")
+    return given
 
 
 def _plain(value: Any) -> Any:

@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import shlex
+import shutil
 import sqlite3
 import sys
 import threading
@@ -18,10 +19,19 @@ from typing import Any
 
 import requests
 
+from models.documents import read_json
 from models.errors import InputError
 from models.files import atomic, write_text
 from models.plain_files import unpickle
-from spaces.nni_compat import Experiment, NasExperiment, NasExperimentConfig, Strategy, StrategyStatus, nni
+from spaces.nni_compat import (
+    Experiment,
+    NasExperiment,
+    NasExperimentConfig,
+    Strategy,
+    StrategyStatus,
+    credentials,
+    nni,
+)
 
 from ..run.console import say
 from . import web
@@ -95,8 +105,9 @@ class RetiariiExperiment(NasExperiment):
         config
             What to do, in place of the experiment's own.
         port, host
-            Where the web UI listens. It has no login: another `host` than 127.0.0.1 opens this machine to whoever
-            reaches it. A one-shot search runs in this process, without a web UI and trials.
+            Where the web UI listens. What it is asked goes unencrypted: on another `host` than 127.0.0.1 who can listen
+            in learns its token, and can run programs here. A one-shot search runs in this process, without a web UI
+            and trials.
 
         Raises
         ------
@@ -151,7 +162,7 @@ class RetiariiExperiment(NasExperiment):
         """What a trial wrote to its standard error; asked of the running manager, which asks the trial's machine."""
         url = f"http://{web.LOOPBACK}:{self.port}/api/v1/nni/trial-file/{trial_id}/stderr"
         try:
-            answer = requests.get(url, timeout=_TIMEOUT_S)
+            answer = requests.get(url, auth=credentials(url), timeout=_TIMEOUT_S)
             answer.raise_for_status()
         except requests.RequestException as e:
             return f"could not be fetched: {e}\n"
@@ -197,6 +208,8 @@ class RetiariiExperiment(NasExperiment):
         """Write space and evaluator where trials find them, and the command that runs one."""
         self._exec_model_space = self.executable_model_factory(self.config.model_format)
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self._action != "resume":
+            shutil.rmtree(self.folder / DATABASE.parent, ignore_errors=True)  # one in which nothing had begun
         write_text(self.folder / "space.json", nni.dump(self._exec_model_space, pickle_size_limit=_PICKLE_LIMIT))
         if self.config.training_service.platform == "local":
             path = [*dict.fromkeys([str(_ROOT), *filter(None, sys.path[:1]), *_python_path()])]
@@ -217,9 +230,13 @@ class RetiariiExperiment(NasExperiment):
         # One line of ours in place of NNI's, which lists every address of the machine.
         _quiet(logging.WARNING)
         web.warn(host)
-        with web.manager_environment(host):
-            self._start_nni_manager(port, debug)
-        say(f"experiment {self.id}, web UI: http://{web.LOOPBACK}:{port}")
+        with web.manager_environment(port, host) as address:
+            try:
+                self._start_nni_manager(port, debug)
+            except RuntimeError as e:  # ended, or does not answer
+                log = self.folder / "log" / "nnimanager.log"
+                raise InputError(f"{e}; why may stand in {log}, unless the disk is full") from None
+        say(f"experiment {self.id}, web UI: {address}")
 
     def _use_command_of_now(self) -> None:
         """NNI goes on with the commands of then, but Python, this project and its modules may have moved since."""
@@ -300,7 +317,7 @@ def _load_state(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return dict(unpickle(pickled.read_bytes(), pickled)) if pickled.exists() else {}
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(read_json(path))
     except (ValueError, TypeError):
         raise InputError(
             f"{path}: cannot be read; right would be to remove it: known trials are not run again"
@@ -308,8 +325,14 @@ def _load_state(folder: Path) -> dict[str, Any]:
 
 
 def has_trials(folder: Path) -> bool:
-    """Whether `folder` is that of an experiment under the training service."""
-    return (folder / DATABASE).is_file()
+    """Whether `folder` is that of an experiment under the training service, of which NNI has noted that it began."""
+    if not (folder / DATABASE).is_file():
+        return False
+    try:
+        with closing(sqlite3.connect(folder / DATABASE)) as database:
+            return bool(database.execute("SELECT count(*) FROM ExperimentProfile").fetchone()[0])
+    except sqlite3.Error:  # of a manager that ended while it made it, as on a full disk
+        return False
 
 
 def view_experiment(folder: Path, port: int = 8080, host: str = web.LOOPBACK) -> None:
@@ -330,9 +353,9 @@ def view_experiment(folder: Path, port: int = 8080, host: str = web.LOOPBACK) ->
     _quiet(logging.WARNING)
     with web.sigterm_as_interrupt():
         try:
-            with web.manager_environment(host):
+            with web.manager_environment(port, host) as address:
                 viewed._start_nni_manager(port, False)
-            say(f"experiment {id}, web UI: http://{web.LOOPBACK}:{port} (Ctrl-C ends it)")
+            say(f"experiment {id}, web UI: {address} (Ctrl-C ends it)")
             while viewed._proc is not None and viewed._proc.poll() is None:  # type: ignore[union-attr]
                 time.sleep(0.2)
         except KeyboardInterrupt:

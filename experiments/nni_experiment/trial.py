@@ -9,6 +9,7 @@ from pathlib import Path
 
 from spaces.nni_compat import nni
 
+from ..run.harmless import harmless_output
 from .engine import decode
 
 
@@ -21,4 +22,5 @@ def run(space_file: Path) -> None:
 
 if __name__ == "__main__":
     faulthandler.enable()
-    run(Path(sys.argv[1]))
+    with harmless_output():
+        run(Path(sys.argv[1]))

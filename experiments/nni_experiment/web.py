@@ -1,9 +1,14 @@
-"""NNI's web manager: a Node process that starts trials and shows them in the browser."""
+"""NNI's web manager: a Node process that starts trials and shows them in the browser.
+
+Whoever may talk to it can run programs here. So every start has a random token of its own, which stands nowhere but in
+the memory of the processes that need it and in the address that is printed; `web_guard.js` asks for it.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -46,7 +51,8 @@ def warn(host: str) -> None:
     if host != LOOPBACK:
         where = "every interface of this machine" if ipaddress.ip_address(host).is_unspecified else host
         Console(stderr=True).print(
-            f"warning: the web UI listens on {where}. It has no login, and who reaches it can run programs here.",
+            f"warning: the web UI listens on {where}, unencrypted. Who learns its address with the token can run "
+            "programs here.",
             style="yellow",
             soft_wrap=True,
         )
@@ -95,16 +101,29 @@ def running_manager(experiment: str) -> int | None:
 
 
 @contextmanager
-def manager_environment(host: str = LOOPBACK) -> Iterator[None]:
-    """A manager that is started within listens on `host` only, and ends with this process."""
+def manager_environment(port: int, host: str = LOOPBACK) -> Iterator[str]:
+    """A manager started within listens on `host` only, answers who has its token, and ends with this process.
+
+    Yields
+    ------
+    str
+        The address that opens the web UI. Its token is new at every start: a page that is still open is opened anew.
+    """
+    from spaces.nni_compat import tokens  # with torch
+
+    tokens[port] = secrets.token_urlsafe(32)
     # Node's own syntax for what has blanks or quotes in it.
     path = str(_SCRIPT).replace("\\", "\\\\").replace('"', '\\"')
     given = os.environ.get("NODE_OPTIONS")
-    new = {"NODE_OPTIONS": f'{given + " " if given else ""}--require "{path}"', "NAS_WEB_HOST": host}
+    new = {
+        "NODE_OPTIONS": f'{given + " " if given else ""}--require "{path}"',
+        "NAS_WEB_HOST": host,
+        "NAS_WEB_TOKEN": tokens[port],
+    }
     old = {name: os.environ.get(name) for name in new}
     os.environ.update(new)
     try:
-        yield
+        yield f"http://{LOOPBACK}:{port}/?token={tokens[port]}"
     finally:
         for name, value in old.items():
             if value is None:

@@ -1,30 +1,12 @@
 // Loaded into NNI's web manager before its own code, by NODE_OPTIONS (see web.py).
 "use strict";
 
-const Module = require("module");
-const net = require("net");
+const fs = require("fs");
+const path = require("path");
+const { repair } = require("./web_guard.js");
 
-const host = process.env.NAS_WEB_HOST;
+const GUARD = path.join(__dirname, "web_guard.js");
 const parent = process.ppid;
-delete process.env.NODE_OPTIONS; // trials inherit the manager's environment
-delete process.env.NAS_WEB_HOST;
-
-// NNI listens on all interfaces, without a login, and whoever reaches it can run code.
-const LOOPBACK = "127.0.0.1";
-const everywhere = host === "0.0.0.0" || host === "::";
-const listen = net.Server.prototype.listen;
-net.Server.prototype.listen = function (port, ...rest) {
-  if (typeof port !== "number" || typeof rest[0] === "string") return listen.call(this, port, ...rest);
-  if (everywhere) return listen.call(this, port, host, ...rest);
-  if (host && host !== LOOPBACK && port !== 0) {
-    // NNI's Python side knows the manager as localhost, so that stays.
-    const other = net.createServer((socket) => this.emit("connection", socket));
-    other.on("error", (error) => this.emit("error", error));
-    listen.call(other, port, host);
-    this.once("close", () => other.close());
-  }
-  return listen.call(this, port, LOOPBACK, ...rest);
-};
 
 // The manager outlives the process that started it. However that ended, stop in order.
 const watch = setInterval(() => {
@@ -34,7 +16,7 @@ const watch = setInterval(() => {
 }, 500);
 watch.unref();
 
-const repairs = {
+repair({
   // A resumed experiment numbers its trials from 1 again.
   NNIManager({ prototype }) {
     const recover = prototype.addRecoveredTrialJob;
@@ -43,6 +25,11 @@ const repairs = {
       const numbers = jobs.map((job) => job.sequenceId).filter((n) => n !== undefined);
       this.experimentProfile.nextSequenceId = Math.max(-1, ...numbers) + 1;
       return count;
+    };
+    // While it stops, it goes on asking a tuner that is gone; that is no error, and not the experiment's last status.
+    const { criticalError } = prototype;
+    prototype.criticalError = function (error) {
+      if (!["STOPPING", "STOPPED"].includes(this.status.status)) criticalError.call(this, error);
     };
     // Once the tuner is ready, NNI asks it for all trials that may run, and for what a change before that added besides.
     const ready = new WeakSet();
@@ -69,6 +56,12 @@ const repairs = {
       if (trial.status === "USER_CANCELED" && !cancelled.has(id)) trial.status = "FAILED";
       return trial;
     };
+    // Any file that a name led to; the page asks for those of the trial's own folder.
+    const { getTrialFile } = prototype;
+    prototype.getTrialFile = async function (id, name) {
+      if (!isId(id) || !/^\w[\w.-]*$/.test(name)) throw new Error("no such file");
+      return getTrialFile.call(this, id, name);
+    };
     // Of trials that start together, each gets the parameters of whichever was submitted first.
     const submit = prototype.submitTrialJob;
     prototype.submitTrialJob = async function (form) {
@@ -82,15 +75,42 @@ const repairs = {
       return trial;
     };
   },
-};
-const load = Module._load;
-Module._load = function (...args) {
-  const exports = load.apply(this, args);
-  for (const name of Object.keys(repairs)) {
-    if (exports && exports[name]) {
-      repairs[name](exports[name]);
-      delete repairs[name];
-    }
-  }
-  return exports;
-};
+  NNITensorboardManager({ prototype }) {
+    // NNI has TensorBoard listen on all interfaces, and the shell read the names of folders.
+    const { startTensorboardTask } = prototype;
+    prototype.startTensorboardTask = async function (form) {
+      if (typeof form.trials !== "string" || !form.trials.split(",").every(isId)) throw new Error("no such trial");
+      return startTensorboardTask.call(this, form);
+    };
+    prototype.getTensorboardStartCommand = async function (ids, folders, port) {
+      const trials = await Promise.all(ids.map((id) => this.nniManager.getTrialJob(id)));
+      const spec = trials.map((trial, i) => `${trial.sequenceId}-${ids[i]}:${fs.realpathSync(folders[i])}`);
+      const command = [global.nni.args.pythonInterpreter, "-m", "tensorboard.main", "--host=127.0.0.1"];
+      return [...command, `--port=${port}`, `--logdir_spec=${spec.join(",")}`].map(quoted);
+    };
+  },
+  Ssh({ prototype }) {
+    // The trial keeper on another machine listens on all interfaces there, and answers everybody.
+    const { run } = prototype;
+    prototype.run = async function (command) {
+      const launch = / -m nni\.tools\.nni_manager_scripts\.launch_trial_keeper (.+)$/.exec(command);
+      if (launch === null) {
+        const said = await run.call(this, command);
+        // Its configuration holds the key of its channel.
+        if (command.includes("create_trial_keeper_dir ")) await run.call(this, `chmod 700 ${quoted(said)}`);
+        return said;
+      }
+      const script = `${launch[1]}/web_guard.js`;
+      await this.writeFile(script, fs.readFileSync(GUARD));
+      return run.call(this, `NODE_OPTIONS=${quoted(`--require "${script}"`)} ${command}`);
+    };
+  },
+});
+
+function isId(text) {
+  return /^\w+$/.test(text);
+}
+
+function quoted(text) {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}

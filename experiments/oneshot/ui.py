@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
@@ -14,7 +13,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from models.documents import read_json
 from models.errors import InputError
+from models.schemas import Experiment
 from spaces.nni_compat import Evaluator, ModelSpace, nni
 
 from ..multi_trial.strategies import GridSearch
@@ -27,7 +28,7 @@ from ..run import registry
 from ..run.admission import admit_experiment
 from ..run.console import say
 from ..run.folder import RunFolder
-from ..run.tables import table
+from ..run.tables import read_csv, table
 from .options import Options
 from .report import metric_of
 
@@ -99,8 +100,7 @@ def _report(path: Path, reported: int) -> int:
     """Report the epochs in ``metrics.csv`` beyond the first `reported`; how many there are now."""
     if not path.exists():
         return reported
-    with path.open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(path)
     for row in rows[reported:]:
         name, sign = next((name, sign) for name, sign in _WATCHED if row.get(name))
         nni.report_intermediate_result(sign * float(row[name]))
@@ -122,7 +122,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> None:
     config.experiment_name, config.experiment_working_directory = run.path.name, str((run.path / "nni").resolve())
     config.max_trial_number, config.trial_concurrency = len(names) * len(seeds), options.concurrency
     saved = run.path / "experiment.json"
-    id = json.loads(saved.read_text(encoding="utf-8"))["id"] if resume and saved.exists() else None
+    id = Experiment.of(read_json(saved), saved).id if resume and saved.exists() else None
     evaluator = OneShotRun(common, str(runs), os.getcwd())
     experiment = RetiariiExperiment(Runs(names, seeds), evaluator, [], GridSearch(), config, id)
     metric = registry.load("task", options.task).metric

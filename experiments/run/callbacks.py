@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-import signal
-import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,8 +13,11 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from models.classes import some
+from models.errors import InputError
 from models.files import atomic
 
+from .interrupts import deferred, heard
 from .tables import write_csv
 
 
@@ -30,18 +32,22 @@ class History(pl.Callback):
         One a training epoch: ``epoch``, ``step`` and what was logged.
     probabilities
         One a training epoch: label to {value: probability}.
+    before
+        So many of them are of before a resume.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: list[dict[str, float]] = []
         self.probabilities: list[dict[str, dict[str, float]]] = []
+        self.before = 0
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "probabilities": self.probabilities}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows, self.probabilities = state["rows"], state["probabilities"]
+        self.before = len(self.rows)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         logged = _logged(trainer)
@@ -102,15 +108,29 @@ def _logged(trainer: pl.Trainer) -> dict[str, float]:
     return {k: float(v) for k, v in trainer.callback_metrics.items() if not k.startswith("prob/")}
 
 
+def check_same_classes(before: Sequence[str] | None, now: Sequence[str] | None) -> None:
+    """`InputError` if the classes of a run's data, in their order, are others by now."""
+    if before is not None and now is not None and [*before] != [*now]:
+        raise InputError(
+            f"--resume: the classes of the data were {some(before)}, and are {some(now)} now; right would be the data "
+            "that the run was begun with, or a new run with --weights"
+        )
+
+
 class LastCheckpoint(pl.Callback):
     """``last.ckpt`` after every epoch, atomically, with the state of the random generators.
 
     A run that is killed goes on from its last whole epoch; since data order and augmentation depend on seed and epoch
     alone, it ends where the uninterrupted run ends.
+
+    Parameters
+    ----------
+    names
+        Of the data's classes: a run is not gone on with on data that has others, or another order of them.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, names: Sequence[str] | None = None) -> None:
+        self.path, self.names = path, None if names is None else [*names]
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -118,10 +138,12 @@ class LastCheckpoint(pl.Callback):
             "cuda": torch.cuda.get_rng_state_all(),
             "python": random.getstate(),
             "numpy": [v.tolist() if isinstance(v, np.ndarray) else v for v in np.random.get_state()],
+            "names": self.names,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._saved: dict[str, Any] | None = state
+        check_same_classes(state.get("names"), self.names)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         # Not sooner: between the checkpoint's restoring and here, Lightning and NNI draw numbers of their own.
@@ -146,7 +168,7 @@ class LastCheckpoint(pl.Callback):
 
 
 class OrderlyInterrupt(pl.Callback):
-    """Ctrl-C takes effect between two batches; a second one at once.
+    """Ctrl-C and SIGTERM take effect between two batches; asked again later, at once.
 
     Raised wherever the process happens to be, KeyboardInterrupt may leave a lock held for ever. TensorBoard's writer
     has been seen to, in `queue.put`: its thread waits, Lightning waits for its thread, and the process never ends.
@@ -154,17 +176,13 @@ class OrderlyInterrupt(pl.Callback):
 
     def __init__(self) -> None:
         self._asked = False
-        self._before: Any = None
+        self._hearing = ExitStack()
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        # A shell starts jobs in its background with Ctrl-C ignored, and so it stays.
-        heard = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
-        if heard and threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._ask)
+        self._hearing.enter_context(heard())
+        self._hearing.enter_context(deferred(self._ask))
 
-    def _ask(self, number: int, frame: Any) -> None:
-        if self._asked:
-            raise KeyboardInterrupt
+    def _ask(self) -> None:
         self._asked = True
 
     def _heed(self) -> None:
@@ -178,14 +196,9 @@ class OrderlyInterrupt(pl.Callback):
         self._heed()
 
     def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        self._restore()
+        self._hearing.close()
         if self._asked and not trainer.interrupted:  # within the last batch
             raise KeyboardInterrupt
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        self._restore()
-
-    def _restore(self) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
+        self._hearing.close()

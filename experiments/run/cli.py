@@ -6,18 +6,22 @@ import argparse
 import io
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
 from models import limits
 from models.errors import InputError, shown
+from models.files import refused_by_disk
 from models.plugins import load_plugin
 from models.trust import trust
 
+from . import interrupts
 from .amounts import parse_amount
 from .commands import resume_command
-from .options import checked, made, refuse_others, resumed_options
+from .harmless import harmless_output
+from .options import checked, filled, made, refuse_others, resumed_options
 
 
 def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
@@ -28,6 +32,11 @@ def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namesp
         if isinstance(stream, io.TextIOWrapper):
             with suppress(OSError):  # of one that was put in another's place
                 stream.reconfigure(errors="backslashreplace")
+    with harmless_output():
+        return _run(main, args)
+
+
+def _run(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
     try:
         trust(getattr(args, "trust", False))
         for path in getattr(args, "plugin", []):
@@ -36,13 +45,26 @@ def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namesp
     except InputError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
-    except (FileNotFoundError, NotADirectoryError, PermissionError, IsADirectoryError, FileExistsError) as e:
-        print(f"error: {f'{e.filename}: {e.strerror}' if e.filename else e}", file=sys.stderr)
+    except OSError as e:
+        print(f"error: {_of_system(e)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as e:
-        print(f"interrupted{f': {e}' if str(e) else ''}", file=sys.stderr)
-        return 130
+        print(interrupts.line(str(e)), file=sys.stderr)
+        return interrupts.STATUS
     return 0
+
+
+def _of_thread(args: threading.ExceptHookArgs) -> None:
+    """What a disk did not take, TensorBoard says again where it is written next."""
+    if args.exc_value is None or refused_by_disk(args.exc_value) is None:
+        threading.__excepthook__(args)
+
+
+def _of_system(error: OSError) -> str:
+    """A line of what the system, or a library in its name, did not do."""
+    if error.filename:
+        return shown(f"{error.filename}: {error.strerror}")  # such as a name too long
+    return error.strerror or (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def start_script(main: Callable[[argparse.Namespace], None], parse: Callable[[], argparse.Namespace]) -> int:
@@ -55,7 +77,9 @@ def start_script(main: Callable[[argparse.Namespace], None], parse: Callable[[],
         trust(getattr(args, "trust", False))
         main(args)
 
-    return run_script(begin, first.parse_known_args()[0])
+    threading.excepthook = _of_thread
+    with interrupts.heard(is_script=True):
+        return run_script(begin, first.parse_known_args()[0])
 
 
 class NamedValues(argparse.Action):
@@ -117,7 +141,7 @@ def amount(name: str, *words: str) -> Callable[[str], Any]:
 
 def add_plugin_option(parser: Any) -> None:
     help = "Python files that register modules of your own"
-    parser.add_argument("--plugin", nargs="*", action="extend", default=[], metavar="FILE", help=help)
+    parser.add_argument("--plugin", nargs="*", action="extend", default=[], metavar="FILE", type=filled, help=help)
 
 
 def add_trust_option(parser: Any) -> None:
@@ -129,15 +153,12 @@ def add_trust_option(parser: Any) -> None:
 def add_run_options(parser: argparse.ArgumentParser, project: str, resumes: bool = False) -> None:
     """Options that say where a run's files go, as YOLOv5 has them."""
     add = parser.add_argument
-    add("--project", default=project, help="folder of runs")
-    add("--name", default="exp", help="name of this run; a number is added where it is taken")
+    add("--project", default=project, type=filled, help="folder of runs")
+    add("--name", default="exp", type=filled, help="name of this run; a number is added where it is taken")
     add("--exist-ok", action="store_true", help="write into the folder of an earlier run of this name")
     if resumes:
-        add(
-            "--resume",
-            metavar="RUN",
-            help="go on with an interrupted run, given its folder or a file in it; it keeps its options",
-        )
+        help = "go on with a run, given its folder or a file in it; it keeps its options"
+        add("--resume", metavar="RUN", type=filled, help=help)
         add_trust_option(parser)
 
 
@@ -170,8 +191,19 @@ def run_or_resume(
         saved = checked(options, admit(run, saved), f"--resume {run.path}: its config.yaml")
     else:
         run, saved = (new_run or RunFolder)(args.project, args.name, args.exist_ok), {}
-    given = options(**saved) if saved else made(options, args)
-    try:
-        work(given, run, resume=bool(args.resume))
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"go on with {resume_command(run.path)}") from None
+    with run.held(needs="config.yaml"):
+        given = options(**saved) if saved else made(options, args)
+
+        def how() -> str:
+            return f"go on with {resume_command(run.path)}" if (run.path / "config.yaml").exists() else ""
+
+        try:
+            with interrupts.told(how):
+                work(given, run, resume=bool(args.resume))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(how()) from None
+        except Exception as e:
+            if (why := refused_by_disk(e)) is None:
+                raise
+            then = f"; right would be to make room, then to {way}" if (way := how()) else ""
+            raise InputError(f"{why.filename or run.path}: {why.strerror}{then}") from None

@@ -39,7 +39,9 @@ def picture(
     from matplotlib.figure import Figure
 
     # Text takes its font when it is made; letters are looked for in one family after the other.
-    with matplotlib.rc_context({"font.family": [*matplotlib.rcParams["font.family"], *_families(names)]}):
+    families = [*matplotlib.rcParams["font.family"], *_families(names)]
+    # A name with two dollar signs is no formula.
+    with matplotlib.rc_context({"font.family": families, "text.parse_math": False}):
         made = Figure(**figure)
         yield made
         with atomic(path) as temporary, warnings.catch_warnings():

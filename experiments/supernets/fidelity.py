@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import html
 import json
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -19,7 +19,6 @@ from models.documents import read_json
 from models.errors import InputError
 from models.files import atomic
 from models.schemas import FidelityFile
-from models.text import read_text
 from spaces import Space
 from spaces.space import Arch
 
@@ -30,7 +29,7 @@ from ..run.console import say
 from ..run.folder import RunFolder
 from ..run.lightning import accelerator_of, quiet_lightning
 from ..run.pictures import picture
-from ..run.tables import table, write_csv
+from ..run.tables import read_csv, table, write_csv
 from ..search.fidelity import TOPS, Fidelity, fidelity, noise_ceiling
 from ..training.fit import train_alone
 from ..training.options import learning_of
@@ -190,8 +189,8 @@ def spread(space: Space, model: Any, count: int, seed: int, drawn: Sequence[Arch
 def read_truths(path: Path, space: Space, metric: str) -> dict[tuple[tuple[str, Any], ...], float]:
     """Canonical archs of a CSV (a column a label, and ``accuracy`` or the metric) to what they reach."""
     try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path))))
-    except (OSError, ValueError, csv.Error) as e:
+        rows = read_csv(path)
+    except (OSError, ValueError) as e:
         raise InputError(f"--truth {path}: cannot be read: {e}") from None
     wanted = next((c for c in (metric, "accuracy") if rows and c in rows[0]), None)
     if wanted is None:
@@ -200,7 +199,9 @@ def read_truths(path: Path, space: Space, metric: str) -> dict[tuple[tuple[str, 
     for number, row in enumerate(rows, start=2):
         try:
             arch = space.canonical({k: v for k, v in row.items() if k in space.decisions})
-            found[tuple(arch.items())] = float(row[wanted])
+            found[tuple(arch.items())] = reached = float(row[wanted])
+            if not math.isfinite(reached):
+                raise ValueError(f"{wanted} is {reached}, no finite number")
         except (InputError, ValueError, TypeError) as e:
             raise InputError(f"--truth {path}, line {number}: {e}") from None
     return found
@@ -210,9 +211,11 @@ def _done(path: Path) -> dict[str, dict[str, Any]]:
     """Arch to its row, of an earlier part of the run."""
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return {r["arch"]: {k: v if k == "arch" else float(v) for k, v in r.items() if v} for r in rows}
+    try:
+        rows = read_csv(path)
+        return {r["arch"]: {k: v if k == "arch" else float(v) for k, v in r.items() if v} for r in rows}
+    except (KeyError, TypeError, ValueError) as e:
+        raise InputError(f"{path}: cannot be gone on with: {e}; right would be to remove it") from None
 
 
 def _left(done: Mapping[str, dict[str, Any]], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -238,9 +241,12 @@ def _pictures(
             axis.set_title(title)
             axis.grid(alpha=0.3)
         axes[0].set_ylabel(f"{metric}, trained alone")
-    page = make_subplots(1, len(titles), subplot_titles=titles, shared_yaxes=True)
+    page = make_subplots(1, len(titles), subplot_titles=[*map(html.escape, titles)], shared_yaxes=True)
     for i, (name, score) in enumerate(predictors.items(), start=1):
-        page.add_scatter(x=score.tolist(), y=truth.tolist(), mode="markers", name=name, showlegend=False, row=1, col=i)
-    page.update_layout(template="plotly_white").update_yaxes(title=f"{metric}, trained alone", row=1, col=1)
+        page.add_scatter(
+            x=score.tolist(), y=truth.tolist(), mode="markers", name=html.escape(name), showlegend=False, row=1, col=i
+        )
+    title = html.escape(f"{metric}, trained alone")
+    page.update_layout(template="plotly_white").update_yaxes(title=title, row=1, col=1)
     with atomic(path.with_suffix(".html")) as temporary:
         page.write_html(temporary, include_plotlyjs=True, full_html=True)

@@ -48,7 +48,9 @@ def _html(path: Path, shown: Shown) -> None:
     from plotly.subplots import make_subplots
 
     metric, cost, searches, hypervolumes, picked = shown
-    figure = make_subplots(1, 2, column_widths=[0.65, 0.35], subplot_titles=[f"{metric} against {cost}", "hypervolume"])
+    y_title, x_title = html.escape(metric), html.escape(cost)
+    titles = [f"{y_title} against {x_title}", "hypervolume"]
+    figure = make_subplots(1, 2, column_widths=[0.65, 0.35], subplot_titles=titles)
     for number, (name, rows) in enumerate(searches.items()):
         front = sorted((r for r in rows if r["front"]), key=lambda r: r[cost])
         for label, points, mode in ((name, rows, "markers"), (f"front of {name}", front, "lines+markers")):
@@ -57,7 +59,7 @@ def _html(path: Path, shown: Shown) -> None:
                 x=[r[cost] for r in points],
                 y=[r[metric] for r in points],
                 mode=mode,
-                name=label,
+                name=html.escape(label),
                 text=[_hover(r) for r in points],
                 hovertemplate="%{text}<extra></extra>",
                 marker={"size": 9 if on_front else 6, "color": _COLOURS[number % len(_COLOURS)]},
@@ -71,7 +73,7 @@ def _html(path: Path, shown: Shown) -> None:
             line = go.Scatter(
                 x=steps,
                 y=history.tolist(),
-                name=name,
+                name=html.escape(name),
                 line={"color": _COLOURS[number % len(_COLOURS)]},
                 showlegend=False,
             )
@@ -89,7 +91,7 @@ def _html(path: Path, shown: Shown) -> None:
                 row=1,
                 col=1,
             )
-    figure.update_xaxes(title=cost, row=1, col=1).update_yaxes(title=metric, row=1, col=1)
+    figure.update_xaxes(title=x_title, row=1, col=1).update_yaxes(title=y_title, row=1, col=1)
     figure.update_xaxes(title="evaluations", row=1, col=2).update_yaxes(title="share of the largest", row=1, col=2)
     figure.update_layout(template="plotly_white", height=620, hoverlabel={"align": "left"})
     with atomic(path) as temporary:
@@ -101,7 +103,9 @@ _COLOURS = ("#1f77b4", "#999999", "#2ca02c", "#d62728")
 
 def _hover(row: Mapping[str, Any]) -> str:
     lines = [f"trial {row['trial']}"]
-    lines += [f"{k}: {v:.4f}" if isinstance(v, float) and v < 10 else f"{k}: {written(k, v)}" for k, v in _numbers(row)]
+    for name, value in _numbers(row):
+        said = f"{value:.4f}" if isinstance(value, float) and value < 10 else written(name, value)
+        lines.append(f"{html.escape(name)}: {said}")
     archs = [f"{html.escape(str(k))} = {html.escape(str(v))}" for k, v in row["arch"].items()]
     pairs = ["  ".join(archs[i : i + 3]) for i in range(0, len(archs), 3)]
     return "<br>".join(lines + pairs)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import io
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from models import limits
-from models.documents import parse_json, read_text
+from models.documents import parse_json
 from models.errors import InputError
 from models.files import write_text
 
@@ -22,7 +20,7 @@ from ..run.amounts import written
 from ..run.console import say
 from ..run.folder import RunFolder
 from ..run.pictures import picture
-from ..run.tables import table, write_csv
+from ..run.tables import read_csv, table, write_csv
 
 # Radosavovic et al. 2020, section 3.2: the best of a quarter of the archs, 95 % of the times.
 _BOOTSTRAP_SHARE, _INTERVAL = 0.25, (0.025, 0.975)
@@ -152,8 +150,8 @@ def read_rows(path: Path) -> tuple[str, list[dict[str, Any]]]:
         The file is not one.
     """
     try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path, limits.JSON_BYTES), newline="")))
-    except (OSError, ValueError, csv.Error) as e:
+        rows = read_csv(path)
+    except (OSError, ValueError) as e:
         raise InputError(f"--edf {path}: {str(e).removeprefix(f'{path}: ')}") from None
     names = [name for name in (rows[0] if rows else []) if name not in _NO_METRIC]
     if not names or "arch" not in rows[0]:
@@ -172,6 +170,8 @@ def read_rows(path: Path) -> tuple[str, list[dict[str, Any]]]:
                 rate = 1 - float(row[metric])
             except (TypeError, ValueError):
                 raise InputError(f"--edf {path}: row {len(found) + 1} is no arch and numbers") from None
+            if not all(map(math.isfinite, (rate, *known.values()))):
+                raise InputError(f"--edf {path}: row {len(found) + 1} holds a number that is not finite")
             found.append({"arch": arch, "error_rate": rate, "searcher": row.get("searcher"), **known})
     return metric, found
 
@@ -249,8 +249,11 @@ def _html_edf(errors: Mapping[str, np.ndarray], results: Mapping[str, Any], path
     figure = go.Figure()
     for name, given in errors.items():
         x, y = edf(given)
-        figure.add_scatter(x=x.tolist(), y=y.tolist(), mode="lines", line={"shape": "hv"}, name=f"{name} ({len(x)})")
-    figure.update_layout(template="plotly_white", xaxis_title=f"error, 1 - {results['metric']}", yaxis_title="share")
+        figure.add_scatter(
+            x=x.tolist(), y=y.tolist(), mode="lines", line={"shape": "hv"}, name=html.escape(f"{name} ({len(x)})")
+        )
+    error = html.escape(f"error, 1 - {results['metric']}")
+    figure.update_layout(template="plotly_white", xaxis_title=error, yaxis_title="share")
     drawn = figure.to_html(include_plotlyjs=True, full_html=False)
     subsets, values = _rows(results)
     body = (

@@ -15,11 +15,17 @@ needs_chromium = pytest.mark.skipif(
 )
 
 
+def address_in(line):
+    """The address of the web UI, with its token, in what a script prints."""
+    return re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", line)[0]
+
+
 class Browser:
     """Headless Chromium, by its own protocol."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, *options):
         command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"]
+        command += ["--disable-background-networking", "--disable-component-update", "--disable-sync", *options]
         command += [f"--user-data-dir={folder}", "--window-size=1500,1600", "about:blank"]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         for line in self.process.stderr:

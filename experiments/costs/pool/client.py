@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 from collections import deque
@@ -12,6 +11,7 @@ from typing import Any
 
 import grpc
 
+from models.documents import parse_json
 from models.errors import InputError
 from models.files import dump_model_yaml
 from spaces.space import Arch, Space
@@ -199,24 +199,32 @@ class _Server:
         except grpc.FutureTimeoutError:
             raise _LostError("cannot be reached", final=True) from None
         if not self.agreed:
-            work.pool.agree(self, self._ask(work, DESCRIBE, self.asked))
+            described = self._ask(work, DESCRIBE, self.asked)
+            texts = all(isinstance(described.get(name), str) for name in ("provider", "name", "unit"))
+            if not texts or not isinstance(described.get("settings"), dict):
+                raise _LostError("does not say what it tells", final=True)
+            work.pool.agree(self, described)
             self.agreed = True
 
     def estimate(self, work: _Work, archs: Sequence[Arch]) -> list[float]:
         """Costs of archs."""
         answer = self._ask(work, ESTIMATE, {**self.asked, "archs": list(archs)})
         costs = answer.get("costs")
-        if not isinstance(costs, list) or len(costs) != len(archs) or not all(type(c) in (int, float) for c in costs):
+        if (
+            not isinstance(costs, list)
+            or len(costs) != len(archs)
+            or not all(type(c) in (int, float) and math.isfinite(c) for c in costs)
+        ):
             raise _LostError(f"sent {str(costs)[:40]} for {len(archs)} archs", final=True)
         return [float(c) for c in costs]
 
     def _ask(self, work: _Work, method: str, request: dict[str, Any]) -> dict[str, Any]:
         call = work.watched(self._methods[method].future(encode(request), timeout=self.timeout))
         try:
-            answer = json.loads(call.result())
+            answer = parse_json(call.result(), "its answer")
         except grpc.RpcError as e:
             raise self._meaning(e) from None  # type: ignore[arg-type]
-        except ValueError:
+        except InputError:
             answer = None
         if not isinstance(answer, dict):
             raise _LostError("does not answer in JSON", final=True)
@@ -227,6 +235,8 @@ class _Server:
         match code:
             case grpc.StatusCode.INVALID_ARGUMENT:
                 return InputError(f"estimator {self.address}: {details}")
+            case grpc.StatusCode.RESOURCE_EXHAUSTED if "larger than max" not in details:
+                return _LostError("has too many requests to answer")
             case grpc.StatusCode.RESOURCE_EXHAUSTED:
                 return InputError(
                     f"estimator {self.address}: {details}; a smaller batch or a higher limit would be right"

@@ -7,15 +7,20 @@ machine; beyond it belongs TLS with certificates of the clients (``--tls-ca``), 
 from __future__ import annotations
 
 import argparse
+import functools
 import multiprocessing
+import os
 import signal
 import sys
-from multiprocessing.connection import wait
+from collections.abc import Sequence
+from multiprocessing.connection import Connection, wait
 from typing import Any, NoReturn
 
 from ...run import registry
 from ...run.cli import add_plugin_option, positive_float, run_script
 from .protocol import DEFAULT_PORT, MAX_MESSAGE_MB
+
+_LOOKED_EVERY_S = 0.5
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -38,8 +43,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         nargs="*",
         default=[],
         metavar="KEY=VALUE",
-        help="what the provider is told, such as threads=2, where a client says nothing else",
+        help="what the provider is told, such as threads=2, where a client says nothing else; of a table the path is "
+        "the server's alone: path=FILE, or path=[FILE,FILE] of which clients name one",
     )
+    add("--longest", type=positive_float, default=600, metavar="S", help="seconds that a request may take")
+    add("--patience", type=positive_float, default=30, metavar="S", help="the same, once nobody waits for it any more")
     add("--max-message-mb", type=positive_float, default=MAX_MESSAGE_MB, help="larger messages are refused")
     add_plugin_option(parser)
     group = parser.add_argument_group("TLS, by PEM files")
@@ -63,66 +71,119 @@ def main(args: argparse.Namespace) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     from models.errors import InputError
 
-    # As Ctrl-C, so that no process of a port stays behind.
-    signal.signal(signal.SIGTERM, _interrupt)
-    if args.host not in ("127.0.0.1", "::1", "localhost") and not args.tls_ca:
-        print(f"note: everybody who reaches {args.host} can use this server (--tls-ca)", file=sys.stderr, flush=True)
-    if len(args.port) == 1:
-        _serve(args, args.port[0])
-        return
-    context = multiprocessing.get_context("spawn")
-    processes = [(port, context.Process(target=_process, args=(args, port))) for port in args.port]
-    for _, process in processes:
-        process.start()
-    try:
-        while processes:
-            wait([process.sentinel for _, process in processes])
-            for port, process in processes:
-                if not process.is_alive():
-                    print(f"port {port}: its process ended ({process.exitcode})", file=sys.stderr, flush=True)
-            processes = [(port, process) for port, process in processes if process.is_alive()]
-    finally:
-        for _, process in processes:
-            process.terminate()
-        for _, process in processes:
-            process.join()
-    raise InputError("no port is served any more")
-
-
-def _process(args: argparse.Namespace, port: int) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
-    sys.exit(run_script(lambda a: _serve(a, port), args))
-
-
-def _serve(args: argparse.Namespace, port: int) -> None:
-    from models.documents import parse_yaml
-    from models.errors import InputError
-
-    from ..make import make_provider
-    from .service import Estimator, Identity, serve
-
     if args.provider == "command":
         raise InputError(
             "--provider command: clients could have any command run here; right would be FILE.py:NAME, a function of "
             "your own that gives an experiments.costs.CommandLatency"
         )
+    args.told, args.fixed = _told(args.hw_config, args.provider)
+    # As Ctrl-C, so that no process of a port stays behind.
+    signal.signal(signal.SIGTERM, _interrupt)
+    if args.host not in ("127.0.0.1", "::1", "localhost") and not args.tls_ca:
+        print(f"note: everybody who reaches {args.host} can use this server (--tls-ca)", file=sys.stderr, flush=True)
+    ports = [_Port(args, port) for port in args.port]
+    try:
+        while ports:
+            wait([port.process.sentinel for port in ports])
+            ports = [port for port in ports if port.process.is_alive() or port.begun_anew()]
+    finally:
+        for port in ports:
+            port.end()
+    sys.exit(2)  # each has said why
+
+
+def _told(pairs: Sequence[str], provider: str) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """What a provider is told where a client says nothing else, and what clients may not change."""
+    from models.documents import parse_yaml
+    from models.errors import InputError
+
     told: dict[str, Any] = {}
-    for pair in args.hw_config:
+    for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
             raise InputError(f"--hw-config {pair}: right would be KEY=VALUE")
-        told[key] = parse_yaml(value, f"--hw-config {pair}")
+        told[key] = parse_yaml(value, f"--hw-config {key}")
+    if provider != "table":
+        return told, {}
+    # Files of this machine, which are read and written.
+    paths = told.pop("path", None)
+    paths = paths if isinstance(paths, list) else [paths]
+    if not paths or not all(isinstance(path, str) for path in paths):
+        raise InputError("--provider table: right would be --hw-config path=TABLE.json, or path=[A.json,B.json]")
+    return told, {"path": paths, "make": [told.pop("make", False)]}
+
+
+class _Port:
+    """The process of a port.
+
+    What a provider computes cannot be ended but with its process. So a process that computes for nobody, or was ended
+    by what it computed, is followed by another one.
+    """
+
+    def __init__(self, args: argparse.Namespace, port: int) -> None:
+        self.args, self.number = args, port
+        self._start()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._served, sender = context.Pipe(duplex=False)
+        self.process = context.Process(target=_process, args=(self.args, self.number, sender))
+        self.process.start()
+        sender.close()
+
+    def begun_anew(self) -> bool:
+        """Whether the next process is under way; not after one that never came to serve."""
+        try:
+            self.number = self._served.recv()
+        except EOFError:
+            return False
+        finally:
+            self._served.close()
+        self.end()
+        print(
+            f"port {self.number}: its process ended ({self.process.exitcode}); begun anew", file=sys.stderr, flush=True
+        )
+        self._start()
+        return True
+
+    def end(self) -> None:
+        """Without waiting for what is computed; commands that a provider runs end too."""
+        assert self.process.pid is not None
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(self.process.pid, number)
+            except ProcessLookupError:  # it has ended, or has not come to have a group
+                self.process.terminate()
+            self.process.join(1)
+
+
+def _process(args: argparse.Namespace, port: int, served: Connection) -> None:
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    status = run_script(lambda a: _serve(a, port, served), args)
+    sys.stderr.flush()
+    os._exit(status)  # without waiting for threads that compute
+
+
+def _serve(args: argparse.Namespace, port: int, served: Connection) -> None:
+    from ..make import make_provider
+    from .service import Estimator, Identity, serve
+
     tls = Identity(args.tls_cert, args.tls_key, args.tls_ca) if args.tls_cert else None
-    estimator = Estimator(lambda space, imgsz, hw: make_provider(args.provider, space, imgsz, hw), told)
-    server, bound = serve(estimator, port, args.host, tls, args.max_message_mb)
+    make = functools.partial(make_provider, args.provider)
+    estimator = Estimator(make, args.told, args.fixed)
+    _, bound = serve(estimator, port, args.host, tls, args.max_message_mb)
     print(f"serving {args.provider} on {args.host}:{bound}{' with TLS' if tls else ''}", flush=True)
+    served.send(bound)
     parent = multiprocessing.parent_process()
-    if parent is None:
-        server.wait_for_termination()
-    else:
-        wait([parent.sentinel])  # also of a parent that was killed
-    server.stop(None)
+    assert parent is not None
+    why = None
+    while why is None and not wait([parent.sentinel], _LOOKED_EVERY_S):  # also of a parent that was killed
+        why = estimator.overdue(args.patience, args.longest)
+    if why is not None:
+        print(f"port {bound}: a request is given up: {why}", file=sys.stderr, flush=True)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -17,7 +17,7 @@ import pytest
 from experiments.costs import Remote, Trust
 from experiments.costs.pool import Estimator, protocol, serve
 from experiments.costs.pool.client import addresses
-from experiments.costs.pool.server import parse
+from experiments.costs.pool.server import _told, parse
 from experiments.costs.pool.service import Identity
 from models import InputError
 from spaces import Space
@@ -286,6 +286,103 @@ def test_garbage_is_refused(pool, body):
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10)
+)
+ROW = "backbone: [[-1, {}, C3, [{}]]]"
+BEYOND = {
+    "an alias bomb": ({"space": BOMB}, "aliases are counted"),
+    "a space in itself": ({"space": "&a [*a]"}, "stands within what it names"),
+    "nesting": ({"space": "[" * 300 + "]" * 300}, "levels deep"),
+    "a number of 5,000 digits": ({"space": ROW.format(1, "9" * 5000)}, "a number of"),
+    "repeats": ({"space": ROW.format(3000, 8)}, "3,000 repeats"),
+    "repeats of a choice": ({"space": ROW.format("{choice: [1, 3000]}", 8)}, "repeats in all rows"),
+    "repeats that follow": (
+        {"space": "backbone: [[-1, 1, Conv, [{choice: [8], label: w}]], [-1, {table: {8: 3000}, by: w}, C3, [8]]]"},
+        "repeats in all rows",
+    ),
+    "repeats of many rows": ({"space": f"backbone: [{', '.join(['[-1, 30, C3, [8]]'] * 90)}]"}, "2,700 repeats"),
+    "a range of a billion": ({"space": ROW.format(1, "{range: [1, 1000000000, 1]}")}, "more than 1,000 values"),
+    "no text": ({"space": ["a"]}, "the text of a YAML"),
+    "a file of the server": ({"space": "yolov5n.yaml"}, "the text of a YAML"),
+    "a huge side": ({"imgsz": 10**9}, "8192 at most"),
+    "a side that is none": ({"imgsz": float("inf")}, "positive integer"),
+    "threads": ({"hw_config": {"threads": 100_000}}, "256 are the most"),
+    "much to tell": ({"hw_config": {"a": "x" * 20_000}}, "10,000 characters"),
+    "a list to tell": ({"hw_config": [1]}, "a mapping"),
+    "many archs": ({"archs": [{}] * 20_000}, "10,000 are the most"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BEYOND)
+def test_what_is_beyond_bounds_is_refused_before_a_provider_is_made(case):
+    more, message = BEYOND[case]
+    made = []
+    estimator = Estimator(lambda *_: made.append(1) or Widths())
+    request = {"space": "backbone: [[-1, 1, Conv, [8]]]", "imgsz": 32, "archs": [{}], **more}
+    begun = time.monotonic()
+    with refused(message):
+        estimator.estimate(request)
+    assert made == []
+    assert time.monotonic() - begun < 10
+
+
+def test_a_message_nested_without_end_is_refused(pool):
+    port = pool.add(Widths())
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_unary(f"/{protocol.SERVICE}/{protocol.DESCRIBE}")
+        with pytest.raises(grpc.RpcError) as caught:
+            call(b"[" * 1_000_000, timeout=30)
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert pool.remote()(ARCHS[:2]) == COSTS[:2]
+
+
+def test_tables_are_those_that_the_server_was_started_with():
+    told, fixed = _told(["path=[a.json, b.json]", "threads=1"], "table")
+    assert (told, fixed) == ({"threads": 1}, {"path": ["a.json", "b.json"], "make": [False]})
+    given = []
+    estimator = Estimator(lambda space, imgsz, hw: given.append(hw) or Widths(), told, fixed)
+    request = {"space": "backbone: [[-1, 1, Conv, [8]]]", "imgsz": 32}
+    for hw in (None, {"path": "b.json"}, {"path": "a.json", "make": False}):
+        estimator.describe({**request, "hw_config": hw})
+    assert [hw["path"] for hw in given] == ["a.json", "b.json"]
+    for hw in ({"path": "/etc/passwd"}, {"path": "./a.json"}, {"make": True}, {"path": ["a.json"]}):
+        with refused("this server was started with"):
+            estimator.describe({**request, "hw_config": hw})
+    with refused("path=TABLE.json"):
+        _told([], "table")
+    assert _told(["path=a.json"], "own.py:make") == ({"path": "a.json"}, {})
+
+
+def test_what_is_computed_too_long_or_for_nobody_is_overdue():
+    class Context:
+        active = True
+
+        def is_active(self):
+            return self.active
+
+    freed, entered, context = threading.Event(), threading.Event(), Context()
+    estimator = Estimator(lambda *_: Widths(lambda archs: entered.set() or freed.wait(30)))
+    body = protocol.encode(
+        {"space": "backbone: [[-1, 1, Conv, [{choice: [8], label: width}]]]", "imgsz": 32, "archs": [{"width": 8}]}
+    )
+    thread = threading.Thread(target=estimator.answer, args=(estimator.estimate, body, context))
+    assert estimator.overdue(0, 0) is None
+    thread.start()
+    assert entered.wait(30)
+    try:
+        assert estimator.overdue(0, 60) is None
+        assert estimator.overdue(60, 0) == "it took more than 0 s"
+        context.active = False
+        assert estimator.overdue(60, 0) is None
+        time.sleep(0.01)
+        assert estimator.overdue(0.001, 60) == "nobody has waited for it for 0.001 s"
+    finally:
+        freed.set()
+        thread.join()
+    assert estimator.overdue(0, 0) is None
+
+
 def test_nobody_waits_so_nothing_is_computed(pool, monkeypatch):
     freed, entered, arrived, gone = (threading.Event() for _ in range(4))
     provider = Widths(lambda archs: entered.set() or freed.wait(30))
@@ -403,6 +500,9 @@ class Widths:
     def __init__(self, chip):
         self.settings = {"chip": chip}
     def __call__(self, archs):
+        if archs == [{"width": 16}]:  # whatever it does, it does not look at anything else
+            while True:
+                pass
         return [float(a["width"]) for a in archs]
 
 def make(space, imgsz, *, chip):
@@ -413,12 +513,12 @@ def make(space, imgsz, *, chip):
 class Script:
     """``python -m experiments.costs.pool.server`` on two ports of its choice."""
 
-    def __init__(self, folder, *options):
+    def __init__(self, folder, *options, ports=2):
         (folder / "own.py").write_text(OWN)
-        command = [sys.executable, "-m", "experiments.costs.pool.server", "--port", "0", "0"]
+        command = [sys.executable, "-m", "experiments.costs.pool.server", "--port", *["0"] * ports]
         command += ["--provider", f"{folder}/own.py:make", "--hw-config", "chip=v1", *options]
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        lines = [self.process.stdout.readline() for _ in range(2)]
+        lines = [self.process.stdout.readline() for _ in range(ports)]
         self.ports = [int(line.split(":")[-1]) for line in lines]
         self.workers = [p for p in psutil.Process(self.process.pid).children() if "spawn_main" in " ".join(p.cmdline())]
 
@@ -450,10 +550,36 @@ class TestScript:
         script.process.wait()
         assert not psutil.wait_procs(script.workers, timeout=30)[1]
 
+    def test_a_request_that_computes_for_nobody_is_given_up_and_none_keeps_the_server_alive(self, tmp_path, pool):
+        script = Script(tmp_path, "--patience", "0.5", ports=1)
+        try:
+            remote = pool.remote(*script.ports, connect_timeout=60)
+            remote._servers[0].timeout = 0.5
+            with refused("no answer within 0.5 s"):
+                remote([{"width": 16}])
+            remote._servers[0].timeout = 60
+            assert remote(ARCHS[:3]) == COSTS[:3], "by the process that came after"
+            endless = (
+                remote._servers[0]
+                ._methods[protocol.ESTIMATE]
+                .future(protocol.encode({**remote._servers[0].asked, "archs": [{"width": 16}]}))
+            )
+            time.sleep(1)  # it is computed by now; were it not, the end would only be easier
+            assert not endless.done()
+            begun = time.monotonic()
+            script.process.send_signal(signal.SIGTERM)
+            _, err = script.process.communicate(timeout=30)
+            assert time.monotonic() - begun < 3
+            assert script.process.returncode == 130
+            assert "a request is given up: nobody has waited for it for 0.5 s" in err
+            assert not any(w.is_running() for w in script.workers)
+        finally:
+            script.process.kill()
+
 
 def test_help_loads_no_torch():
     code = (
-        "import sys; from experiments.costs.pool.server import parse\n"
+        "import sys; from experiments.costs.pool.server import _told, parse\n"
         "try: parse(['--help'])\nexcept SystemExit: assert not {'torch', 'grpc'} & sys.modules.keys()"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -20,7 +20,7 @@ from experiments.nni_experiment import web
 from experiments.tasks import evaluator
 from models import Classifier, InputError, load_detector
 from spaces import NASBACKBONE, Space, freeze
-from tests.experiments.browser import CHART, Browser, needs_chromium
+from tests.experiments.browser import CHART, Browser, address_in, needs_chromium
 from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -132,9 +132,11 @@ def test_the_web_ui_shows_trials_curves_and_archs(run, multi_trial, tmp_path):
         "--view", json.loads((folder / "experiment.json").read_text())["id"], "--port", port
     )
     try:
-        assert url in viewer.stdout.readline()
+        address = address_in(viewer.stdout.readline())
+        assert address.startswith(url)
         browser = Browser(tmp_path)
         try:
+            browser.open(address, "SUCCEEDED")
             overview = browser.open(f"{url}/oview", "SUCCEEDED")
             assert "VIEWED" in overview
             assert f"{float(best['default']):.6f}"[:7] in overview
@@ -207,6 +209,7 @@ def test_interrupted_and_resumed_no_trial_is_lost_and_none_run_twice(end, multi_
     assert dict(ended) == {row["id"]: 1 for row in rows}
     numbers = query(folder, "select distinct trialJobId, sequenceId from TrialJobEvent where sequenceId is not null")
     assert sorted(number for _, number in numbers) == [0, 1, 2]
+    assert load_detector(folder / "detector.pt")[1]["arch"] == json.loads((folder / "arch.json").read_text())
 
 
 TUTORIAL = """

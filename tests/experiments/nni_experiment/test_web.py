@@ -1,12 +1,16 @@
 """NNI's web manager: where it listens, when it ends, what of it is repaired, and what is said if it cannot start."""
 
+import base64
+import hmac
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import nni_node
 import psutil
@@ -17,6 +21,7 @@ from experiments import RetiariiExeConfig, RetiariiExperiment, strategy
 from experiments.nni_experiment import web
 from models import InputError
 from spaces import NASBACKBONE
+from spaces.nni_compat import tokens
 from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -27,6 +32,7 @@ import sys, time
 from experiments import RetiariiExeConfig, RetiariiExperiment, strategy
 from nni.nas.evaluator import FunctionalEvaluator
 from spaces import NASBACKBONE
+from spaces.nni_compat import tokens
 port, host, directory = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 experiment = RetiariiExperiment(NASBACKBONE("tests/assets/tiny_nas.yaml"), FunctionalEvaluator(abs), [],
                                 strategy.Random())
@@ -123,7 +129,7 @@ def test_sigterm_ends_the_manager_and_another_host_is_heard_beside_the_loopback(
     assert ends(node)
     assert process.returncode == 0
     assert "warning: the web UI listens on" in err
-    assert "no login" in err
+    assert "can run programs here" in err
 
 
 def test_a_taken_port_names_who_holds_it():
@@ -166,7 +172,7 @@ def test_the_loopback_gives_no_warning(capsys):
 
 def node(script):
     """What a script prints as JSON, with the manager's repairs loaded."""
-    with web.manager_environment():
+    with web.manager_environment(8080):
         done = subprocess.run(
             [str(NODE / "node"), "-e", REQUIRE + script], cwd=NODE, capture_output=True, text=True, timeout=60
         )
@@ -175,9 +181,9 @@ def node(script):
 
 
 def test_trials_do_not_inherit_what_the_manager_is_started_with():
-    names = '["NODE_OPTIONS", "NAS_WEB_HOST"]'
+    names = '["NODE_OPTIONS", "NAS_WEB_HOST", "NAS_WEB_TOKEN"]'
     assert node(f"console.log(JSON.stringify({names}.filter((n) => n in process.env)))") == []
-    assert "NAS_WEB_HOST" not in os.environ
+    assert not {"NAS_WEB_HOST", "NAS_WEB_TOKEN"} & os.environ.keys()
 
 
 def test_a_resumed_experiment_goes_on_counting():
@@ -212,6 +218,23 @@ Object.assign(manager, {
 })();
 """)
     assert found == [0, 1, 2], "asked for by the change, once ready, and by a change after that"
+
+
+def test_what_fails_while_the_manager_stops_is_no_error():
+    found = node("""
+const { NNIManager } = load("core/nnimanager");
+const manager = Object.create(NNIManager.prototype);
+const told = [];
+Object.assign(manager, {
+  status: { status: "STOPPING", errors: [] }, logError(error) { told.push(error.message); },
+});
+manager.criticalError(new Error("late"));
+manager.status.status = "RUNNING";
+console.error = () => {};
+manager.criticalError(new Error("real"));
+console.log(JSON.stringify(told));
+""")
+    assert found == ["real"]
 
 
 def test_a_trial_that_a_signal_ended_has_failed_and_one_that_was_cancelled_has_not():
@@ -265,6 +288,69 @@ const form = (value) => ({ sequenceId: 0, hyperParameters: { value, index: 0 } }
 })();
 """)
     assert sent == {"trial0": "first", "trial1": "second"}
+
+
+def test_the_address_of_a_channel_has_the_key_of_that_channel_only():
+    port, found = (
+        8080,
+        node("""
+const { RestManager } = load("common/globals/rest");
+Object.assign(global.nni, { args: { port: 8080, urlPrefix: "" } });
+const rest = new RestManager();
+console.log(JSON.stringify([rest.getFullUrl("http", "localhost", "env/local-env", "abc"),
+                            rest.getFullUrl("ws", "192.0.2.7", "/platform/remote", "1")]));
+"""),
+    )
+    for url, address in zip(
+        found, ["http://localhost:8080/env/local-env/abc", "ws://192.0.2.7:8080/platform/remote/1"], strict=True
+    ):
+        parts = urlsplit(url)
+        digest = hmac.digest(tokens[port].encode(), parts.path.encode(), "sha256")
+        assert (parts.username, parts.password) == ("nas", base64.urlsafe_b64encode(digest).decode().rstrip("="))
+        assert url.replace(f"nas:{parts.password}@", "") == address
+
+
+def test_tensorboard_listens_on_the_loopback_only(tmp_path):
+    folder = tmp_path / "it's; here"
+    folder.mkdir()
+    command = node(
+        """
+const { NNITensorboardManager } = load("extensions/nniTensorboardManager");
+Object.assign(global.nni, { args: { pythonInterpreter: "/usr/bin/python" } });
+const manager = Object.create(NNITensorboardManager.prototype);
+manager.nniManager = { getTrialJob: async () => ({ sequenceId: 3 }) };
+(async () => {
+  console.log(JSON.stringify(await manager.getTensorboardStartCommand(["abc"], [FOLDER], 6007)));
+})();
+""".replace("FOLDER", json.dumps(str(folder)))
+    )
+    assert shlex.split(" ".join(command)) == [
+        "/usr/bin/python", "-m", "tensorboard.main", "--host=127.0.0.1", "--port=6007", f"--logdir_spec=3-abc:{folder}",
+    ]  # fmt: skip
+
+
+def test_the_keeper_on_another_machine_is_guarded_too():
+    found = node("""
+const { Ssh } = load("training_service/remote_v3/ssh");
+const said = [], written = [];
+const ssh = new Ssh("x", {});
+ssh.exec = async (command) => { said.push(command); return { code: 0, stdout: "/there/keeper\\n" }; };
+ssh.writeFile = async (path, data) => { written.push([path, String(data)]); };
+(async () => {
+  await ssh.run("python -m nni.tools.nni_manager_scripts.create_trial_keeper_dir exp env");
+  await ssh.run("python -m nni.tools.nni_manager_scripts.launch_trial_keeper /there/keeper");
+  console.log(JSON.stringify([said, written]));
+})();
+""")
+    said, ((path, content),) = found
+    script = "/there/keeper/web_guard.js"
+    assert said == [
+        "python -m nni.tools.nni_manager_scripts.create_trial_keeper_dir exp env",
+        "chmod 700 '/there/keeper'",
+        f"NODE_OPTIONS='--require \"{script}\"' "
+        "python -m nni.tools.nni_manager_scripts.launch_trial_keeper /there/keeper",
+    ]
+    assert (path, content) == (script, (ROOT / "experiments/nni_experiment/web_guard.js").read_text())
 
 
 def test_a_trial_may_have_all_gpus_of_a_machine(monkeypatch):

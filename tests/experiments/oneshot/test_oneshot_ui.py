@@ -9,7 +9,7 @@ import pytest
 
 import oneshot_nas
 from experiments.nni_experiment import web
-from tests.experiments.browser import CHART, Browser, needs_chromium
+from tests.experiments.browser import CHART, Browser, address_in, needs_chromium
 from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -73,9 +73,11 @@ def test_the_web_ui_shows_each_search_and_its_curve(run, script, tmp_path):
     url = f"http://{web.LOOPBACK}:{(port := free_port())}"
     viewer = MultiTrial(cwd).start("--view", folder, "--port", port)
     try:
-        assert url in viewer.stdout.readline()
+        address = address_in(viewer.stdout.readline())
+        assert address.startswith(url)
         browser = Browser(tmp_path)
         try:
+            browser.open(address, "SUCCEEDED")
             page = browser.open(f"{url}/detail", "SUCCEEDED")
             for row in rows_of(folder / "trials.csv"):
                 assert row["id"] in page
