@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from models import limits
@@ -29,7 +30,8 @@ def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namesp
     os.environ.setdefault("PYTHONIOENCODING", ":backslashreplace")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            with suppress(OSError):  # of one that was put in another's place
+                stream.reconfigure(errors="backslashreplace")
     with harmless_output():
         return _run(main, args)
 
