@@ -10,7 +10,7 @@ from experiments.inference.options import Detection
 from experiments.run.cli import add_plugin_option, add_run_options, start_script
 from experiments.run.early import check_weights
 from experiments.run.folder import RunFolder
-from experiments.run.options import add_options, made
+from experiments.run.options import add_options, made, parse_args, refuse_unfit
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -18,14 +18,16 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add_options(parser, Detection)
     add_plugin_option(parser)
     add_run_options(parser, "runs/detect")
-    return parser.parse_args(argv)
+    return parse_args(parser, argv)
 
 
 def main(args: argparse.Namespace) -> None:
+    refuse_unfit(args, Detection)
     check_weights(args)
     from experiments.inference.predict import predict
 
-    predict(made(Detection, args), RunFolder(args.project, args.name, args.exist_ok))
+    with RunFolder(args.project, args.name, args.exist_ok).held() as run:
+        predict(made(Detection, args), run)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
+from contextlib import AbstractContextManager
 
 from experiments.run.cli import add_plugin_option, add_run_options, add_trust_option, run_or_resume, start_script
 from experiments.run.folder import RunFolder
@@ -54,11 +55,13 @@ def main(args: argparse.Namespace) -> None:
     if args.mode == "sample_cost":
         from experiments.supernets.space_costs import report_costs
 
-        report_costs(args)
+        with _folder(args) as run:
+            report_costs(args, run)
     elif args.mode == "edf":
         from experiments.supernets.space_report import report_edf
 
-        report_edf(args)
+        with _folder(args) as run:
+            report_edf(args, run)
     elif args.mode == "fidelity":
         run_or_resume(args, FidelityOptions, _fidelity, beside=("fidelity",))
     elif args.mode == "sample_accuracy":
@@ -70,10 +73,14 @@ def main(args: argparse.Namespace) -> None:
         run_or_resume(args, Options, _search)
 
 
+def _folder(args: argparse.Namespace) -> AbstractContextManager[RunFolder]:
+    return RunFolder(args.project, args.name, args.exist_ok).held()
+
+
 def _search(options: Options, run: RunFolder, resume: bool) -> None:
     from experiments.supernets.search import search_subnets
 
-    search_subnets(options, run)
+    search_subnets(options, run, resume)
 
 
 def _fidelity(options: FidelityOptions, run: RunFolder, resume: bool) -> None:

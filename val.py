@@ -32,7 +32,8 @@ def main(args: argparse.Namespace) -> None:
         RunFolder.resume(args.supernet)  # says what is wrong at once
         from experiments.supernets.subnets import measure_subnets
 
-        measure_subnets(made(Validation, args), run)
+        with run.held():
+            measure_subnets(made(Validation, args), run)
         return
     classifies = is_classifier(args.weights)
     if classifies:
@@ -42,7 +43,8 @@ def main(args: argparse.Namespace) -> None:
     (check_set if classifies else check_detection_set)(args.data)
     from experiments.inference.validate import validate
 
-    validate(made(Validation, args), run)
+    with run.held():
+        validate(made(Validation, args), run)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from models.errors import InputError
 
 from .classify_arrays import cifar10, digits, fashion_mnist
 from .classify_files import folder, imagenette, tinyimagenet
-from .classify_sets import SETS, check_set
+from .classify_sets import SETS, check_set, set_folder
 from .classify_source import Source
 from .cluttered_digits import cluttered_digits
 from .seeded import SeededDataset
@@ -109,7 +109,7 @@ def classification(
         raise InputError(f"imgsz={imgsz}: the side of an image is 1 pixel or more")
     root = Path("datasets") if root is None else Path(root)
     check_set(name)
-    source = _SETS[str(name)](root, imgsz) if name in SETS else folder(Path(name), imgsz)
+    source = _SETS[str(name)](root, imgsz) if name in SETS else folder(set_folder(name), imgsz)
 
     labels, is_val = source.labels, source.is_val
     if is_val is None:

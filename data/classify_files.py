@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from models.errors import InputError
+from models.text import read_text
 
 from .classify_source import Images, Source
 from .download import download
@@ -58,7 +59,7 @@ def tinyimagenet(root: Path, imgsz: int) -> Source:
     items = [(p, k) for k, wnid in enumerate(wnids) for p in _images_of(home / "train" / wnid)]
     label_of = {wnid: k for k, wnid in enumerate(wnids)}
     held_out = []
-    for number, line in enumerate(table.read_text().splitlines(), 1):
+    for number, line in enumerate(read_text(table).splitlines(), 1):
         fields = line.split("\t")
         if len(fields) < 2 or fields[1] not in label_of:
             raise InputError(f"{table}:{number}: expected file, tab, wnid (one of the folders of train/), got {line!r}")

@@ -4,10 +4,22 @@ from pathlib import Path
 
 from models.errors import InputError
 
+from .places import PROJECT, direct, listed
+
 SETS = ("digits", "cluttered-digits", "fashion-mnist", "cifar10", "imagenette", "tinyimagenet")
 
 
 def check_set(name: str | Path) -> None:
     """`InputError` if this is neither a set's name nor a folder."""
-    if name not in SETS and not Path(name).is_dir():
-        raise InputError(f"{name}: no such data set or folder; take one of {', '.join(SETS)} or a folder of images")
+    if name not in SETS:
+        set_folder(name)
+
+
+def set_folder(name: str | Path) -> Path:
+    """The folder of a set of images, looked for from here and below the project's folder."""
+    tried = direct(str(name), [Path(), PROJECT]) if str(name).strip() else []
+    for place in tried:
+        if place.is_dir():
+            return place
+    right = f"take one of {', '.join(SETS)} or a folder of images"
+    raise InputError(f"{name}: no such data set or folder; {right}; tried {listed(tried)}")

@@ -247,12 +247,18 @@ def detection_split(
     return DetectionSet(sources[split], imgsz), names
 
 
+def detection_sources(spec: Spec) -> tuple[tuple[str, ...], dict[str, ImageSource]]:
+    """Class names and the images of every split there is, as they lie; for who looks at a set as a whole."""
+    return _sources(spec, list(spec.entries))
+
+
 def _sources(spec: Spec, splits: Sequence[str]) -> tuple[tuple[str, ...], dict[str, ImageSource]]:
     """Class names and the images of these splits."""
     if spec.format == "digits-detect":
         from .digits_detect import CLASS_NAMES, digit_images
 
-        return CLASS_NAMES, {**digit_images(spec.where, spec.entries, spec.options.get("canvas", 320))}
+        drawn = digit_images(spec.where, spec.entries, spec.options.get("canvas", 320))
+        return CLASS_NAMES, {split: drawn[split] for split in splits}
     names = class_names(spec)
     found = records(replace(spec, names=names, entries={split: spec.entries[split] for split in splits}))[1]
     return names, {split: _Files(build(images, report)) for split, (images, report) in found.items()}

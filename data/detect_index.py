@@ -14,6 +14,9 @@ from .report import Report
 
 _log = logging.getLogger(__name__)
 
+# Where nothing says what to validate on, one image of so many is held out.
+HELD_OUT = 5
+
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 as edges
 
 
@@ -29,7 +32,6 @@ class Ignored(NamedTuple):
 
 
 NOTHING_IGNORED = np.zeros((0, 6), dtype=np.float32)
-
 
 
 @dataclass(frozen=True)

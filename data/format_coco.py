@@ -1,20 +1,24 @@
 """COCO: one JSON a split, boxes as left, top, width, height in pixels, category ids with gaps.
 
 Classes are numbered in the order of category ids, or by name when the data.yaml lists names, which may be some of the
-categories. Crowds are not learnt; where AP is measured, detections in them count neither as right nor as wrong.
+categories. Crowds are not learnt; where AP is measured, detections in them count neither as right nor as wrong. Where
+there is no file for validation, every fifth image of the only one is held out for it.
 """
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from models.errors import InputError
+from models.files import write_text
 from models.text import read_text
 
-from .detect_index import Ignored, Record
+from .detect_index import HELD_OUT, Ignored, Record
 from .places import PROJECT, Finder, child, find, listed, local
 from .report import Report
 
@@ -26,7 +30,7 @@ _SPLIT_NAMES = {
 
 
 def entries(root: Path) -> dict[str, Any]:
-    """The splits of a folder: JSONs in `annotations/`, `train/` or the folder itself, by their names; so val and test."""
+    """The splits of a folder: JSONs in `annotations/`, `train/` or itself, by their names; so val and test."""
     found: dict[str, Any] = {}
     for split, spellings in _SPLIT_NAMES.items():
         files = [file for name in spellings for files in _jsons(root, name) for file in sorted(files)]
@@ -34,7 +38,28 @@ def entries(root: Path) -> dict[str, Any]:
         files = [file for file in files if file.name.lower().startswith("instances")] or files
         if files:
             found[split] = str(files[0].relative_to(root))
+    if "val" not in found and (file := found.get("train") or _only_json(root)):
+        held_out = {"annotations": file, "held_out": True}
+        found |= {"train": held_out | {"held_out": False}, "val": held_out}
     return found
+
+
+def _only_json(root: Path) -> str | None:
+    """The one file of annotations in a folder whose files are named for no split, such as `instances_default.json`."""
+    for folder in (child(root, "annotations"), root):
+        files = [p for p in folder.iterdir() if _is_json(p)] if folder is not None and folder.is_dir() else []
+        files = [p for p in files if p.name.lower().startswith("instances")] or files
+        if len(files) == 1 and _is_coco(files[0]):
+            return str(files[0].relative_to(root))
+    return None
+
+
+def _is_coco(file: Path) -> bool:
+    try:
+        content = _load(file)
+    except (OSError, InputError):
+        return False
+    return isinstance(content, dict) and {"images", "annotations", "categories"} <= set(content)
 
 
 def _jsons(root: Path, split: str) -> Iterator[list[Path]]:
@@ -72,7 +97,7 @@ def ids(entry: Any, root: Path, where: str, names: tuple[str, ...]) -> tuple[dic
 
 
 def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: Report) -> list[Record]:
-    """The images of a split. entry: a JSON file, or {annotations: JSON file, images: folder}."""
+    """The images of a split. entry: a JSON file, {annotations: JSON file, images: folder}, or what `entries` gives."""
     file, folder = _files(entry, root, where)
     content = _load(file)
     categories = {_id(c["id"]): str(c["name"]) for c in _field(content, "categories", file)}
@@ -96,6 +121,14 @@ def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: 
             raise InputError(f"{file}: image {image!r} should have id and file_name") from None
     if not by_image:
         raise InputError(f"{file}: lists no images")
+    others: set[str] = set()
+    if isinstance(entry, dict) and "held_out" in entry:
+        if len(by_image) < 2:
+            raise InputError(f"{file}: lists one image, and one more is needed to validate on")
+        picked = set([*by_image][:: min(HELD_OUT, len(by_image))])
+        others = {i for i in by_image if (i in picked) != entry["held_out"]}
+        by_image = {i: record for i, record in by_image.items() if i not in others}
+        report.note = f"every {HELD_OUT}th image of {file.name} is held out for validation, which has no file"
 
     annotations = _field(content, "annotations", file)
     for number, annotation in enumerate(annotations):
@@ -114,7 +147,7 @@ def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: 
             known = f"nc={len(categories)}"
             raise InputError(f"{place}: category_id {category_id!r} is not one of the categories ({known})")
         if (record := by_image.get(_id(image_id))) is None:
-            report.orphans += 1
+            report.orphans += _id(image_id) not in others
             continue
         if (label := class_of.get(_id(category_id))) is None:
             report.others += 1
@@ -130,6 +163,39 @@ def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: 
         example = annotations[0]["image_id"]
         raise InputError(f"{file}: no annotation is of one of its images; image_id {example!r} is not one of their ids")
     return list(by_image.values())
+
+
+def write(
+    path: str | Path,
+    names: Sequence[str],
+    images: Sequence[tuple[str, tuple[int, int]]],
+    labels: Sequence[np.ndarray],
+    ignored: Sequence[np.ndarray],
+) -> None:
+    """Writes a split's JSON. What is ignored becomes crowds, difficult objects of VOC too.
+
+    images: file and (height, width) of each; labels: of each, as `detect.Item` has them; ignored: as `detect.Meta`.
+    """
+    found: list[dict[str, Any]] = []
+
+    def add(image_id: int, label: float, box: list[float], crowd: bool) -> None:
+        row = {"id": len(found) + 1, "image_id": image_id, "category_id": int(label) + 1, "bbox": box}
+        found.append({**row, "area": box[2] * box[3], "iscrowd": int(crowd)})
+
+    for image_id, ((_, (height, width)), rows, regions) in enumerate(zip(images, labels, ignored, strict=True), 1):
+        for label, x, y, w, h in rows.tolist():
+            add(image_id, label, [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height], False)
+        for label, x1, y1, x2, y2, _ in regions.tolist():
+            add(image_id, label, [x1, y1, x2 - x1, y2 - y1], True)
+    content = {
+        "images": [
+            {"id": i, "file_name": name, "height": height, "width": width}
+            for i, (name, (height, width)) in enumerate(images, 1)
+        ],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(names, 1)],
+        "annotations": found,
+    }
+    write_text(path, json.dumps(content))
 
 
 def _id(value: Any) -> str:

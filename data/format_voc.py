@@ -18,7 +18,7 @@ from models.documents import is_file, is_folder, read_bytes
 from models.errors import InputError
 from models.text import declared_text, read_text
 
-from .detect_index import Box, Ignored, Record
+from .detect_index import HELD_OUT, Box, Ignored, Record
 from .images import SUFFIXES, list_images, unread_in
 from .places import child, home, local
 from .report import Report
@@ -26,7 +26,6 @@ from .report import Report
 _LISTS = {"train": ("train", "trainval"), "val": ("val", "valid", "test"), "test": ("test",)}
 _FOLDERS = {"train": ("train",), "val": ("valid", "val"), "test": ("test",)}  # as Roboflow exports them
 _IMAGES = ("JPEGImages", "images")
-_HELD_OUT = 5  # one image of so many
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 # The XML declaration, which ElementTree takes no text with.
 _DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
@@ -58,7 +57,7 @@ def entries(root: Path) -> dict[str, Any]:
         name = next((name for name in lists if main and is_file(main / f"{name}.txt")), None)
         if name:
             found[split] = name
-    if "train" in found and "val" not in found or main is None:
+    if ("train" in found and "val" not in found) or main is None:
         name = found.get("train")  # None: all that are annotated
         found |= {split: {"list": name, "held_out": split == "val"} for split in ("train", "val")}
     elif found.get("train") == "trainval" and found["val"] == "val":
@@ -87,7 +86,7 @@ def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: 
         report.unread += unread_in(folder)
     if isinstance(entry, dict) and "held_out" in entry:
         report.note = (
-            f"every {_HELD_OUT}th image of {_said(entry)} is held out for validation, for which there is no list"
+            f"every {HELD_OUT}th image of {_said(entry)} is held out for validation, for which there is no list"
         )
     for image, file in _files(entry, root, where):
         record = Record(image, [], [], in_pixels=True)
@@ -119,7 +118,7 @@ def _files(entry: Any, root: Path, where: str) -> list[tuple[Path, Path | None]]
         return [(image, beside.get(image.with_suffix(""))) for image in images]
     annotations = child(root, "Annotations") or root / "Annotations"
     images_in = next((p for name in _IMAGES if (p := child(root, name)) is not None), root / _IMAGES[0])
-    images = reversed(list_images(images_in))  # of a.jpg and a.png the first one counts
+    images = list_images(images_in)[::-1]  # of a.jpg and a.png the first one counts
     by_stem = {image.relative_to(images_in).with_suffix("").as_posix(): image for image in images}
     xml = {p.relative_to(annotations).with_suffix("").as_posix(): p for p in _xml_in(annotations)}
     ids = _image_ids(entry, root, where, {*by_stem, *xml}, xml)
@@ -139,7 +138,7 @@ def _image_ids(entry: Any, root: Path, where: str, known: set[str], xml: dict[st
         if "held_out" in entry:
             if len(ids) < 2:
                 raise InputError(f"{where}: {root} has one image, and one more is needed to validate on")
-            picked = set(ids[:: min(_HELD_OUT, len(ids))])
+            picked = set(ids[:: min(HELD_OUT, len(ids))])
             return [i for i in ids if (i in picked) == entry["held_out"]]
         return ids
     return _of_list(entry, root, where, known)

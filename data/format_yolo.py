@@ -7,6 +7,7 @@ segmentation sets; the box is the one around them.
 
 import glob
 import logging
+from collections.abc import Iterator
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ _SPLITS = ("train", "val", "test")  # in names of folders: valid, training, …
 
 
 def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: Report) -> list[Record]:
-    """The images of a split. entry: a folder, an image, a pattern, a text file that lists images, or a list of those."""
+    """The images of a split. entry: a folder, an image, a pattern, a .txt that lists images, or a list of those."""
     parts = entry if isinstance(entry, list) else [entry]
     paths = [path for part in parts for path in _images(part, root, where, report)]
     found, without = [], []
@@ -46,7 +47,7 @@ def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: 
     if 2 * len(without) > len(paths):
         _log.warning(
             "%s: %d of %d images have no label file and count as background; that of %s was looked for first at %s",
-            *(where, len(without), len(paths), without[0], label_places(without[0])[0]),
+            *(where, len(without), len(paths), without[0], next(label_places(without[0]))),
         )
     return found
 
@@ -59,16 +60,17 @@ def place_of(entry: str, root: Path, where: str) -> tuple[Path | None, list[Path
     return find(entry, [root, Path(), PROJECT], [root], shortest=1 if says_which else 2, where=where)
 
 
-def label_places(image: Path) -> list[Path]:
+def label_places(image: Path) -> Iterator[Path]:
     """Where the label file of an image may be, likeliest first."""
     parts = list(image.parts)
-    folders = []
     for i in range(len(parts) - 2, -1, -1):
-        if (spelled := _LABELS.get(parts[i].lower())) is not None:
-            folders = [Path(*parts[:i], labels, *parts[i + 1 : -1]) for labels in spelled]
+        for labels in _LABELS.get(parts[i].lower(), ()):
+            for suffix in _TEXT:
+                yield Path(*parts[:i], labels, *parts[i + 1 : -1], f"{image.stem}{suffix}")
+        if parts[i].lower() in _LABELS:
             break
-    # Without `with_suffix`: it is the last dot of a.b.jpg that counts, and a name may be nothing but dots.
-    return [folder / f"{image.stem}{suffix}" for folder in (*folders, image.parent) for suffix in _TEXT]
+    for suffix in _TEXT:
+        yield image.parent / f"{image.stem}{suffix}"
 
 
 def _images(entry: Any, root: Path, where: str, report: Report) -> list[Path]:

@@ -45,17 +45,20 @@ class Spec:
     options: dict[str, Any]  # every key of the YAML
 
 
-def spec_of(source: str | Path) -> Spec:
-    """Reads a YAML file, a folder, or the name of a YAML in this package (`digits-detect`, `bccd`)."""
+def spec_of(source: str | Path, needs: Sequence[str] = ("train", "val")) -> Spec:
+    """Reads a YAML file, a folder, or the name of a YAML in this package (`digits-detect`, `bccd`).
+
+    needs: the splits that it has to have.
+    """
     tried = direct(str(source), [Path(), PROJECT, HERE]) if str(source).strip() else []
     path = next((place for place in tried if _exists(place)), None)
     shipped = HERE / f"{source}.yaml"
     if path is None and _exists(shipped):
         path = shipped
     if path is not None and path.is_dir():
-        return _from_folder(path)
+        return _from_folder(path, needs)
     if path is not None and path.suffix.lower() in (".yaml", ".yml") and path.is_file():
-        return _from_yaml(path)
+        return _from_yaml(path, needs)
     known = ", ".join(sorted(p.stem for p in HERE.glob("*.yaml")))
     places = f"tried {listed(tried)}" if path is None else f"{path} is neither"
     raise InputError(f"{source}: no such data set; give a data.yaml, a folder, or one of {known}; {places}")
@@ -99,7 +102,7 @@ def coco_ids(
     return format_coco.ids(spec.entries[split], spec.root, f"{spec.where}: {split}", names)
 
 
-def _from_yaml(path: Path) -> Spec:
+def _from_yaml(path: Path, needs: Sequence[str]) -> Spec:
     content = parse_yaml(_text(path), path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: should be a mapping with train, val and names")
@@ -108,7 +111,7 @@ def _from_yaml(path: Path) -> Spec:
     kind = content.get("format") or _format_of(entries, root)
     if not entries and kind in ("coco", "voc"):
         entries = _entries(kind, root)
-    for split in ("train", "val"):
+    for split in needs:
         if split not in entries:
             raise InputError(f"{path}: has no {split!r}; it should say where its images are")
     if kind not in (*_FORMATS, "digits-detect"):
@@ -125,16 +128,16 @@ def _text(path: Path) -> str:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _from_folder(root: Path) -> Spec:
+def _from_folder(root: Path, needs: Sequence[str]) -> Spec:
     named = next(
         (p for name in ("data.yaml", "data.yml") if (p := child(root, name)) is not None and p.is_file()), None
     )
     others = [] if named else [p for p in sorted(root.glob("*.y*ml")) if _is_data_yaml(p)]
     if named is not None or len(others) == 1:
-        return _from_yaml(named or others[0])
+        return _from_yaml(named or others[0], needs)
     kind = "voc" if format_voc.is_voc(root) else "coco"
     entries = _entries(kind, root)
-    if not {"train", "val"} <= set(entries):
+    if not set(needs) <= set(entries):
         several = f"; it holds {', '.join(p.name for p in others)}: give one of them" if others else ""
         raise InputError(
             f"{root}: not a detection set; it should hold a data.yaml (YOLO), annotations/*train*.json and *val*.json"

@@ -39,7 +39,7 @@ def home(text: str | Path) -> Path:
 
 
 def tails(text: str, bases: Sequence[Path], shortest: int = 1) -> list[Path]:
-    """What is left of the path, below each of `bases`, when folders are taken off its front; `shortest` parts remain."""
+    """What is left of the path when folders are taken off its front, below each of `bases`; `shortest` parts remain."""
     parts = _parts(text)
     first = 0 if len(parts) < len(PurePosixPath(local(text)).parts) else 1  # without "/", "C:" or ".." it is new
     return [base.joinpath(*parts[i:]) for i in range(first, len(parts) - shortest + 1) for base in bases]
@@ -81,9 +81,11 @@ class Finder:
         self._before: tuple[Path, int] | None = None  # where the last tail lay, and how many parts were taken off
 
     def __call__(self, text: str) -> Path | None:
-        for place in direct(text, self._bases):
-            if _true(Path.is_file, place):
-                return place
+        for form in dict.fromkeys([text, local(text)]):
+            path = home(form) if form.startswith("~") else Path(form)
+            for base in self._bases:
+                if _true(Path.is_file, place := base / path):
+                    return place
         parts = _parts(text)
         if self._before is not None:
             base, taken = self._before

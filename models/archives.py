@@ -107,7 +107,7 @@ class _Plain(pickle._Unpickler):  # type: ignore[name-defined, misc]
         return Nothing()
 
     def _checked(self, load: Any, key_at: slice) -> None:
-        for key in self.stack[key_at]:
+        for key in self.stack[key_at]:  # type: ignore[attr-defined]
             _check_key(key)
         load(self)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-
 from . import blocks, dfl, heads, registry  # noqa: F401  (importing blocks and heads registers what they define)
 from .errors import InputError
 from .grammar import Config, Row
 from .head import Head
 from .registry import Entry
+from .suggest import meant_by
 
 
 def registered() -> dict[str, Entry]:
@@ -25,9 +24,9 @@ def lookup(row: Row) -> Entry:
         raise row.error("Segment heads are not supported yet; Detect is")
     if row.module in ("NASConv", "NASC3"):
         raise row.error("is a searchable block: freeze the space first (spaces.freeze)")
-    close = difflib.get_close_matches(row.module, known, n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(sorted(known))}"
-    raise row.error(f"unknown module; {hint}")
+    close = meant_by(row.module, known)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(sorted(known))};"
+    raise row.error(f"unknown module; {hint} one of your own is registered by a file that is given as --plugin FILE")
 
 
 def is_head(row: Row) -> bool:
@@ -45,10 +44,17 @@ def check_head(config: Config) -> None:
     last = config.rows[-1]
     if is_head(last):
         return
-    if last.module in registered() or not isinstance(last.source, tuple):
-        raise InputError(f"{config.file}: a detector's last row is Detect; this YAML has no head to detect with")
+    right = "a detector's last row is Detect, such as [[17, 20, 23], 1, Detect, [nc, anchors]]"
+    if last.module in registered():
+        if not config.has_head:
+            raise InputError(f"{config.file}: {right}; this YAML has no head to detect with")
+        raise last.error(f"is no head; {right}")
     if last.module == "Segment":
         lookup(last)
+    if not isinstance(last.source, tuple):
+        close = meant_by(last.module, registered())
+        hint = f", did you mean {' or '.join(close)}?" if close else ";"
+        raise last.error(f"no head of this name is known{hint} {right}; one of a plug-in needs --plugin FILE")
     levels, half = list(last.source), len(last.source) // 2
     if last.module in ("IAuxDetect", "DualDDetect"):
         levels = levels[:half] if last.module == "IAuxDetect" else levels[half:]
@@ -57,5 +63,5 @@ def check_head(config: Config) -> None:
         args, key = "[nc]", "" if config.anchors is None else " and leave out the key 'anchors'"
     raise last.error(
         f"no head of this name is known; write [{levels}, 1, Detect, {args}]{key} to find boxes, or give the plug-in "
-        "that registers it"
+        "that registers it (--plugin FILE)"
     )

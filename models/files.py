@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,18 +30,55 @@ def check_format(content: Mapping[str, Any], what: str | Path) -> None:
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that replaces it when the block ends without an error."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    """Yield a temporary path beside `path` that replaces it when the block ends without an error.
+
+    Raises
+    ------
+    OSError
+        The disk did not take the file; names `path`, whoever wrote it and however that said so.
+    """
+    path, temporary = Path(path), None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+    except Exception as e:
+        if (why := disk_error(e, path)) is None:
+            raise
+        raise why from None
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+_FULL_BYTES = 1 << 16  # what is left where a block more was wanted
+_BY_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+def refused_by_disk(error: BaseException) -> OSError | None:
+    """What a disk that is full, or that takes nothing, said; also where a library made an error of its own of it."""
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        if isinstance(found, OSError) and found.errno in _BY_DISK:
+            return found
+        seen.add(id(found))
+        found = found.__cause__ or found.__context__
+    return None
+
+
+def disk_error(error: Exception, path: Path) -> OSError | None:
+    """What the disk did not take, if that is why writing `path` failed; libraries may say no more than that it did."""
+    if (why := refused_by_disk(error)) is not None:
+        return OSError(why.errno, why.strerror, str(path))
+    silent = not isinstance(error, (InputError, OSError)) and path.parent.is_dir()
+    if silent and shutil.disk_usage(path.parent).free < _FULL_BYTES:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    return None
 
 
 def write_text(path: str | Path, text: str) -> None:

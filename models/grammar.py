@@ -196,16 +196,18 @@ def find_file(cfg: str | Path) -> Path:
     _, name = split_name(path.name)
     if name is not None and (found := _found(path.with_name(name))) is not None:
         return found
-    raise InputError(f"{cfg}: no such file (a bare name is looked for here, in {MODELS.name}/ and {MODELS.name}/hub/)")
+    tried = ", ".join(dict.fromkeys(map(str, _candidates(path))))
+    raise InputError(f"{cfg}: no such file; tried {tried}")
+
+
+def _candidates(path: Path) -> tuple[Path, ...]:
+    # A path with a folder in it is that file or none: another of the same name would be a silent surprise.
+    hub = (MODELS / "hub" / path,) if path.name == str(path) else ()
+    return path, MODELS.parent / path, MODELS / path, *hub
 
 
 def _found(path: Path) -> Path | None:
-    # A path with a folder in it is that file or none: another of the same name would be a silent surprise.
-    hub = (MODELS / "hub" / path,) if path.name == str(path) else ()
-    for candidate in (path, MODELS.parent / path, MODELS / path, *hub):
-        if is_file(candidate):
-            return candidate
-    return None
+    return next((candidate for candidate in _candidates(path) if is_file(candidate)), None)
 
 
 def load_yaml(path: Path) -> Any:
@@ -352,12 +354,22 @@ def _row(index: int, section: str, written: Any, names: Mapping[str, Any], file:
         number = parse_value(number, names)
     except InputError as e:
         raise error(f" ({module}): {e}") from None
+    if (place := _BEFORE_DILATION.get(module)) == len(values) - 1 and _is_activation(values[-1]):
+        values.insert(place, 1)
     if module == "Detect" and len(values) == 1 and names["anchors"] is None:
         module = ANCHOR_FREE
     if module == ANCHOR_FREE:
         kwargs = {**{k: parse_value(raw[k]) for k in HEAD_KEYS if raw.get(k) is not None}, **kwargs}
     source = tuple(source) if isinstance(source, list) else source
     return Row(index, section, source, number, module, tuple(values), kwargs, file, written)
+
+
+# YAMLs of before YOLOv5 v7.0 have the activation where the dilation is now; by module, its place.
+_BEFORE_DILATION = {"Conv": 5, "DWConv": 3}
+
+
+def _is_activation(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, Call))
 
 
 _DOTTED = re.compile(r"\w+(\.\w+)*")

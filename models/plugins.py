@@ -16,7 +16,7 @@ from .errors import InputError
 def load_plugin(path: str | Path) -> ModuleType:
     """Import a Python file, once, for the sake of what it registers; files are told apart by their resolved paths."""
     if not is_file(path):
-        raise InputError(f"{path}: no such plug-in file")
+        raise InputError(f"--plugin {path}: no such plug-in file")
     path = Path(path).resolve()
     # The same in all processes, so that what one of them pickles the others know.
     name = f"plugin_{path.stem}_{hashlib.sha256(bytes(path)).hexdigest()[:8]}"
@@ -24,7 +24,7 @@ def load_plugin(path: str | Path) -> ModuleType:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise InputError(f"{path}: not a Python file, by its name; right would be {path.stem}.py")
+        raise InputError(f"--plugin {path}: not a Python file, by its name; right would be {path.stem}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -32,7 +32,7 @@ def load_plugin(path: str | Path) -> ModuleType:
     except Exception as e:
         del sys.modules[name]
         first = (str(e).splitlines() or [""])[0]
-        raise InputError(f"{path}: the plug-in file cannot be imported: {type(e).__name__}: {first}") from e
+        raise InputError(f"--plugin {path}: the plug-in file cannot be imported: {type(e).__name__}: {first}") from e
     return module
 
 

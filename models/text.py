@@ -6,18 +6,10 @@ import codecs
 import logging
 from pathlib import Path
 
-from .documents import read_bytes
+from .documents import by_mark, read_bytes
 from .errors import InputError
 
 _log = logging.getLogger(__name__)
-# The longest first: UTF-32's mark begins with that of UTF-16.
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),
-    (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
 # Of text without a mark that is not UTF-8. The first is that of Chinese systems and refuses most of what is not; the
 # second that of Western Windows.
 _GUESSES = ("gb18030", "cp1252")
@@ -39,21 +31,18 @@ def read_text(path: str | Path, guesses: bool = True) -> str:
     OSError
         It cannot be read.
     """
-    raw = read_bytes(path)
-    for mark, encoding in _MARKS:
-        if raw.startswith(mark):
-            return _decoded(raw[len(mark) :], (encoding,), path)[0]
-    text, encoding = _decoded(raw, ("utf-8", *(_GUESSES if guesses else ())), path)
-    if encoding != "utf-8":
+    raw, marked = by_mark(read_bytes(path))
+    text, encoding = _decoded(raw, (marked,) if marked else ("utf-8", *(_GUESSES if guesses else ())), path)
+    if encoding not in ("utf-8", marked):
         _log.warning("%s: is not UTF-8; read as %s", path, encoding)
     return text
 
 
 def declared_text(raw: bytes, declared: str | None, path: str | Path) -> str:
     """Text that says its encoding, as XML does; one that Python does not know, or a wrong one, gives way to guesses."""
-    for mark, encoding in _MARKS:
-        if raw.startswith(mark):
-            return _decoded(raw[len(mark) :], (encoding,), path)[0]
+    raw, marked = by_mark(raw)
+    if marked:
+        return _decoded(raw, (marked,), path)[0]
     named = []
     try:
         known = codecs.lookup(declared or "utf-8").name
@@ -77,6 +66,7 @@ def _decoded(raw: bytes, encodings: tuple[str, ...], path: str | Path) -> tuple[
     except UnicodeDecodeError as e:
         line = raw.count(b"\n", 0, e.start) + 1
         raise InputError(
-            f"{path}:{line}: cannot be read as text: byte 0x{raw[e.start]:02x} is not {e.encoding}; right would be UTF-8"
+            f"{path}:{line}: cannot be read as text: byte 0x{raw[e.start]:02x} is not {e.encoding}; right would be "
+            "UTF-8"
         ) from None
     raise AssertionError("one of the encodings has failed")

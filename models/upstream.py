@@ -137,7 +137,7 @@ def load_weights(path: str | Path) -> tuple[Model, dict[str, Any]]:
     if not foreign_globals(path):
         return load_detector(path)
     cfg, state, names = load_upstream(path)
-    model = Model(cfg)
+    model = Model(read_config(cfg, file=str(path)))
     model.load_state_dict(state)
     model.names = names
     return model.eval(), {"yaml": cfg, "names": names}

@@ -47,6 +47,6 @@ class Difference:
         allowed = tolerance + tolerance * abs(self.value)
         return (
             f"largest difference {self.largest:.2g}, of the number {self.value:.5g}, which may differ by {allowed:.2g} "
-            f"({tolerance} + {tolerance} times the number); no number takes more than {100 * self.used:.2g} % of what is "
-            "allowed it"
+            f"({tolerance} + {tolerance} times the number); no number takes more than {100 * self.used:.2g} % of what "
+            "is allowed it"
         )

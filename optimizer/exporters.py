@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from models.classifier import Classifier
 from models.detector import Model
 from models.errors import InputError
-from models.files import atomic, dump_model_yaml
+from models.files import atomic, disk_error, dump_model_yaml
 from models.head import Form, Head
 from models.postprocess import non_max_suppression, scores_of
 from models.strides import check_imgsz
@@ -540,7 +540,12 @@ def _scratch(path: Path) -> Iterator[Path]:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
-        yield Path(folder) / path.name
+        try:
+            yield Path(folder) / path.name
+        except Exception as e:
+            if (why := disk_error(e, path)) is None:
+                raise
+            raise why from None
 
 
 def _need(package: str) -> Any:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import colorsys
+import functools
 from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from ..run.fonts import font_for, is_plain, say_once
 
 _GOLDEN = 0.618034  # steps of the golden ratio around the colour circle never come close to an earlier one
 
@@ -18,8 +21,10 @@ def color_of(label: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def draw_detections(image: np.ndarray, detections: Tensor, names: Mapping[int, str]) -> np.ndarray:
-    """A copy of uint8 (height, width, 3) RGB with a box, a name and a confidence for each detection.
+def draw_detections(
+    image: np.ndarray, detections: Tensor, names: Mapping[int, str], confidences: bool = True
+) -> np.ndarray:
+    """A copy of uint8 (height, width, 3) RGB with a box, a name and, if asked for, a confidence for each detection.
 
     Parameters
     ----------
@@ -30,13 +35,14 @@ def draw_detections(image: np.ndarray, detections: Tensor, names: Mapping[int, s
     draw = ImageDraw.Draw(picture)
     side = sum(image.shape[:2]) / 2
     line = max(round(side / 320), 1)
-    font = ImageFont.load_default(max(round(side / 40), 10))
+    size = max(round(side / 40), 10)
     rows = detections.tolist()[::-1]
     for x1, y1, x2, y2, _, label in rows:
         draw.rectangle((x1, y1, max(x2, x1), max(y2, y1)), outline=color_of(int(label)), width=line)
     for x1, y1, _, _, confidence, label in rows:
         color = color_of(int(label))
-        text = f"{names[int(label)]} {confidence:.2f}"
+        name, font = _lettering(names, int(label), size)
+        text = f"{name} {confidence:.2f}" if confidences else name
         _, _, width, height = draw.textbbox((0, 0), text, font=font)
         # Above the box where there is room, else in it; never over the picture's right edge.
         left = max(min(x1, image.shape[1] - width - 2 * line), 0)
@@ -45,3 +51,25 @@ def draw_detections(image: np.ndarray, detections: Tensor, names: Mapping[int, s
         luminance = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]  # ITU-R BT.601
         draw.text((left + line, top), text, fill="black" if luminance > 140 else "white", font=font)
     return np.asarray(picture)
+
+
+def _lettering(
+    names: Mapping[int, str], label: int, size: int
+) -> tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont]:
+    """A class's name as it can be drawn, and a font that has its letters."""
+    name = names[label]
+    if is_plain(name):
+        return name, ImageFont.load_default(size)
+    if (path := _font_of(name)) is not None:
+        return name, _truetype(path, size)
+    say_once([n for n in names.values() if not is_plain(n) and _font_of(n) is None], "classes are drawn by number")
+    return f"class {label}", ImageFont.load_default(size)
+
+
+def _font_of(name: str) -> str | None:
+    return font_for(f"{name} 0123456789.")
+
+
+@functools.cache
+def _truetype(path: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(path, size)

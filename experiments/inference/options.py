@@ -12,8 +12,8 @@ from ..run.cli import batch_size, natural, none_or_processes, positive_int, side
 from ..run.options import option
 
 # What a supernet's run says, and what only detectors have.
-OF_RUN = ("data", "imgsz", "batch", "split", "workers")
-OF_DETECTORS = ("conf", "iou", "max_det", "save_json")
+OF_RUN = ("data", "classes", "single_cls", "imgsz", "batch", "split", "workers")
+OF_DETECTORS = ("conf", "iou", "max_det", "save_json", "classes", "single_cls")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,9 @@ class Detection:
     rect: bool = option("do not pad images to squares: faster; not for ONNX", False)
     classes: list[str] | None = option("only these, by name or by number", None, nargs="+")
     device: str = option("auto, cpu or cuda", "auto")
-    save_txt: bool = option("write labels/*.txt: class, centre, size as shares, confidence", False)
+    save_txt: bool = option("write labels/*.txt, as train.py reads them: class, centre, size as shares", False)
+    save_conf: bool = option("with the confidence as a sixth number, which labels do not have", False, of="save_txt")
+    save_crop: bool = option("write what is in each box into crops/CLASS/", False)
     save_json: bool = option("write detections.json", False)
     save: bool = option("write no pictures and videos", True)
 
@@ -50,6 +52,8 @@ class Validation:
     data: str = option(
         "a data.yaml, a folder (YOLO, COCO, VOC), digits-detect (default) or bccd; of classifiers digits", None
     )
+    classes: list[str] | None = option("only these of the data's, as of train.py", None, nargs="+")
+    single_cls: bool = option("all classes as one", False)
     imgsz: int | None = option("side of the images in pixels; None: as trained, or 640", None, type=side)
     batch: int = option("images at a time", 32, type=batch_size)
     split: str = option("which images", "val", choices=["val", "test", "train"])

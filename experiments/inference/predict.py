@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import sys
 import time
@@ -9,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,9 @@ from torch import Tensor
 from torchvision.ops import box_convert, clip_boxes_to_image
 
 from data import UnreadableImageError, letterbox, read_rgb, to_tensor
-from data.images import SUFFIXES, list_images
+from data.chosen import class_numbers
+from data.images import SUFFIXES, list_images, unread_in
+from data.places import home
 from models.errors import InputError
 from models.files import atomic, write_text
 
@@ -68,12 +72,14 @@ def find_sources(given: Sequence[str]) -> list[Source]:
     """
     found: dict[Path, Path] = {}
     for text in given:
-        path = Path(text)
+        path = home(text)
         if "://" in text:
             raise InputError(f"--source {text}: streams are not supported; right would be files, folders or patterns")
         if path.is_dir():
             videos = [p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file()]
             files = {p: p.relative_to(path) for p in sorted([*list_images(path), *videos])}
+            if unread := ", ".join(f"{number} {suffix}" for suffix, number in sorted(unread_in(path).items())):
+                print(f"--source {text}: {unread} left out, which cannot be read", file=sys.stderr, flush=True)
         elif path.is_file():
             files = {path: Path(path.name)}
         elif glob.has_magic(text):
@@ -175,7 +181,7 @@ class _Work:
     def __init__(self, options: Detection, run: RunFolder, detector: Detector) -> None:
         self.options, self.run, self.detector = options, run, detector
         self.imgsz = detector.check_imgsz(options.imgsz or detector.imgsz)
-        self.classes = _class_numbers(options.classes, detector.names)
+        self.classes = None if options.classes is None else class_numbers(options.classes, detector.names)
         if options.rect and not detector.rect:
             raise InputError(f"--rect: {options.weights} takes squares only")
         if detector.nms is not None and options.conf < detector.nms.conf:
@@ -191,7 +197,7 @@ class _Work:
         detections = self._detect(image)
         ms = 1000 * (time.perf_counter() - started)
         print(f"{prefix}: {self._summary(detections)} ({ms:.1f} ms)", flush=True)
-        self._note(source, image.shape, detections)
+        self._note(source, image, detections)
         if self.options.save:
             suffix = source.name.suffix if source.name.suffix.lower() in _WRITTEN_AS_READ else ".png"
             with atomic((self.run.path / source.name).with_suffix(suffix)) as temporary:
@@ -208,7 +214,7 @@ class _Work:
                 write = stack.enter_context(_written_video(path, video.first.shape, video.fps))
             for frame in video:
                 detections = self._detect(frame)
-                self._note(source, frame.shape, detections, num_frames)
+                self._note(source, frame, detections, num_frames)
                 num_frames += 1
                 if write is not None:
                     write(draw_detections(frame, detections, self.detector.names))
@@ -226,10 +232,10 @@ class _Work:
         counts = Counter(detections[:, 5].int().tolist())
         return ", ".join(f"{n} {self.detector.names[c]}" for c, n in sorted(counts.items())) or "nothing"
 
-    def _note(self, source: Source, shape: Sequence[int], detections: Tensor, frame: int | None = None) -> None:
+    def _note(self, source: Source, image: np.ndarray, detections: Tensor, frame: int | None = None) -> None:
         """Keep what was found for the JSON, and write it as a label file."""
         self.found.num_detections += len(detections)
-        height, width = shape[:2]
+        height, width = image.shape[:2]
         if self.options.save_json:
             self.found.records.append(
                 {
@@ -247,29 +253,40 @@ class _Work:
                     ],
                 }
             )
+        if self.options.save_crop:
+            self._crop(source, image, detections, frame)
         if self.options.save_txt:
             size = detections.new_tensor((width, height, width, height))
             centres = (box_convert(detections[:, :4], "xyxy", "cxcywh") / size).tolist()
             lines = [
-                " ".join((str(int(c)), *(f"{v:.6f}" for v in box), f"{score:.5f}")) + "\n"
+                " ".join((str(int(c)), *(f"{v:.6f}" for v in box), *self._confidence(score))) + "\n"
                 for box, (score, c) in zip(centres, detections[:, 4:].tolist(), strict=True)
             ]
-            stem = source.name.stem if frame is None else f"{source.name.stem}_{frame:06d}"
-            write_text(self.run.path / "labels" / source.name.with_name(f"{stem}.txt"), "".join(lines))
+            write_text(self.run.path / "labels" / _of_frame(source, frame).with_suffix(".txt"), "".join(lines))
+
+    def _confidence(self, score: float) -> tuple[str, ...]:
+        return (f"{score:.5f}",) if self.options.save_conf else ()
+
+    def _crop(self, source: Source, image: np.ndarray, detections: Tensor, frame: int | None) -> None:
+        """Write what is in each box as a JPEG in the folder of its class; what is less than a pixel is left out."""
+        name = _of_frame(source, frame)
+        for number, (x1, y1, x2, y2, _, label) in enumerate(detections.tolist()):
+            part = image[int(y1) : ceil(y2), int(x1) : ceil(x2)]
+            if part.size:
+                folder = self.run.path / "crops" / _folder_name(self.detector.names[int(label)])
+                with atomic(folder / name.with_name(f"{name.stem}_{number}.jpg")) as temporary:
+                    Image.fromarray(part).save(temporary, quality=95)
 
 
-def _class_numbers(wanted: Sequence[str] | None, names: dict[int, str]) -> list[int] | None:
-    if wanted is None:
-        return None
-    by_name = {name: number for number, name in names.items()}
-    numbers = []
-    for text in wanted:
-        # A name comes first: digits-detect has a class "3".
-        number = by_name.get(text, int(text) if text.isdecimal() else None)
-        if number not in names:
-            raise InputError(f"--classes {text}: right would be 0 to {len(names) - 1}, or some of {', '.join(by_name)}")
-        numbers.append(number)
-    return numbers
+def _of_frame(source: Source, frame: int | None) -> Path:
+    """What the results of a source, or of a frame of it, are called."""
+    return source.name if frame is None else source.name.with_stem(f"{source.name.stem}_{frame:06d}")
+
+
+def _folder_name(name: str) -> str:
+    """A class's name as that of a folder."""
+    plain = "".join("_" if c in '/\\:*?"<>|' or not c.isprintable() else c for c in name).strip(". ")
+    return plain[:100] or "_"
 
 
 class _Video:
@@ -311,8 +328,15 @@ def _written_video(path: Path, shape: Sequence[int], fps: float) -> Iterator[Cal
         if not writer.isOpened():
             raise InputError(f"{path}: this OpenCV cannot write MP4; right would be --no-save")
 
+        written = 0
+
         def write(frame: np.ndarray) -> None:
+            nonlocal written
             writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+            written += 1
 
         yield write
         writer.release()
+        # OpenCV does not say that a disk was full.
+        if cv2.VideoCapture(str(temporary)).get(cv2.CAP_PROP_FRAME_COUNT) != written:
+            raise OSError(errno.EIO, "could not be written whole; there may be no room for it", str(path))

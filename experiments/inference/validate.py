@@ -161,7 +161,8 @@ def validate(options: Validation, run: RunFolder) -> dict[str, Any]:
     detector = open_detector(options.weights, options.device)
     _require_predictions(detector)
     imgsz = detector.check_imgsz(options.imgsz or detector.imgsz)
-    dataset, names = detection_split(options.data, options.split, imgsz)
+    chosen = options.classes, options.single_cls
+    dataset, names = detection_split(options.data, options.split, imgsz, *chosen)
     if len(names) != len(detector.names):
         raise InputError(
             f"--data {options.data} has {len(names)} classes ({_some(names)}), but {options.weights} was made for "
@@ -181,7 +182,7 @@ def validate(options: Validation, run: RunFolder) -> dict[str, Any]:
     measured.metrics.plot_confusion_matrix(run.path / "confusion_matrix.png")
     measured.metrics.plot_pr_curve(run.path / "pr_curve.png")
     if options.save_json:
-        save_coco_json(measured, run.path / "predictions.json", coco_ids(options.data, options.split))
+        save_coco_json(measured, run.path / "predictions.json", coco_ids(options.data, options.split, names))
     title = f"{options.weights} ({detector.dtype}) on {options.data} ({options.split}), {imgsz} pixels"
     speed = ", ".join(f"{part} {ms:.1f} ms" for part, ms in measured.speed.items())
     say(

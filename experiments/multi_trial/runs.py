@@ -19,7 +19,7 @@ def run_of(name: str, project: str) -> str:
     InputError
         If no run below `project` has this experiment.
     """
-    if is_folder(name):
+    if is_folder(name) or is_file(name):  # or a file in it
         return name
     for path in Path(project).glob("*/experiment.json"):
         if _id(path) == name:

@@ -185,7 +185,7 @@ class ArchEngine(TrainingServiceExecutionEngine):
 
         Raises
         ------
-        RuntimeError
+        InputError
             If the manager has ended.
         Exception
             What went wrong in the thread of the channel.
@@ -194,11 +194,11 @@ class ArchEngine(TrainingServiceExecutionEngine):
             raise self._error
         process = self.nodejs_binding._proc
         if process is not None and process.poll() is not None:
-            raise RuntimeError(f"NNI's web manager ended with status {process.returncode}; {self._log_hint()}")
+            raise InputError(f"NNI's web manager ended with status {process.returncode}; {self._log_hint()}")
         if time.monotonic() - self._status_at > _STATUS_SECONDS:
             self._status, self._status_at = self.nodejs_binding.get_status(), time.monotonic()
             if self._status == "ERROR":
-                raise RuntimeError(f"NNI's web manager failed; {self._log_hint()}")
+                raise InputError(f"NNI's web manager failed; {self._log_hint()}")
         return self._status
 
     def _log_hint(self) -> str:

@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import shlex
+import shutil
 import sqlite3
 import sys
 import threading
@@ -18,6 +19,7 @@ from typing import Any
 
 import requests
 
+from models.documents import read_json
 from models.errors import InputError
 from models.files import atomic, write_text
 from models.plain_files import unpickle
@@ -206,6 +208,8 @@ class RetiariiExperiment(NasExperiment):
         """Write space and evaluator where trials find them, and the command that runs one."""
         self._exec_model_space = self.executable_model_factory(self.config.model_format)
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self._action != "resume":
+            shutil.rmtree(self.folder / DATABASE.parent, ignore_errors=True)  # one in which nothing had begun
         write_text(self.folder / "space.json", nni.dump(self._exec_model_space, pickle_size_limit=_PICKLE_LIMIT))
         if self.config.training_service.platform == "local":
             path = [*dict.fromkeys([str(_ROOT), *filter(None, sys.path[:1]), *_python_path()])]
@@ -227,7 +231,11 @@ class RetiariiExperiment(NasExperiment):
         _quiet(logging.WARNING)
         web.warn(host)
         with web.manager_environment(port, host) as address:
-            self._start_nni_manager(port, debug)
+            try:
+                self._start_nni_manager(port, debug)
+            except RuntimeError as e:  # ended, or does not answer
+                log = self.folder / "log" / "nnimanager.log"
+                raise InputError(f"{e}; why may stand in {log}, unless the disk is full") from None
         say(f"experiment {self.id}, web UI: {address}")
 
     def _use_command_of_now(self) -> None:
@@ -309,7 +317,7 @@ def _load_state(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return dict(unpickle(pickled.read_bytes(), pickled)) if pickled.exists() else {}
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(read_json(path))
     except (ValueError, TypeError):
         raise InputError(
             f"{path}: cannot be read; right would be to remove it: known trials are not run again"
@@ -317,8 +325,14 @@ def _load_state(folder: Path) -> dict[str, Any]:
 
 
 def has_trials(folder: Path) -> bool:
-    """Whether `folder` is that of an experiment under the training service."""
-    return (folder / DATABASE).is_file()
+    """Whether `folder` is that of an experiment under the training service, of which NNI has noted that it began."""
+    if not (folder / DATABASE).is_file():
+        return False
+    try:
+        with closing(sqlite3.connect(folder / DATABASE)) as database:
+            return bool(database.execute("SELECT count(*) FROM ExperimentProfile").fetchone()[0])
+    except sqlite3.Error:  # of a manager that ended while it made it, as on a full disk
+        return False
 
 
 def view_experiment(folder: Path, port: int = 8080, host: str = web.LOOPBACK) -> None:

@@ -59,7 +59,9 @@ def admit_experiment(run: RunFolder) -> None:
 
 
 def _file(run: RunFolder, text: str, what: str, right: str) -> Path:
-    file, hash = (run.note or {}).get(text, [str(Path(text).resolve()), ""])
+    note, resolved = run.note or {}, str(Path(text).resolve())
+    # Paths that were relative are absolute where a run is gone on with from elsewhere.
+    file, hash = note.get(text) or next((e for e in note.values() if e[0] == resolved), [resolved, ""])
     if not is_trusted() and not (hash and is_as_noted(file, hash)):
         why = "is not what and where it was" if hash else "is of a run that may be somebody else's"
         raise InputError(f"{run.path / 'config.yaml'}: {what}, {why}; nothing of it was run; right would be {right}")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-import signal
-import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +15,7 @@ import torch
 
 from models.files import atomic
 
+from .interrupts import deferred, heard
 from .tables import write_csv
 
 
@@ -146,7 +146,7 @@ class LastCheckpoint(pl.Callback):
 
 
 class OrderlyInterrupt(pl.Callback):
-    """Ctrl-C takes effect between two batches; a second one at once.
+    """Ctrl-C and SIGTERM take effect between two batches; asked again later, at once.
 
     Raised wherever the process happens to be, KeyboardInterrupt may leave a lock held for ever. TensorBoard's writer
     has been seen to, in `queue.put`: its thread waits, Lightning waits for its thread, and the process never ends.
@@ -154,17 +154,13 @@ class OrderlyInterrupt(pl.Callback):
 
     def __init__(self) -> None:
         self._asked = False
-        self._before: Any = None
+        self._hearing = ExitStack()
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        # A shell starts jobs in its background with Ctrl-C ignored, and so it stays.
-        heard = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
-        if heard and threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._ask)
+        self._hearing.enter_context(heard())
+        self._hearing.enter_context(deferred(self._ask))
 
-    def _ask(self, number: int, frame: Any) -> None:
-        if self._asked:
-            raise KeyboardInterrupt
+    def _ask(self) -> None:
         self._asked = True
 
     def _heed(self) -> None:
@@ -178,14 +174,9 @@ class OrderlyInterrupt(pl.Callback):
         self._heed()
 
     def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        self._restore()
+        self._hearing.close()
         if self._asked and not trainer.interrupted:  # within the last batch
             raise KeyboardInterrupt
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        self._restore()
-
-    def _restore(self) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
+        self._hearing.close()

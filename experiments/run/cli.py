@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from models import limits
 from models.errors import InputError, shown
+from models.files import refused_by_disk
 from models.plugins import load_plugin
 from models.trust import trust
 
+from . import interrupts
 from .amounts import parse_amount
+from .commands import resume_command
 from .harmless import harmless_output
 from .options import checked, made, refuse_others, resumed_options
 
 
 def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
     """Load plug-in files and run `main`: 0, or 2 after bad input and 130 after Ctrl-C, with one line that says so."""
+    # A class's name may have letters that a terminal, or a file it is sent to, has not: here, in trials and workers.
+    os.environ.setdefault("PYTHONIOENCODING", ":backslashreplace")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     with harmless_output():
         return _run(main, args)
 
@@ -32,13 +43,26 @@ def _run(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -
     except InputError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
-    except (FileNotFoundError, NotADirectoryError, PermissionError, IsADirectoryError, FileExistsError) as e:
-        print(f"error: {f'{e.filename}: {e.strerror}' if e.filename else e}", file=sys.stderr)
+    except OSError as e:
+        print(f"error: {_of_system(e)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as e:
-        print(f"interrupted{f': {e}' if str(e) else ''}", file=sys.stderr)
-        return 130
+        print(interrupts.line(str(e)), file=sys.stderr)
+        return interrupts.STATUS
     return 0
+
+
+def _of_thread(args: threading.ExceptHookArgs) -> None:
+    """What a disk did not take, TensorBoard says again where it is written next."""
+    if args.exc_value is None or refused_by_disk(args.exc_value) is None:
+        threading.__excepthook__(args)
+
+
+def _of_system(error: OSError) -> str:
+    """A line of what the system, or a library in its name, did not do."""
+    if error.filename:
+        return shown(f"{error.filename}: {error.strerror}")  # such as a name too long
+    return error.strerror or (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def start_script(main: Callable[[argparse.Namespace], None], parse: Callable[[], argparse.Namespace]) -> int:
@@ -51,17 +75,21 @@ def start_script(main: Callable[[argparse.Namespace], None], parse: Callable[[],
         trust(getattr(args, "trust", False))
         main(args)
 
-    return run_script(begin, first.parse_known_args()[0])
+    threading.excepthook = _of_thread
+    with interrupts.heard(is_script=True):
+        return run_script(begin, first.parse_known_args()[0])
 
 
 class NamedValues(argparse.Action):
-    """An option's words, each ``NAME=NUMBER``, as a dictionary."""
+    """An option's words, each ``NAME=NUMBER``, as a dictionary; a file that says them has None (`habits.take_hyp`)."""
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        found: dict[str, float | None] = {item: None for item in values if item.lower().endswith((".yaml", ".yml"))}
         try:
-            found = {name: float(value) for name, value in (item.split("=", 1) for item in values)}
+            pairs = (item.split("=", 1) for item in values if item not in found)
+            found |= {name: float(value) for name, value in pairs}
         except ValueError:
-            parser.error(f"{option} {' '.join(values)}: right would be NAME=NUMBER, such as mosaic=0.5")
+            parser.error(f"{option} {' '.join(values)}: right would be NAME=NUMBER, such as mosaic=0.5, or FILE.yaml")
         setattr(namespace, self.dest, found)
 
 
@@ -127,7 +155,11 @@ def add_run_options(parser: argparse.ArgumentParser, project: str, resumes: bool
     add("--name", default="exp", help="name of this run; a number is added where it is taken")
     add("--exist-ok", action="store_true", help="write into the folder of an earlier run of this name")
     if resumes:
-        add("--resume", metavar="RUN", help="go on with an interrupted run, given its folder; it keeps its options")
+        add(
+            "--resume",
+            metavar="RUN",
+            help="go on with an interrupted run, given its folder or a file in it; it keeps its options",
+        )
         add_trust_option(parser)
 
 
@@ -160,8 +192,19 @@ def run_or_resume(
         saved = checked(options, admit(run, saved), f"--resume {run.path}: its config.yaml")
     else:
         run, saved = (new_run or RunFolder)(args.project, args.name, args.exist_ok), {}
-    given = options(**saved) if saved else made(options, args)
-    try:
-        work(given, run, resume=bool(args.resume))
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"go on with --resume {run.path}") from None
+    with run.held(needs="config.yaml"):
+        given = options(**saved) if saved else made(options, args)
+
+        def how() -> str:
+            return f"go on with {resume_command(run.path)}" if (run.path / "config.yaml").exists() else ""
+
+        try:
+            with interrupts.told(how):
+                work(given, run, resume=bool(args.resume))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(how()) from None
+        except Exception as e:
+            if (why := refused_by_disk(e)) is None:
+                raise
+            then = f"; right would be to make room, then to {way}" if (way := how()) else ""
+            raise InputError(f"{why.filename or run.path}: {why.strerror}{then}") from None

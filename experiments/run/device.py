@@ -10,15 +10,22 @@ from models.errors import InputError
 
 
 def device_of(device: str) -> str:
-    """``cpu`` or ``cuda`` (with a number, if it was given) for ``auto``, ``cpu``, ``cuda`` or ``cuda:1``."""
+    """``cpu`` or ``cuda`` (with a number, if it was given) for ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``1``."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.isdecimal():  # as YOLOv5 has it
+        device = f"cuda:{device}"
+    if all(part.strip().isdecimal() for part in device.split(",")):
+        number = len(device.split(","))
+        raise InputError(
+            f"--device {device}: right would be --devices {number}, of those that CUDA_VISIBLE_DEVICES={device} leaves"
+        )
     try:
         asked = torch.device(device)
     except (RuntimeError, TypeError, ValueError):
         asked = None
     if asked is None or asked.type not in ("cpu", "cuda"):
-        raise InputError(f"--device {device}: right would be auto, cpu or cuda")
+        raise InputError(f"--device {device}: right would be auto, cpu, cuda, or the number of a CUDA device")
     if asked.type == "cuda" and (asked.index or 0) >= torch.cuda.device_count():
         raise InputError(f"--device {device}: this PyTorch sees {torch.cuda.device_count()} CUDA devices")
     return device

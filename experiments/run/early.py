@@ -25,7 +25,9 @@ def check_search(args: argparse.Namespace) -> None:
     """Space, detector, side of the images and data of a new search."""
     check_loggers(getattr(args, "logger", []))
     space = Space(read_config(args.cfg, scale=args.scale))
-    config = read_config(space.freeze(space.upstream()))
+    if not space.decisions and getattr(args, "space", None) is None:
+        raise InputError(nothing_to_search(args))
+    config = read_config(space.freeze(space.upstream()), file=space.config.file)
     if args.detector is not None:
         read_config(args.detector)
     if args.costs is not None:
@@ -38,18 +40,53 @@ def check_search(args: argparse.Namespace) -> None:
         check_detection_set(args.data)
 
 
+def nothing_to_search(options: Any) -> str:
+    """What is said of a YAML without choices."""
+    policy = "--space elastic" if hasattr(options, "space") else "oneshot_nas.py --space elastic"
+    return (
+        f"{options.cfg}: there is nothing to search, the YAML has no choices; {policy} lays them over any plain YAML, "
+        "and models/*_nas.yaml have their own (try yolov5n_nas.yaml)"
+    )
+
+
 def check_training(args: argparse.Namespace) -> None:
     """What a new training of a detector begins with, side of the images and data."""
     check_loggers(args.logger)
     if args.weights is not None and not Path(args.weights).is_file():
         raise InputError(f"--weights {args.weights}: no such file")
+    check_teacher(args)
     if args.supernet is not None:
         RunFolder.resume(args.supernet)
     cfg = args.cfg or plain_content(args.weights or "").get("yaml")
     if isinstance(cfg, (str, dict)):
-        _check_side(args, read_config(cfg, scale=args.scale).require_plain())
+        _check_side(args, read_config(cfg, scale=args.scale, file=str(args.weights)).require_plain())
     if cfg or args.supernet:
         check_detection_set(args.data)
+
+
+def check_find(args: argparse.Namespace) -> None:
+    """What `find_detector.py` begins with: data, weights, space, costs, and options that exclude each other."""
+    from data.formats import spec_of
+
+    if args.data is None:
+        raise InputError("--data: pictures with boxes are needed; right would be a data.yaml or a folder")
+    given = [name for name in ("hours", "quick", "epochs") if name in args.given]
+    if len(given) > 1:
+        raise InputError(f"--{given[0]} beside --{given[1]}: right would be one of --hours, --quick and --epochs")
+    spec_of(args.data, needs=("train",))
+    for weights in args.weights:
+        if not Path(weights).is_file():
+            raise InputError(f"--weights {weights}: no such file")
+    if args.cfg is not None:
+        Space(args.cfg)
+    if args.costs is not None:
+        load_yaml(Path(args.costs))
+
+
+def check_teacher(args: argparse.Namespace) -> None:
+    """The file of what is to be learnt from."""
+    if args.teacher is not None and not Path(args.teacher).is_file():
+        raise InputError(f"--teacher {args.teacher}: no such file")
 
 
 def check_weights(args: argparse.Namespace, of_levels: bool = True) -> None:
@@ -58,7 +95,7 @@ def check_weights(args: argparse.Namespace, of_levels: bool = True) -> None:
         raise InputError(f"{args.weights}: no such file")
     cfg = plain_content(args.weights).get("yaml")
     if isinstance(cfg, dict):
-        _check_side(args, read_config(cfg), of_levels)
+        _check_side(args, read_config(cfg, file=str(args.weights)), of_levels)
 
 
 def check_int8(args: argparse.Namespace) -> None:

@@ -26,6 +26,12 @@ def accelerator_of(device: str) -> str:
     return "gpu" if device_of(device).startswith("cuda") else "cpu"
 
 
+def _index_of(device: str) -> int | None:
+    """Which CUDA device is meant, where that is said."""
+    _, _, number = device_of(device).partition(":")
+    return int(number) if number else None
+
+
 def quiet_lightning() -> None:
     """Keep Lightning's tips and NNI's routine messages off the screen."""
     for name in ("pytorch_lightning", "lightning.pytorch", "pytorch_lightning.utilities.rank_zero"):
@@ -53,10 +59,11 @@ def trainer_options(options: Any, accelerator: str) -> dict[str, Any]:
         raise InputError("--sync-bn: PyTorch has it for CUDA only; right would be --device cuda, or to leave it out")
     if options.precision not in ("auto", *_PRECISIONS):
         raise InputError(f"--precision {options.precision}: right would be one of auto, {', '.join(_PRECISIONS)}")
+    index = _index_of(getattr(options, "device", "auto"))
     automatic = "16-mixed" if accelerator == "gpu" else "32-true"
     return {
         "accelerator": accelerator,
-        "devices": devices,
+        "devices": devices if devices * nodes > 1 or index is None else [index],
         "num_nodes": nodes,
         "precision": _PRECISIONS.get(options.precision, automatic),
         "sync_batchnorm": getattr(options, "sync_bn", False),
@@ -97,7 +104,8 @@ class _Begun(pl.Callback):
     def on_train_epoch_start(self, *_: Any) -> None:
         self.begun = True
 
-    on_train_end = on_train_epoch_start  # of a run that has nothing left to do
+    def on_train_end(self, *_: Any) -> None:  # of a run that has nothing left to do
+        self.begun = True
 
 
 @contextmanager

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import MISSING, Field, field, fields
 from typing import Any, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
-
 from models.errors import InputError
 
-from . import registry
+from . import habits, registry
 
 
 def option(
@@ -122,6 +121,8 @@ def checked(cls: Any, saved: dict[str, Any], what: str) -> dict[str, Any]:
 
 
 def _check(f: Field[Any], hint: Any, value: Any, what: str) -> None:
+    from pydantic import TypeAdapter, ValidationError  # a tenth of a second, which --help need not take
+
     try:
         # As JSON has it: lists for tuples, and whole numbers where there may be others.
         TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
@@ -147,11 +148,13 @@ def _check(f: Field[Any], hint: Any, value: Any, what: str) -> None:
 
 
 def parse_args(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
-    """The options, and in `given` those that stand on the command line."""
+    """The options, and in `given` those that stand on the command line; YOLOv5's names of options do as well."""
+    argv = habits.translated(parser, sys.argv[1:] if argv is None else argv)
     args = parser.parse_args(argv)
     # What is set already, argparse gives no default.
     blank = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(vars(args))))
     args.given = {name: value for name, value in vars(blank).items() if value is not None}
+    habits.take_hyp(args)
     return args
 
 

@@ -108,11 +108,13 @@ class Search:
     rng
         (Number of the question, attempt) to what is drawn from. By default each has a seed of its own, so that what is
         asked follows from the study alone.
+    resumes
+        Whether the study has to be there.
 
     Raises
     ------
     InputError
-        If the study is there with other settings.
+        If the study is there with other settings or directions, or is not there and has to be.
     """
 
     def __init__(
@@ -130,6 +132,7 @@ class Search:
         screened: int = 1,
         dedup: bool = True,
         rng: Callable[[int, int], random.Random] | None = None,
+        resumes: bool = False,
     ) -> None:
         if len(objectives) > searcher.most_objectives:
             raise InputError(
@@ -147,7 +150,7 @@ class Search:
         self._mine: set[int] = set()
         self._read: dict[int, Evaluated] = {}
         try:
-            self._open(name, storage, settings or {})
+            self._open(name, storage, settings or {}, resumes)
         except InputError:
             raise
         except Exception as e:  # a file that is damaged, or of another program, fails wherever it is read
@@ -157,14 +160,18 @@ class Search:
                 "--study, or a new run"
             ) from e
 
-    def _open(self, name: str, storage: BaseStorage | None, settings: Mapping[str, Any]) -> None:
+    def _open(self, name: str, storage: BaseStorage | None, settings: Mapping[str, Any], resumes: bool) -> None:
+        directions: list[Any] = ["maximize" if o.maximize else "minimize" for o in self.objectives]
         self.study = optuna.create_study(
-            study_name=name,
-            storage=storage,
-            sampler=_Answers(self),
-            directions=["maximize" if o.maximize else "minimize" for o in self.objectives],
-            load_if_exists=True,
+            study_name=name, storage=storage, sampler=_Answers(self), directions=directions, load_if_exists=True
         )
+        # Optuna takes any study of the name, and makes one where there is none.
+        if resumes and not self.study.user_attrs:
+            raise InputError(f"the study '{name}' is not there any more, or was emptied; right would be a new run")
+        if (found := [d.name.lower() for d in self.study.directions]) != directions:
+            raise InputError(
+                f"the study '{name}' is there with other directions: {', '.join(found)}, not {', '.join(directions)}"
+            )
         self._agree(name, settings)
         # Searchers shape themselves by the budget that the study began with, so that a larger one goes on the same way.
         if "budget" not in self.study.user_attrs:

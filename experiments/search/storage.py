@@ -6,10 +6,12 @@ import importlib.util
 import random
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, GrpcStorageProxy, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
@@ -72,6 +74,18 @@ def open_storage(url: str | None) -> BaseStorage:
         f"--storage {_shown(url)}: right would be sqlite:///study.db, journal:study.log, "
         "postgresql://user@host/database or grpc://host:port"
     )
+
+
+@contextmanager
+def answering(url: str) -> Iterator[None]:
+    """Within, a storage that fails, such as one on a full disk, is an `InputError` that says why."""
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as e:
+        why = e
+        while why.__cause__ is not None:
+            why = why.__cause__  # type: ignore[assignment]
+        raise InputError(f"--storage {_shown(url)}: {(str(why).splitlines() or [type(why).__name__])[0]}") from None
 
 
 def _check_file(path: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from models.errors import InputError
 from models.files import save_model_yaml
 
 from ..run.amounts import parse_amount, written
+from ..run.commands import command
 from ..run.console import say
 from ..run.tables import table, write_csv
 from ..search import Result, Search
@@ -199,10 +199,10 @@ def write_pick(job: SubnetSearch, results: Mapping[str, Any]) -> None:
     side = resolution_of(network, job.trained.imgsz)
     job.task.hand_over(network, path, row["arch"], is_slice=True)
     data, imgsz = (job.trained.data, side) if job.task.is_whole else ("path/to/data.yaml", job.imgsz)
-    weights = shlex.quote(str(path / f"{job.task.result}.pt"))
+    weights = path / f"{job.task.result}.pt"
     costs = ", ".join(f"{c} {written(c, row[c])}" for c in job.domain.providers)
     say(
         f"picked trial {row['trial']}: {results['metric']} {row[results['metric']]:.4f}, {costs}",
-        f"finetune: python train.py --weights {weights} --data {shlex.quote(data)} --imgsz {imgsz}",
-        f"ONNX:     python export.py --weights {weights} --imgsz {imgsz}",
+        f"finetune: {command('train.py', '--weights', weights, '--data', data, '--imgsz', imgsz)}",
+        f"ONNX:     {command('export.py', '--weights', weights, '--imgsz', imgsz)}",
     )

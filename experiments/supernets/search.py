@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,23 +16,30 @@ from models.plugins import load_plugins_of_run, loaded_plugins
 
 from ..run.device import visible_to_workers
 from ..run.folder import RunFolder
+from ..run.interrupts import end_with_parent
+from ..search.storage import answering, study_of
 from .options import Options
 from .report import Pick, report, write_pick
 from .studies import SubnetSearch
 from .zero_shot import ProxySearch
 
 
-def search_subnets(options: Options, run: RunFolder) -> dict[str, Any]:
+def search_subnets(options: Options, run: RunFolder, resume: bool = False) -> dict[str, Any]:
     """Search, and write the front into the run's folder.
 
     Returns
     -------
     The content of ``results.json``.
     """
+    with answering(options.storage or study_of(run.path)):
+        return _searched(options, run, resume)
+
+
+def _searched(options: Options, run: RunFolder, resume: bool) -> dict[str, Any]:
     pick = None if options.pick is None else Pick.read(options.pick)
     if options.cfg is not None and pick is None:
         pick = Pick({})  # the best of all that are within the ranges
-    job = _open(options, run)
+    job = _open(options, run, resume)
     if pick is not None:
         pick.check(list(job.domain.providers))
     run.write_config(asdict(options))
@@ -50,8 +58,8 @@ def search_subnets(options: Options, run: RunFolder) -> dict[str, Any]:
     return results
 
 
-def _open(options: Options, run: RunFolder) -> SubnetSearch:
-    return SubnetSearch(options, run) if options.cfg is None else ProxySearch(options, run)
+def _open(options: Options, run: RunFolder, resume: bool) -> SubnetSearch:
+    return (SubnetSearch if options.cfg is None else ProxySearch)(options, run, resume)
 
 
 def _by_workers(options: Options, run: RunFolder) -> None:
@@ -77,9 +85,10 @@ def _by_workers(options: Options, run: RunFolder) -> None:
 def _worker(options: Options, path: Path, device: str | None, plugins: list[str]) -> None:
     if device is not None:  # CUDA looks at it when it is first used
         os.environ["CUDA_VISIBLE_DEVICES"] = device
+    threading.Thread(target=end_with_parent, daemon=True).start()
     try:
         load_plugins_of_run(plugins)
-        job = _open(options, RunFolder(path.parent, path.name, exist_ok=True))
+        job = _open(options, RunFolder(path.parent, path.name, exist_ok=True), resume=True)
         torch.set_num_threads(max(torch.get_num_threads() // options.workers, 1))
         job.work()
     except KeyboardInterrupt:

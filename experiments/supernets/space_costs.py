@@ -24,7 +24,7 @@ _DRAWS = 100_000
 _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
-def report_costs(args: Any) -> dict[str, Any]:
+def report_costs(args: Any, run: RunFolder | None = None) -> dict[str, Any]:
     """Costs of random archs of ``--cfg``, or of a supernet's space: ``costs.csv``, ``costs.png``, ``costs.json``.
 
     Returns
@@ -48,9 +48,12 @@ def report_costs(args: Any) -> dict[str, Any]:
         space = Space(read_config(cfg, scale=args.scale))
         model = CostModel(space, args.cost_imgsz or 640, classifier=space.config.is_classifier)
     if not space.decisions:
-        raise InputError(f"{cfg}: has no choices, so there is one arch alone; right would be a space's YAML")
+        raise InputError(
+            f"{cfg}: has no choices, so there is one arch alone; right would be a space's YAML, such as "
+            "yolov5n_nas.yaml, or the run of oneshot_nas.py --space elastic, as --supernet"
+        )
     sampled = sample_costs(model, args.sample_cost, args.seed, [parse_range(text) for text in args.range])
-    run = RunFolder(args.project, args.name, args.exist_ok)
+    run = run or RunFolder(args.project, args.name, args.exist_ok)
     rows = zip(*(v.tolist() for v in sampled.values()), strict=True)
     write_csv(run.path / "costs.csv", ({n: f"{v:.10g}" for n, v in zip(sampled, row, strict=True)} for row in rows))
     upstream = model.of(space.upstream())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -36,7 +37,7 @@ class SubnetSearch:
         Name to search; the run's own is the first.
     """
 
-    def __init__(self, options: Options, run: RunFolder) -> None:
+    def __init__(self, options: Options, run: RunFolder, resume: bool = False) -> None:
         quiet_lightning()
         self.options, self.run = options, run
         rated_by = self.open()
@@ -54,6 +55,7 @@ class SubnetSearch:
             },
         }
         shared: dict[str, Any] = {"budget": options.trials, "seed": options.seed, "storage": storage}
+        shared["resumes"] = resume
         screen: Any = {}
         if options.predictor != "none":
             costs = [o.name for o in self.objectives[1:]]
@@ -74,6 +76,23 @@ class SubnetSearch:
             name = f"{options.study}-random"
             self.searches["random"] = Search(
                 self.domain, self.objectives, Random(), name=name, settings=settings, **shared
+            )
+
+        if resume:
+            self._check_is_whole()
+
+    def _check_is_whole(self) -> None:
+        """`InputError` where the run's table has evaluations that its studies have not."""
+        table = self.run.path / "subnets.csv"
+        if not table.is_file():
+            return
+        with table.open(newline="", encoding="utf-8") as file:
+            told = sum(1 for _ in csv.DictReader(file))
+        found = sum(len(search.results()) for search in self.searches.values())
+        if found < told:
+            raise InputError(
+                f"{table}: has {told} evaluations, but its studies have {found}: they were emptied, or are others; "
+                "right would be the studies of this run, or a new run"
             )
 
     def open(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from spaces import NASBACKBONE, NASDETECTOR, CostModel, Sizes, Space, make_super
 from ..inference.options import Validation
 from ..run import registry
 from ..run.admission import admit_plugins
+from ..run.commands import command
 from ..run.console import say
 from ..run.folder import RunFolder
 from ..run.lightning import accelerator_of, quiet_lightning
@@ -71,7 +72,8 @@ def open_supernet(
     if (folder / "runs").is_dir():
         raise InputError(f"{option} {folder}: holds several searches; right would be a folder in {folder}/runs")
     if not file.is_file():
-        raise InputError(f"{option} {folder}: has no {SUPERNET}; finish it by oneshot_nas.py --resume {folder}")
+        finish = command("oneshot_nas.py", "--resume", folder)
+        raise InputError(f"{option} {folder}: has no {SUPERNET}; finish it by {finish}")
     admit_plugins(run, saved)
     space, state = load_supernet(file)
     options = argparse.Namespace(**saved)

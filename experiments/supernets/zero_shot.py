@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from ..costs.counted import COUNTED
 from ..proxies.probe import Probe
 from ..run import registry
 from ..run.amounts import written
+from ..run.commands import command
 from ..run.console import say
 from ..run.device import device_of
 from ..tasks.task import SearchTask, open_task
@@ -82,14 +82,14 @@ class ProxySearch(SubnetSearch):
         self.run.write_json("arch.json", row["arch"])
         file = path / f"{self.task.result}.yaml"
         save_model_yaml(self.space.freeze(row["arch"]), file)
-        begin = f"--cfg {shlex.quote(str(file))}"
+        begin = ["--cfg", file]
         if self.task.result == "classifier":
             torch.manual_seed(self.options.seed)
             self.task.hand_over(self.task.network(self.searched.freeze(row["arch"])), path, row["arch"])
-            begin = f"--weights {shlex.quote(str(file.with_suffix('.pt')))}"
+            begin = ["--weights", file.with_suffix(".pt")]
         data = self.probed["data"] if self.task.is_whole else "path/to/data.yaml"
         costs = ", ".join(f"{c} {written(c, row[c])}" for c in self.domain.providers)
         say(
             f"picked trial {row['trial']}: {self.metric} {row[self.metric]:.4f}, {costs}",
-            f"train: python train.py {begin} --data {shlex.quote(data)} --imgsz {self.probed['imgsz']}",
+            f"train: {command('train.py', *begin, '--data', data, '--imgsz', self.probed['imgsz'])}",
         )

@@ -155,7 +155,7 @@ class DetectionMetrics:
         names = [*self.names, "background"]
         named = len(names) <= _MAX_NAMED_CLASSES + 1
         side = 4 + (0.45 * len(names) if named else 8)
-        with picture(path, 150, "tight", figsize=(side + 1, side)) as figure:
+        with picture(path, 150, "tight", names if named else (), figsize=(side + 1, side)) as figure:
             axes = figure.add_subplot(
                 xlabel="true class", ylabel="detected class", title="Confusion matrix, fractions of each true class"
             )
@@ -175,7 +175,8 @@ class DetectionMetrics:
         recall = np.linspace(0, 1, len(precision))
         present = np.unique(_stack(self._targets, 5)[:, 1].astype(int))
         named = len(present) <= _MAX_NAMED_CLASSES
-        with picture(path, 150, figsize=(9, 6), layout="constrained") as figure:
+        names = self.names if named else ()
+        with picture(path, 150, names=names, figsize=(9, 6), layout="constrained") as figure:
             axes = figure.add_subplot(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
             axes.set_title("Precision and recall at IoU 0.5")
             # Ten colours tell apart; from the eleventh class on they come again with a broken line.
@@ -295,7 +296,7 @@ def ignored_of(batch: Batch) -> list[Tensor]:
 
 
 def _overlap_of_ignored(detections: Tensor, regions: Tensor) -> Tensor:
-    """(n, k): IoU of a detection and what is to be ignored, of a crowd the share of the detection; 0 between classes."""
+    """(n, k): IoU of a detection and what is ignored, of a crowd the share of the detection; 0 between classes."""
     boxes, areas = detections[:, :4], regions[:, 1:5]
     overlap = box_iou(boxes, areas)
     corner, opposite = torch.maximum(boxes[:, None, :2], areas[:, :2]), torch.minimum(boxes[:, None, 2:], areas[:, 2:])

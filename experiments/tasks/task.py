@@ -18,6 +18,7 @@ from spaces import CostModel, Space, apply_policy, in_upstream_form
 from spaces.kinds import RESOLUTION
 
 from ..run import registry
+from ..run.early import nothing_to_search
 from ..run.lightning import accelerator_of, quiet_lightning
 from .module import TaskModule
 
@@ -140,7 +141,7 @@ def open_task(options: Any) -> tuple[Space, SearchTask, str]:
     space = Space(_with_anchors(cfg, getattr(options, "weights", None)))
     task: SearchTask = registry.load("task", options.task)(options, space, accelerator)
     if not space.decisions:
-        raise InputError(f"{options.cfg}: there is nothing to search, the YAML has no choices (try yolov5n_nas.yaml)")
+        raise InputError(nothing_to_search(options))
     if options.detector is not None and RESOLUTION in space.decisions:
         raise InputError(
             f"{options.cfg}: resolution is a choice of the proxy's images, which are not those of --detector; "

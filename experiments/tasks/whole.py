@@ -17,7 +17,7 @@ def head_of(space: Space, detector: str | None) -> Model | None:
         return Model(detector)
     if not space.config.has_head:
         return None
-    return Model(read_config(space.freeze(space.upstream())))
+    return Model(read_config(space.freeze(space.upstream()), file=space.config.file))
 
 
 def detector_space(space: Space, detector: Model, own_head: bool) -> Space:
@@ -42,7 +42,7 @@ def detector_space(space: Space, detector: Model, own_head: bool) -> Space:
     plain = read_config(space.freeze(space.upstream()), file=space.config.file)
     raw = join(detector.config, plain.backbone())
     joined = [*raw["backbone"], *raw["head"]]
-    written_out = read_config(raw)  # by `join`, whose multiples are 1 then
+    written_out = read_config(raw, file=detector.config.file)  # by `join`, whose multiples are 1 then
     as_written = all(getattr(written_out, m) == getattr(space.config, m) for m in MULTIPLES)
     for row in space.config.backbone().rows:
         if any(choices_in(row)) and not (as_written and _same_widths(space, space.rows[row.index], detector.config)):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..run.commands import command
 from ..run.console import say
 from ..run.pictures import picture
 from ..tasks.metrics import score_table
@@ -14,16 +15,16 @@ from ..tasks.metrics import score_table
 _LOSSES = {"box": "box loss", "obj": "objectness loss", "cls": "class loss", "dfl": "distribution loss"}
 
 
-def print_report(measured: Mapping[str, Any], title: str, run: Path, data: str) -> None:
-    """The best epoch's AP, over all classes and each, and the next commands."""
+def print_report(measured: Mapping[str, Any], title: str, run: Path, *data: str) -> None:
+    """The best epoch's AP, over all classes and each, and the next commands; `data` are the words that say the data."""
     weights = run / "detector.pt"
     say(
         title,
         score_table(measured),
         f"results in {run}; next:",
-        f"  val.py --weights {weights} --data {data}",
-        f"  detect.py --weights {weights} --source IMAGES",
-        f"  export.py --weights {weights}",
+        f"  {command('val.py', '--weights', weights, *data)}",
+        f"  {command('detect.py', '--weights', weights, '--source', 'IMAGES')}",
+        f"  {command('export.py', '--weights', weights)}",
     )
 
 

@@ -23,6 +23,7 @@ from ..tasks.loaders import make_loader, world_of
 from .anchors import fit_anchors
 from .engine import FINETUNE, Engine, check_checkpoint
 from .fit import fit
+from .lessons import Lessons, Teacher, read_teacher
 from .loop import Best, Training
 from .options import Options
 from .report import plot_training, print_report
@@ -56,14 +57,17 @@ def train(
         return finetune(options, run, accelerator, resume)
     say = _Say(is_first_process())
     _check(options)
+    teacher = None if options.teacher is None else read_teacher(options.teacher, Model)
     start = None if resume else _start(options, slice_of)
     config = _config(options, run, start, resume)
     Model(config).check_imgsz(options.imgsz)
-    data = detection(options.data, options.imgsz, hyp_of(options), options.seed)
+    data = detection(
+        options.data, options.imgsz, hyp_of(options), options.seed, options.classes, single=options.single_cls
+    )
     for split in (data.train, data.val):
         say(str(split.report))
     if not resume:
-        config = _for_data(config, data, options, say)
+        config = _for_data(config, data, options, say, teacher)
 
     pl.seed_everything(options.seed, verbose=False)
     model = Model(config)
@@ -76,7 +80,8 @@ def train(
     if start is not None and start.is_slice and options.lr0 is None:
         options = replace(options, lr0=options.rate * FINETUNE)
     engine = Engine(options, options.batch, seed=options.seed, say=say)
-    training = Training(DetectionModule(data.names, options.imgsz), model, engine)
+    lessons = None if teacher is None else Lessons.of(teacher, model, options)
+    training = Training(DetectionModule(data.names, options.imgsz), model, engine, lessons)
     arch = start.arch if start else None
 
     def save(average: Any, best: dict[str, Any]) -> None:
@@ -106,7 +111,9 @@ def train(
         run.write_json("results.json", results)
         plot_training(history.rows, run.path / "results.png", model.head.parts)
         title = f"{options.data}: epoch {best.best['epoch']}, the best of {epochs}; {minutes} minutes"
-        print_report(best.best, title, run.path, options.data)
+        chosen = ["--classes", *options.classes] if options.classes else []
+        chosen += ["--single-cls"] if options.single_cls else []
+        print_report(best.best, title, run.path, "--data", options.data, *chosen)
     return results
 
 
@@ -141,16 +148,21 @@ def _config(options: Options, run: RunFolder, start: Start | None, resume: bool)
         config = read_config(options.cfg, scale=options.scale)
     else:
         assert start is not None
-        config = replace(read_config(start.cfg), file=start.file)
+        config = read_config(start.cfg, file=start.file)
     if config.ch != 3:
         raise InputError(f"{config.file}: takes {config.ch} channels, but images have 3")
     return config
 
 
-def _for_data(config: Config, data: DetectionData, options: Options, say: _Say) -> Config:
-    """With the data's classes and names, and, where the head has anchors, such that fit its boxes."""
+def _for_data(
+    config: Config, data: DetectionData, options: Options, say: _Say, teacher: Teacher | None = None
+) -> Config:
+    """With the data's classes and names, and, where the head has anchors, a teacher's or such that fit the boxes."""
     anchors = None
-    if options.autoanchor and config.anchors is not None:
+    of_logits = options.autoanchor and options.distill != "features"
+    if of_logits and teacher is not None and (anchors := teacher.anchors(config)) is not None:
+        say(f"anchors: the teacher's: {anchors}")  # so that both speak of the same boxes
+    elif options.autoanchor and config.anchors is not None:
         fitted = fit_anchors(config, data.train, options.seed)
         before = "" if fitted.recall_before is None else f" instead of {fitted.recall_before:.4f}"
         if fitted.replaced:
@@ -159,4 +171,4 @@ def _for_data(config: Config, data: DetectionData, options: Options, say: _Say) 
         else:
             say(f"anchors: the YAML's, best possible recall {fitted.recall:.4f}")
     raw = {**config.raw, "names": list(data.names)}
-    return replace(read_config(raw, data.nc, anchors=anchors), file=config.file)
+    return read_config(raw, data.nc, anchors=anchors, file=config.file)

@@ -1,7 +1,6 @@
 """Sets as people have them: where paths are looked for, how folders, labels, lists and ids may be written."""
 
 import json
-import logging
 import shutil
 from pathlib import Path
 
@@ -127,7 +126,9 @@ def test_images_and_patterns(entry, tmp_path):
         detection(source, 64)
 
 
-@pytest.mark.parametrize("line", ["{0}", "images/train/{0}", "/home/me/set/images/train/{0}", "C:\\set\\images\\train\\{0}"])
+@pytest.mark.parametrize(
+    "line", ["{0}", "images/train/{0}", "/home/me/set/images/train/{0}", "C:\\set\\images\\train\\{0}"]
+)
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_lists_of_images(line, encoding, tmp_path):
     source = yolo(tmp_path)
@@ -175,8 +176,9 @@ def test_it_is_said_when_most_images_have_no_labels(tmp_path, caplog):
     (tmp_path / "labels/train/c.txt").unlink()
     detection(source, 64)
     first = tmp_path / "labels/train/a.txt"
-    assert f"2 of 3 images have no label file and count as background; that of {tmp_path / 'images/train/a.png'} was " in (
-        caplog.text
+    assert (
+        f"2 of 3 images have no label file and count as background; that of {tmp_path / 'images/train/a.png'} was "
+        in (caplog.text)
     )
     assert f"looked for first at {first}" in caplog.text
 
@@ -211,7 +213,7 @@ def test_suffixes_that_are_not_read_are_counted(tmp_path):
     assert str(detection(source, 64).train.report).endswith("1 .dng (not read), 2 .heic (not read)")
     for file in tmp_path.glob("images/train/*.png"):
         file.unlink()
-    with pytest.raises(InputError, match="holds no images that can be read, but 1 .dng, 2 .heic"):
+    with pytest.raises(InputError, match=r"holds no images that can be read, but 1 \.dng, 2 \.heic"):
         detection(source, 64)
 
 
@@ -342,6 +344,23 @@ def test_coco_as_cvat_exports_it(tmp_path):
     assert boxes(root) == BOXES_OF_TRAIN
 
 
+@pytest.mark.parametrize(
+    "name", ["annotations/instances_default.json", "_annotations.coco.json", "instances_Train.json"]
+)
+def test_coco_without_a_file_for_validation(name, tmp_path):
+    root = coco(tmp_path / "c")
+    content = (root / "annotations/instances_train2017.json").read_text()
+    shutil.rmtree(root / "annotations")
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).write_text(content)
+    (root / "train2017").rename(root / "images")
+    data = detection(root, 64, hyp=None)
+    assert ([Path(s[0].meta.name).stem for s in (data.train, data.val)], len(data.train)) == (["b", "a"], 2)
+    assert (data.train.report.boxes, data.val.report.boxes, data.train.report.orphans) == (1, 2, 0)
+    assert "held out for validation" in str(data.val.report)
+    assert len(formats.coco_ids(root, "val")[0]) == 3
+
+
 def test_a_split_is_a_word_of_a_name(tmp_path):
     root = coco(tmp_path)
     (root / "annotations/a_constraint.json").write_text("{}")
@@ -395,7 +414,7 @@ def test_names_of_mixed_ids_are_in_order(tmp_path):
 
     root = write_coco(coco(tmp_path), change)
     names = [c["name"] for c in coco_content("abc")["categories"]]
-    assert spec_of(root) and formats.class_names(spec_of(root)) == (names[2], names[1], names[0])
+    assert formats.class_names(spec_of(root)) == (names[2], names[1], names[0])
 
 
 def test_orphans_are_counted_and_left_out(tmp_path):

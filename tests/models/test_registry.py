@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from models import Classifier, Model, load_plugin, register
+from models import Classifier, Model, load_plugin, read_config, register
 from spaces import NASBACKBONE, CostModel, Space
 from spaces.check_elastic import check_elastic
 from tests.refusal import refused
@@ -254,3 +254,42 @@ def test_out_of_memory_is_not_the_users_yaml(monkeypatch):
     monkeypatch.setattr(network.model[1], "forward", full)
     with pytest.raises(torch.OutOfMemoryError):
         network(torch.rand(2, 3, 32, 32))
+
+
+def test_a_last_row_that_is_no_head_is_named():
+    backbone = [[-1, 1, "Conv", [16]], [-1, 1, "Conv", [16]]]
+    with refused("model dict: row 2 (Conv): is no head; a detector's last row is Detect"):
+        Model({"nc": 2, "anchors": 3, "backbone": backbone, "head": [[-1, 1, "Conv", [16]]]})
+    with refused("model dict: row 2 (Detct): no head of this name is known, did you mean Detect?", "--plugin FILE"):
+        Model({"nc": 2, "anchors": 3, "backbone": backbone, "head": [[-1, 1, "Detct", ["nc", "anchors"]]]})
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        (["Conv", [16, 3, 1, None, 1, "nn.LeakyReLU(0.1)"]], ["Conv", [16, 3, 1, None, 1, 1, "nn.LeakyReLU(0.1)"]]),
+        (["Conv", [16, 3, 1, None, 1, False]], ["Conv", [16, 3, 1, None, 1, 1, False]]),
+        (["Conv", [16, 3, 1, "None", 1, True]], ["Conv", [16, 3, 1]]),
+        (["Conv", [16, 3, 1, None, 1, 2]], ["Conv", [16, 3, 1, None, 1, 2]]),  # a dilation
+        (["DWConv", [16, 3, 1, False]], ["DWConv", [16, 3, 1, 1, False]]),
+    ],
+)
+def test_older_yamls_have_the_activation_in_the_place_of_the_dilation(older, newer):
+    def of(row):
+        module, args = row
+        config = read_config({"nc": 2, "backbone": [[-1, 1, "Conv", [16]], [-1, 1, module, args]]})
+        return str(Classifier(config).model[1])
+
+    assert of(older) == of(newer)
+
+
+def test_messages_name_the_file_that_a_network_is_in(tmp_path):
+    from models.files import load_detector
+    from models.upstream import load_weights
+
+    rows = [[-1, 1, "Conv", [16]], [-1, 1, "Mine", [16]], [[0, 1], 1, "Detect", ["nc", "anchors"]]]
+    content = {"format": 1, "yaml": {"nc": 2, "anchors": 3, "backbone": rows[:2], "head": rows[2:]}, "state_dict": {}}
+    torch.save({**content, "names": {}}, tmp_path / "detector.pt")
+    for load in (load_detector, load_weights):
+        with refused(f"{tmp_path / 'detector.pt'}: row 1 (Mine)", "--plugin FILE"):
+            load(tmp_path / "detector.pt")

@@ -1,6 +1,7 @@
 """Detection in files: what is found where, in every kind of weights, and what a run writes of it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -11,11 +12,12 @@ from PIL import Image
 
 import detect
 import export
-from data import detection_split, letterbox, read_rgb, to_tensor
+from data import detection, detection_split, letterbox, read_rgb, to_tensor
 from experiments import detect_image, open_detector
 from experiments.inference import predict
 from experiments.inference.detectors import TorchDetector
 from experiments.inference.draw import color_of, draw_detections
+from experiments.run import fonts
 from experiments.run.cli import run_script
 from models import InputError, save_detector
 from models.postprocess import non_max_suppression
@@ -190,7 +192,12 @@ def _run(monkeypatch, detector, *options):
 
 def test_a_run_writes_pictures_labels_and_json(folder, tmp_path, monkeypatch, capsys):
     detector = Fixed((32, 32, 16, 8, 0.6, 0), (50, 32, 4, 8, 0.9, 2))
-    assert _run(monkeypatch, detector, "--source", folder, "--save-txt", "--save-json", "--project", tmp_path) == 0
+    assert (
+        _run(
+            monkeypatch, detector, "--source", folder, "--save-txt", "--save-json", "--save-conf", "--project", tmp_path
+        )
+        == 0
+    )
     run = tmp_path / "exp"
     files = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
     labels = ["a", "b", "below/c", *(f"film_{i:06}" for i in range(5))]
@@ -231,6 +238,91 @@ def test_a_run_writes_pictures_labels_and_json(folder, tmp_path, monkeypatch, ca
     said = capsys.readouterr().out
     assert "1 cat, 1 3" in said
     assert "16 detections in 4 files" in said
+
+
+def test_labels_that_were_written_are_trained_on(folder, tmp_path, monkeypatch):
+    detector = Fixed((32, 32, 16, 8, 0.6, 0), (50, 32, 4, 8, 0.9, 2))
+    options = ("--source", folder / "a.png", folder / "b.jpg", "--save-txt", "--no-save", "--project", tmp_path)
+    assert _run(monkeypatch, detector, *options) == 0
+    run = tmp_path / "exp"
+    (run / "images").mkdir()
+    for name in ("a.png", "b.jpg"):
+        shutil.copy(folder / name, run / "images")
+    (run / "data.yaml").write_text("train: images\nval: images\nnames: [cat, dog, '3']\n")
+    train = detection(run, 64, hyp=None).train
+    assert train.report.missing_labels == 0
+    assert train.labels[0] == pytest.approx(
+        np.array([[2, 0.78125, 0.5, 0.0625, 0.25], [0, 0.5, 0.5, 0.25, 0.25]]), abs=1e-6
+    )
+    # A confidence is no part of a label, and the message says where it may come from.
+    (run / "labels/a.txt").write_text("2 0.781250 0.500000 0.062500 0.250000 0.90000\n")
+    with pytest.raises(InputError, match=r"a\.txt:1: has 6 numbers, should be 5: .* --save-conf"):
+        detection(run, 64)
+
+
+def test_confidences_are_of_labels(folder, tmp_path, monkeypatch, capsys):
+    detector = Fixed((32, 32, 16, 8, 0.6, 0))
+    assert _run(monkeypatch, detector, "--source", folder, "--save-conf", "--project", tmp_path) == 2
+    assert capsys.readouterr().err == "error: --save-conf: is of --save-txt\n"
+
+
+def test_crops(folder, tmp_path, monkeypatch):
+    detector = Fixed((32, 32, 16, 8, 0.6, 0), (50, 32, 4, 8, 0.9, 2))
+    detector.names = {0: "a/b", 1: "dog", 2: ".."}
+    sources = ("--source", folder / "a.png", folder / "film.mp4")
+    assert _run(monkeypatch, detector, *sources, "--save-crop", "--no-save", "--project", tmp_path) == 0
+    crops = tmp_path / "exp/crops"
+    assert {str(p.relative_to(crops)) for p in crops.rglob("*.jpg")} == {
+        *("a_b/a_1.jpg", "_/a_0.jpg"),
+        *(f"a_b/film_{i:06}_1.jpg" for i in range(5)),
+        *(f"_/film_{i:06}_0.jpg" for i in range(5)),
+    }
+    cut = read_rgb(crops / "a_b/a_1.jpg").astype(int)
+    assert cut == pytest.approx(read_rgb(folder / "a.png")[37:63, 75:125].astype(int), abs=40)
+
+
+def test_pictures_that_cannot_be_read_are_counted(folder, tmp_path, capsys):
+    shutil.copytree(folder, tmp_path / "more")
+    (tmp_path / "more/x.heic").touch()
+    predict.find_sources([str(tmp_path / "more")])
+    assert capsys.readouterr().err == f"--source {tmp_path / 'more'}: 1 .heic left out, which cannot be read\n"
+
+
+# Names in other scripts than the Latin one.
+
+
+def drawn(name):
+    image = np.zeros((200, 200, 3), np.uint8)
+    return draw_detections(image, torch.tensor([[10.0, 100, 150, 150, 0.5, 4]]), {4: name})
+
+
+def test_names_are_drawn_in_a_font_that_has_their_letters():
+    # DejaVu Sans, which matplotlib brings, has these.
+    assert {len(np.unique(drawn(name))) > 10 for name in ("Кошка", "γάτα", "Żółw")} == {True}
+    assert not np.array_equal(drawn("Кошка"), drawn("Мышка"))
+    assert fonts.font_for("猫" * 2 + "\uffff") is None
+
+
+def test_names_that_no_font_has_are_numbers_and_that_is_said_once(monkeypatch, capsys):
+    monkeypatch.setattr("experiments.inference.draw.font_for", lambda text: None)
+    monkeypatch.setattr(fonts, "_said", set())
+    assert np.array_equal(drawn("猫"), drawn("class 4"))
+    drawn("猫")
+    assert capsys.readouterr().err == ("no font of this system has the letters of 猫: classes are drawn by number\n")
+
+
+def test_pictures_of_a_run_have_names_in_other_scripts(tmp_path, monkeypatch, capsys, recwarn):
+    from experiments.tasks.metrics import DetectionMetrics
+
+    monkeypatch.setattr(fonts, "_said", set())
+    metrics = DetectionMetrics(["Кошка", "\U0010fffd"])
+    metrics.update([torch.tensor([[0, 0, 9, 9, 0.9, 0], [0, 0, 9, 9, 0.8, 1]])], [torch.tensor([[0, 0, 0, 9, 9.0]])])
+    metrics.plot_confusion_matrix(tmp_path / "a.png")
+    metrics.plot_pr_curve(tmp_path / "b.png")
+    assert not [w for w in recwarn if "Glyph" in str(w.message)]
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.endswith("boxes stand in their place\n")
 
 
 def test_a_run_writes_no_more_than_asked(folder, tmp_path, monkeypatch):

@@ -192,7 +192,9 @@ def test_a_supernet_of_another_space_is_refused(supernet, tmp_path):
         inherit(tmp_path)
     shutil.copy(folder / "config.yaml", tmp_path)
     torch.save({"state_dict": {}}, tmp_path / "last.ckpt")
-    with pytest.raises(InputError, match=r"^--inherit .*: has no supernet.pt; finish it by oneshot_nas.py --resume"):
+    with pytest.raises(
+        InputError, match=r"^--inherit .*: has no supernet.pt; finish it by python .*oneshot_nas.py --resume"
+    ):
         inherit(tmp_path)
     content = torch.load(folder / SUPERNET, weights_only=True)
     torch.save({**content, "state_dict": {"model.0.x": torch.ones(1)}}, tmp_path / SUPERNET)

@@ -182,7 +182,10 @@ def test_interrupted_and_resumed_no_trial_is_lost_and_none_run_twice(end, multi_
     folder = tmp_path / "runs/multi_trial_nas/exp"
     if end == signal.SIGINT:
         assert process.returncode == 130, "".join(lines) + out + err
-        assert err.strip() == "interrupted: go on with --resume runs/multi_trial_nas/exp"
+        assert (
+            err.strip()
+            == f"interrupted: go on with python {ROOT / 'multi_trial_nas.py'} --resume runs/multi_trial_nas/exp"
+        )
     first = rows_of(folder)
     done = {row["id"]: row for row in first if row["status"] == "done"}
     assert 1 <= len(done) < 3
@@ -206,6 +209,7 @@ def test_interrupted_and_resumed_no_trial_is_lost_and_none_run_twice(end, multi_
     assert dict(ended) == {row["id"]: 1 for row in rows}
     numbers = query(folder, "select distinct trialJobId, sequenceId from TrialJobEvent where sequenceId is not null")
     assert sorted(number for _, number in numbers) == [0, 1, 2]
+    assert load_detector(folder / "detector.pt")[1]["arch"] == json.loads((folder / "arch.json").read_text())
 
 
 TUTORIAL = """

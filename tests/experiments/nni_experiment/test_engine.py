@@ -189,7 +189,7 @@ def test_an_error_in_the_channels_thread_reaches_the_strategy(make, space):
 def test_a_manager_that_has_ended_is_noticed(make):
     engine, _ = make()
     engine.nodejs_binding._proc = SimpleNamespace(poll=lambda: 1, returncode=1)
-    with pytest.raises(RuntimeError, match=r"web manager ended with status 1; its log is .*nnimanager.log"):
+    with pytest.raises(InputError, match=r"web manager ended with status 1; its log is .*nnimanager.log"):
         engine.budget_available()
 
 
@@ -294,3 +294,13 @@ def test_the_log_knows_what_became_of_trials_and_keeps_the_best_weights_only(spa
     assert [row["status"] for row in rows] == expected
     assert (rows[0]["default"], rows[0]["accuracy"], rows[0]["params"], rows[0]["a"]) == ("0.5", "0.6", "10", "8")
     assert (rows[2]["params"], rows[2]["epochs"]) == ("99", "0")
+
+
+def test_labels_of_recovered_trials_are_plain_text(space, make):
+    """NNI's are strings of a class of its own, by whose name our readers refuse a file that holds one."""
+    arch = decode(space, {"a": 16, "b": 3})
+    assert {type(label) for label in arch} == {str}
+    engine, _ = make()
+    engine.submit_models(model := space.freeze(arch))
+    assert {type(label) for label in engine.trials[0].arch} == {str}
+    assert model.sample == engine.trials[0].arch

@@ -171,7 +171,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(run, tmp_path, oneshot, fi
     out, err = process.communicate(timeout=120)
     cut = tmp_path / "runs/oneshot_nas/cut"
     assert process.returncode == 130, err
-    assert err.strip() == "interrupted: go on with --resume runs/oneshot_nas/cut"
+    assert err.strip() == f"interrupted: go on with python {ROOT / 'oneshot_nas.py'} --resume runs/oneshot_nas/cut"
     assert not (cut / "arch.json").exists()
 
     code, out, err = finish(tmp_path, "--resume", str(cut))

@@ -172,7 +172,7 @@ class TestRun:
         assert yaml.safe_load((run.path / "detector.yaml").read_text()) == model.config.raw
         out = capsys.readouterr().out
         assert f"python train.py --weights {run.path}/detector.pt" in out
-        assert f"python export.py --weights {run.path}/detector.pt" in out
+        assert f"export.py --weights {run.path}/detector.pt" in out
         assert "random search at equal evaluations" in out
 
     def test_ratings_of_one_study_are_those_of_the_other(self, small, tmp_path, rated):
@@ -467,7 +467,8 @@ class TestScript:
         assert line.startswith("search  25 archs rated")
         if how == signal.SIGINT:
             assert process.returncode == 130
-            assert err.strip() == "interrupted: go on with --resume runs/search_subnets/exp"
+            again = f"python {ROOT / 'search_subnets.py'} --resume runs/search_subnets/exp"
+            assert err.strip() == f"interrupted: go on with {again}"
         searching.fresh = False
         resume = ["--resume", "runs/search_subnets/exp", "--trials", "32", "--pick", "knee"]
         code, out, err = searching.run(*resume)

@@ -176,7 +176,7 @@ def test_a_supernet_of_classifiers_is_searched(searched, call, tmp_path):
     assert (picked["params"] if "params" in picked else count_params(network)) == count_params(network)
     assert picked["flops"] == count_flops(network, 16)
     assert "python train.py --weights runs/search_subnets/exp/classifier.pt --data digits --imgsz 16" in out
-    assert "python export.py --weights runs/search_subnets/exp/classifier.pt --imgsz 16" in out
+    assert "export.py --weights runs/search_subnets/exp/classifier.pt --imgsz 16" in out
 
 
 @pytest.mark.parametrize(

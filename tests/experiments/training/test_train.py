@@ -3,6 +3,7 @@
 import csv
 import json
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from data import collate, detection
 from experiments.run.folder import RunFolder
 from models import Model, load_detector, save_detector
 
+ROOT = Path(__file__).resolve().parents[3]
 QUICK = ["--imgsz", "64", "--batch", "4", "--device", "cpu", "--project", "runs"]
 
 
@@ -64,7 +66,7 @@ def test_the_result_is_the_best_average_and_measures_what_the_report_says(whole)
     for name in ("all", *best["classes"]):
         assert f"│ {name} " in out
     for command in ("val.py", "detect.py", "export.py"):
-        assert f"  {command} --weights runs/whole/detector.pt" in out
+        assert f"{command} --weights runs/whole/detector.pt" in out
 
     model, content = load_detector(folder / "detector.pt")
     assert content["epoch"] == best["epoch"]
@@ -112,7 +114,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(whole, train, call, monkey
             break
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
-    assert err == "interrupted: go on with --resume runs/cut\n"
+    assert err == f"interrupted: go on with python {ROOT / 'train.py'} --resume runs/cut\n"
     cut = train.cwd / "runs/cut"
     assert len(rows_of(cut)) < 4
     assert not (cut / "results.json").exists()
