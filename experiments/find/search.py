@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..run.tables import read_csv
 from ..supernets.options import Options as Subnets
 from ..supernets.search import search_subnets
 from .costs import costs_file
@@ -34,8 +34,8 @@ def search(job: Job) -> dict[str, Any]:
         plugin=options.plugin,
     )
     results = search_subnets(given, run)
-    with (run.path / "subnets.csv").open(newline="", encoding="utf-8") as file:
-        rows = [_row(r, results["metric"]) for r in csv.DictReader(file) if r[results["metric"]]]
+    told = read_csv(run.path / "subnets.csv")
+    rows = [_row(r, results["metric"]) for r in told if r[results["metric"]]]
     number = min(options.finalists, 2) if options.quick else options.finalists
     return {
         "metric": results["metric"],
