@@ -55,17 +55,32 @@ def space():
     return Space(CFG)
 
 
+STRATEGIES = {"oneshot": "darts", "multi-trial": "random", "subnets": "", "train": "auto"}
+CONFIGS = {
+    kind: {
+        **CONFIG,
+        "options": {k: v for k, v in {**OPTIONS, "strategy": STRATEGIES[kind]}.items() if k in of.__dataclass_fields__},
+    }
+    for kind, of in KINDS.items()
+}
+
+
+def _resumed(folder, kind):
+    _, saved = RunFolder.resume(folder)
+    return KINDS[kind](**checked(KINDS[kind], saved, "config.yaml"))
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@given(content=yaml_files(CONFIG))
-def test_a_config(tmp_path, kind, content):
-    (tmp_path / "config.yaml").write_bytes(content)
+@given(data=st.data())
+def test_a_config(tmp_path, kind, data):
+    (tmp_path / "config.yaml").write_bytes(data.draw(yaml_files(CONFIGS[kind])))
+    holds(f"config.yaml, {kind}", _resumed, tmp_path, kind)
 
-    def read():
-        _, saved = RunFolder.resume(tmp_path)
-        fits = {k: v for k, v in saved.items() if k not in OPTIONS or k in KINDS[kind].__dataclass_fields__}
-        return KINDS[kind](**checked(KINDS[kind], fits, "config.yaml"))
 
-    holds(f"config.yaml, {kind}", read)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_config_of_its_own(tmp_path, kind):
+    (tmp_path / "config.yaml").write_text(json.dumps(CONFIGS[kind]))
+    assert _resumed(tmp_path, kind).seed == 0
 
 
 @given(yaml_files(CONFIG))
