@@ -150,22 +150,20 @@ def test_costs(tmp_path, model, content):
     holds("costs YAML", read)
 
 
-HEAD = "study,number,searcher,accuracy,flops,arch\n"
-CSV = (
-    HEAD + 's,0,random,0.5,100,"{""k"": 3, ""width"": 8}"\ns,1,random,0.25,50,"{""k"": 1, ""width"": 16}"\n'
-).encode()
+HEAD = "trial,searcher,accuracy,flops,arch\n"
+CSV = (HEAD + '0,random,0.5,100,"{""k"": 3, ""width"": 8}"\n1,random,0.25,50,"{""k"": 1, ""width"": 16}"\n').encode()
 csv_files = st.one_of(
     bytes_of(CSV),
     bytes_of(CSV),
     st.binary(max_size=200),
-    st.text(max_size=30).map(lambda t: (HEAD + f's,0,random,{t},1,"{{}}"\n').encode("utf-8", "replace")),
-    st.text(max_size=30).map(lambda t: (HEAD + f"s,0,random,1,1,{t}\n").encode("utf-8", "replace")),
+    st.text(max_size=30).map(lambda t: (HEAD + f'0,random,{t},1,"{{}}"\n').encode("utf-8", "replace")),
+    st.text(max_size=30).map(lambda t: (HEAD + f"0,random,1,1,{t}\n").encode("utf-8", "replace")),
     st.sampled_from(
         [
-            (HEAD + "s,0,random,1,1," + "[" * 50_000 + "\n").encode(),
-            (HEAD + "s,0,random,1,1," + "x" * 200_000 + "\n").encode(),
-            (HEAD + "s,0,random,1,1,{},7,8\n").encode(),
-            (HEAD + "s,0\n").encode(),
+            (HEAD + "0,random,1,1," + "[" * 50_000 + "\n").encode(),
+            (HEAD + "0,random,1,1," + "x" * 200_000 + "\n").encode(),
+            (HEAD + "0,random,1,1,{},7,8\n").encode(),
+            (HEAD + "0\n").encode(),
             b"\xef\xbb\xbf" + CSV,
             CSV.replace(b"0.5", b"9" * 5000),
             CSV.replace(b"3", b"9" * 5000),
@@ -324,3 +322,6 @@ def test_what_is_kept_is_read_again(tmp_path, study):
     assert len(_search(tmp_path / "study.db")) == 3
     (tmp_path / "config.yaml").write_text(json.dumps(CONFIG))
     assert checked(OneShot, RunFolder.resume(tmp_path)[1], "x") == OPTIONS
+    (tmp_path / "subnets.csv").write_bytes(CSV)
+    metric, rows = read_rows(tmp_path / "subnets.csv")
+    assert (metric, [row["error_rate"] for row in rows]) == ("accuracy", [0.5, 0.75])
