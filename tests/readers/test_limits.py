@@ -100,7 +100,7 @@ class _Looks(torch.nn.Module):
 
 def test_a_module_that_looks_at_numbers_is_given_some():
     network = Network()
-    network.build(read_config({"backbone": [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "nn.Identity", []]], "ch": 3}))
+    network.build(read_config({"backbone": [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "nn.BatchNorm2d", []]], "ch": 3}))
     network.model[1] = _Looks()
     assert network.reductions(64) == [2, 2]
 
