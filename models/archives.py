@@ -90,6 +90,8 @@ class _Plain(pickle._Unpickler):  # type: ignore[name-defined, misc]
 
     dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
 
+    stack: list[Any]
+
     def __init__(self, content: bytes, size: int) -> None:
         super().__init__(io.BytesIO(content))
         self._size = size

@@ -163,8 +163,8 @@ def _modules(network: _Inert) -> Iterator[tuple[str, _Inert]]:
     for number in itertools.count(1):
         if not pending:
             return
-        if number > limits.TENSORS or len(pending) > limits.TENSORS:
-            raise InputError(f"more than {limits.TENSORS:,} modules, or one that is within itself")
+        if number > limits.MODULES or len(pending) > limits.MODULES:
+            raise InputError(f"more than {limits.MODULES:,} modules, or one that is within itself")
         prefix, module = pending.pop()
         yield prefix, module
         pending += [(f"{prefix}{name}.", child) for name, child in reversed(module.children.items())]

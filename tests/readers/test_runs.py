@@ -55,17 +55,32 @@ def space():
     return Space(CFG)
 
 
+STRATEGIES = {"oneshot": "darts", "multi-trial": "random", "subnets": "", "train": "auto"}
+CONFIGS = {
+    kind: {
+        **CONFIG,
+        "options": {k: v for k, v in {**OPTIONS, "strategy": STRATEGIES[kind]}.items() if k in of.__dataclass_fields__},
+    }
+    for kind, of in KINDS.items()
+}
+
+
+def _resumed(folder, kind):
+    _, saved = RunFolder.resume(folder)
+    return KINDS[kind](**checked(KINDS[kind], saved, "config.yaml"))
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@given(content=yaml_files(CONFIG))
-def test_a_config(tmp_path, kind, content):
-    (tmp_path / "config.yaml").write_bytes(content)
+@given(data=st.data())
+def test_a_config(tmp_path, kind, data):
+    (tmp_path / "config.yaml").write_bytes(data.draw(yaml_files(CONFIGS[kind])))
+    holds(f"config.yaml, {kind}", _resumed, tmp_path, kind)
 
-    def read():
-        _, saved = RunFolder.resume(tmp_path)
-        fits = {k: v for k, v in saved.items() if k not in OPTIONS or k in KINDS[kind].__dataclass_fields__}
-        return KINDS[kind](**checked(KINDS[kind], fits, "config.yaml"))
 
-    holds(f"config.yaml, {kind}", read)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_config_of_its_own(tmp_path, kind):
+    (tmp_path / "config.yaml").write_text(json.dumps(CONFIGS[kind]))
+    assert _resumed(tmp_path, kind).seed == 0
 
 
 @given(yaml_files(CONFIG))
@@ -135,22 +150,20 @@ def test_costs(tmp_path, model, content):
     holds("costs YAML", read)
 
 
-HEAD = "study,number,searcher,accuracy,flops,arch\n"
-CSV = (
-    HEAD + 's,0,random,0.5,100,"{""k"": 3, ""width"": 8}"\ns,1,random,0.25,50,"{""k"": 1, ""width"": 16}"\n'
-).encode()
+HEAD = "trial,searcher,accuracy,flops,arch\n"
+CSV = (HEAD + '0,random,0.5,100,"{""k"": 3, ""width"": 8}"\n1,random,0.25,50,"{""k"": 1, ""width"": 16}"\n').encode()
 csv_files = st.one_of(
     bytes_of(CSV),
     bytes_of(CSV),
     st.binary(max_size=200),
-    st.text(max_size=30).map(lambda t: (HEAD + f's,0,random,{t},1,"{{}}"\n').encode("utf-8", "replace")),
-    st.text(max_size=30).map(lambda t: (HEAD + f"s,0,random,1,1,{t}\n").encode("utf-8", "replace")),
+    st.text(max_size=30).map(lambda t: (HEAD + f'0,random,{t},1,"{{}}"\n').encode("utf-8", "replace")),
+    st.text(max_size=30).map(lambda t: (HEAD + f"0,random,1,1,{t}\n").encode("utf-8", "replace")),
     st.sampled_from(
         [
-            (HEAD + "s,0,random,1,1," + "[" * 50_000 + "\n").encode(),
-            (HEAD + "s,0,random,1,1," + "x" * 200_000 + "\n").encode(),
-            (HEAD + "s,0,random,1,1,{},7,8\n").encode(),
-            (HEAD + "s,0\n").encode(),
+            (HEAD + "0,random,1,1," + "[" * 50_000 + "\n").encode(),
+            (HEAD + "0,random,1,1," + "x" * 200_000 + "\n").encode(),
+            (HEAD + "0,random,1,1,{},7,8\n").encode(),
+            (HEAD + "0\n").encode(),
             b"\xef\xbb\xbf" + CSV,
             CSV.replace(b"0.5", b"9" * 5000),
             CSV.replace(b"3", b"9" * 5000),
@@ -309,3 +322,6 @@ def test_what_is_kept_is_read_again(tmp_path, study):
     assert len(_search(tmp_path / "study.db")) == 3
     (tmp_path / "config.yaml").write_text(json.dumps(CONFIG))
     assert checked(OneShot, RunFolder.resume(tmp_path)[1], "x") == OPTIONS
+    (tmp_path / "subnets.csv").write_bytes(CSV)
+    metric, rows = read_rows(tmp_path / "subnets.csv")
+    assert (metric, [row["error_rate"] for row in rows]) == ("accuracy", [0.5, 0.75])
