@@ -133,7 +133,7 @@ def _finalists(job: Job) -> str:
     )
     epochs = job.results["finetune"]["epochs"]
     said = (
-        f"mAP50-95. All were finetuned alike, {epochs} epoch{'s' * (epochs != 1)}, and chosen by the validation images: "
+        f"mAP50-95. All were finetuned alike, {epochs} epoch{'s' * (epochs != 1)}, and validation images chose: "
         f"{decided['said']}. "
         "Test images were looked at once, by those that have a figure there; intervals are 95 %, over images, paired."
     )
