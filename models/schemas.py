@@ -141,13 +141,6 @@ class FidelityFile(Schema):
     predictors: dict[str, _Ranking]
 
 
-class SearchResults(Schema):
-    """``results.json`` of a one-shot search."""
-
-    metric: str
-    derived: dict[str, Any]
-
-
 class LatencyFile(Schema):
     """A table of latencies."""
 

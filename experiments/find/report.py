@@ -133,8 +133,8 @@ def _finalists(job: Job) -> str:
     )
     epochs = job.results["finetune"]["epochs"]
     said = (
-        f"mAP50-95. All were finetuned alike, {epochs} epoch{'s' * (epochs != 1)}, and validation images chose: "
-        f"{decided['said']}. "
+        f"mAP50-95. All were finetuned alike, {epochs} epoch{'s' * (epochs != 1)}, and chosen by the validation "
+        f"images: {decided['said']}. "
         "Test images were looked at once, by those that have a figure there; intervals are 95 %, over images, paired."
     )
     return _table(columns, rows, chosen) + _soft(said)

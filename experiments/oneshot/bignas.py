@@ -21,9 +21,10 @@ from spaces import CostModel, Sizes, gradients_in_place
 from spaces.kinds import RESOLUTION
 
 from ..run.processes import average
+from ..training.distillation import Distillation, SoftLabels, Tap, can_mimic, mimic_of
 from .base import Context, OneShot, batch_statistics
 from .derive import Arch
-from .distillation import AlphaDivergence, Distillation, FeatureMimic, SoftLabels, Tap, can_mimic, mimic_of
+from .distillation import AlphaDivergence, FeatureMimic
 from .options import Options
 from .regularize import Regularization, zero_last_gamma
 from .samplers import Sampler, make_sampler

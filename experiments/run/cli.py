@@ -61,7 +61,7 @@ def _of_thread(args: threading.ExceptHookArgs) -> None:
 def _of_system(error: OSError) -> str:
     """A line of what the system, or a library in its name, did not do."""
     if error.filename:
-        return f"{error.filename}: {error.strerror}"
+        return shown(f"{error.filename}: {error.strerror}")  # such as a name too long
     return error.strerror or (str(error).splitlines() or [type(error).__name__])[0]
 
 

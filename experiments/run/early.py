@@ -54,6 +54,7 @@ def check_training(args: argparse.Namespace) -> None:
     check_loggers(args.logger)
     if args.weights is not None and not Path(args.weights).is_file():
         raise InputError(f"--weights {args.weights}: no such file")
+    check_teacher(args)
     if args.supernet is not None:
         RunFolder.resume(args.supernet)
     cfg = args.cfg or plain_content(args.weights or "").get("yaml")
@@ -80,6 +81,12 @@ def check_find(args: argparse.Namespace) -> None:
         Space(args.cfg)
     if args.costs is not None:
         load_yaml(Path(args.costs))
+
+
+def check_teacher(args: argparse.Namespace) -> None:
+    """The file of what is to be learnt from."""
+    if args.teacher is not None and not Path(args.teacher).is_file():
+        raise InputError(f"--teacher {args.teacher}: no such file")
 
 
 def check_weights(args: argparse.Namespace, of_levels: bool = True) -> None:

@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from dataclasses import MISSING, Field, field, fields
 from typing import Any, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
-
 from models.errors import InputError
 
 from . import habits, registry
@@ -123,6 +121,8 @@ def checked(cls: Any, saved: dict[str, Any], what: str) -> dict[str, Any]:
 
 
 def _check(f: Field[Any], hint: Any, value: Any, what: str) -> None:
+    from pydantic import TypeAdapter, ValidationError  # a tenth of a second, which --help need not take
+
     try:
         # As JSON has it: lists for tuples, and whole numbers where there may be others.
         TypeAdapter(hint).validate_json(json.dumps(value), strict=True)

@@ -208,8 +208,11 @@ def _done(path: Path) -> dict[str, dict[str, Any]]:
     """Arch to its row, of an earlier part of the run."""
     if not path.is_file():
         return {}
-    rows = read_csv(path)
-    return {r["arch"]: {k: v if k == "arch" else float(v) for k, v in r.items() if v} for r in rows}
+    try:
+        rows = read_csv(path)
+        return {r["arch"]: {k: v if k == "arch" else float(v) for k, v in r.items() if v} for r in rows}
+    except (KeyError, TypeError, ValueError) as e:
+        raise InputError(f"{path}: cannot be gone on with: {e}; right would be to remove it") from None
 
 
 def _left(done: Mapping[str, dict[str, Any]], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

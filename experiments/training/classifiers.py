@@ -23,6 +23,7 @@ from ..tasks.classify import ClassificationModule
 from ..tasks.loaders import make_loader
 from .engine import Engine
 from .fit import fit
+from .lessons import Lessons, read_teacher
 from .loop import Best, Training
 
 
@@ -68,10 +69,14 @@ def finetune(options: Any, run: RunFolder, accelerator: str, resume: bool = Fals
     """
     network, content = load_classifier(options.weights)
     imgsz, data = _open(options, network, content)
+    teacher = None if options.teacher is None else read_teacher(options.teacher, Classifier)
     pl.seed_everything(options.seed, verbose=False)
     learner = ClassificationModule()
     is_slice = bool(content.get("is_slice"))
-    training = Training(learner, network, Engine(options, options.batch, finetunes=is_slice, sums_loss=False, say=say))
+    network.names = dict(enumerate(data.names))
+    lessons = None if teacher is None else Lessons.of(teacher, network, options)
+    engine = Engine(options, options.batch, finetunes=is_slice, sums_loss=False, say=say)
+    training = Training(learner, network, engine, lessons)
     kept = {"imgsz": imgsz, "arch": content.get("arch"), "is_slice": is_slice}
 
     def save(average: Any, best: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn, optim
 from ..run.processes import broadcast_buffers
 from ..tasks.module import TaskModule
 from .engine import Engine, engine_state
+from .lessons import Lessons
 
 
 class Training(pl.LightningModule):
@@ -26,6 +27,8 @@ class Training(pl.LightningModule):
         What it learns on.
     engine
         The recipe.
+    lessons
+        What the network learns from another one, beside its own loss.
 
     Attributes
     ----------
@@ -33,11 +36,11 @@ class Training(pl.LightningModule):
         Time that whole epochs took, those before a resume included.
     """
 
-    def __init__(self, learner: TaskModule, network: nn.Module, engine: Engine) -> None:
+    def __init__(self, learner: TaskModule, network: nn.Module, engine: Engine, lessons: Lessons | None = None) -> None:
         super().__init__()
         self.automatic_optimization = False
         learner.set_model(network.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
-        self.learner, self.engine = learner, engine
+        self.learner, self.engine, self.lessons = learner, engine, lessons
         self.seconds = 0.0
 
     @property
@@ -55,7 +58,9 @@ class Training(pl.LightningModule):
         cast(Any, self.learner).log = self.log
 
     def configure_optimizers(self) -> optim.Optimizer:
-        return self.engine.optimizer(self.model)
+        # What lessons have weights of, such as adapters, learns as the network does.
+        learns = self.model if self.lessons is None else nn.ModuleList([self.model, self.lessons])
+        return self.engine.optimizer(learns)
 
     def on_train_start(self) -> None:
         self.engine.begin(self, self.model)
@@ -67,7 +72,10 @@ class Training(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         batch = self.engine.resized(self, self.learner, batch, batch_idx)
-        loss = cast(Tensor, self.learner.training_step(batch, batch_idx))
+        if self.lessons is None:
+            loss = cast(Tensor, self.learner.training_step(batch, batch_idx))
+        else:
+            loss = self.lessons.loss(self.learner, batch, batch_idx)
         # DDP averages over processes itself.
         given = self, self.model, self.optimizers(), [loss], batch_idx, self.manual_backward
         loss, rates = self.engine.step(*given)
