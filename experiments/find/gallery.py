@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torchvision.ops import box_iou
 
 from data import UnreadableImageError, detection_sources
 from data.formats import spec_of
 
+from ..inference.draw import lettering
 from .phases import Job
 
-_SHOWN, _SIDE, _IOU = 12, 360, 0.5
+_SHOWN, _SIDE, _LETTERS, _IOU = 12, 360, 11, 0.5
 COLOURS = {"right": "#1a9850", "false": "#d73027", "missed": "#f9a602"}
 
 
@@ -81,12 +82,13 @@ def drawn(image: np.ndarray, judged: Judged, names: Any) -> Image.Image:
     picture = Image.fromarray(image)
     scale = _SIDE / max(picture.size)
     picture = picture.resize((max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)))
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(11)
+    draw, named = ImageDraw.Draw(picture), dict(enumerate(names))
     for kind, boxes in (("right", judged.right), ("false", judged.false), ("missed", judged.missed)):
         for x1, y1, x2, y2, label, conf in boxes:
             corners = [x1 * scale, y1 * scale, max(x2, x1) * scale, max(y2, y1) * scale]
             draw.rectangle(corners, outline=COLOURS[kind], width=2)
-            text = names[int(label)] if kind == "missed" else f"{names[int(label)]} {conf:.2f}"
+            name, font = lettering(named, int(label), _LETTERS)
+            text = name if kind == "missed" else f"{name} {conf:.2f}"
             box = draw.textbbox((corners[0], max(corners[1] - 13, 0)), text, font=font)
             draw.rectangle(box, fill=COLOURS[kind])
             draw.text((corners[0], max(corners[1] - 13, 0)), text, fill="white", font=font)

@@ -41,7 +41,7 @@ def draw_detections(
         draw.rectangle((x1, y1, max(x2, x1), max(y2, y1)), outline=color_of(int(label)), width=line)
     for x1, y1, _, _, confidence, label in rows:
         color = color_of(int(label))
-        name, font = _lettering(names, int(label), size)
+        name, font = lettering(names, int(label), size)
         text = f"{name} {confidence:.2f}" if confidences else name
         _, _, width, height = draw.textbbox((0, 0), text, font=font)
         # Above the box where there is room, else in it; never over the picture's right edge.
@@ -53,7 +53,7 @@ def draw_detections(
     return np.asarray(picture)
 
 
-def _lettering(
+def lettering(
     names: Mapping[int, str], label: int, size: int
 ) -> tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont]:
     """A class's name as it can be drawn, and a font that has its letters."""

@@ -53,7 +53,7 @@ def test_map_of_drawn_images_is_cocos_of_copies(seed):
 
 def test_what_lies_in_a_crowd_counts_as_coco_counts_it():
     found, true = scene(3)
-    crowds = [torch.tensor([[float(i % 3), 0, 0, 90, 90, 1]]) for i in range(len(true))]
+    crowds = [torch.tensor([[float(i % 3), 0, 0, 200, 200, 1]]) for i in range(len(true))]
     metrics = DetectionMetrics(NAMES)
     metrics.update(found, true, crowds)
     ours = Matched(found, true, 3, crowds).map50_95()
