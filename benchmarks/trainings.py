@@ -87,10 +87,8 @@ class Trainings:
     def table(self, rows: Rows) -> None:
         """Print what was measured, a network a line."""
         args = self.args
-        print(
-            f"{args.data}, {args.imgsz} pixels, {args.epochs} epochs, {args.seeds} seeds, measured on {args.split}; torch {version('torch')}, "
-            f"{args.device} ({platform.processor() or platform.machine()})\n"
-        )
+        how = f"{args.data} ({args.split}), {args.imgsz} pixels, {args.epochs} epochs, {args.seeds} seeds"
+        print(f"{how}; torch {version('torch')}, {args.device} ({platform.processor() or platform.machine()})\n")
         print("| network | parameters | GFLOPs | mAP50-95 (of each seed) | mAP50 |")
         print("|---|---|---|---|---|")
         for name, seeds in rows.items():
