@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from experiments.run.cli import add_plugin_option, add_run_options, run_or_resume, start_script
-from experiments.run.early import check_teacher, check_training
+from experiments.run.early import check_more_epochs, check_teacher, check_training
 from experiments.run.folder import new_run
 from experiments.run.options import add_options, parse_args, refuse, refuse_unfit
 from experiments.training.options import OF_DETECTORS, Options
@@ -37,6 +37,8 @@ def main(args: argparse.Namespace) -> None:
         (check_teacher if classifies else check_training)(args)
 
     def work(options: Options, run: Any, resume: bool) -> None:
+        if resume and "epochs" in args.given:
+            check_more_epochs(run, options.epochs)
         from experiments.training.train import train
 
         train(options, run, resume, _slice_of)

@@ -17,10 +17,12 @@ _EXPORTS = {
     "freeze": "space",
     "gradients_in_place": "elastic_slices",
     "in_upstream_form": "upstream_form",
+    "load_into": "model_space",
     "make_supernet": "supernet",
     "read_arch": "space",
     "slice_weights": "model_space",
     "space_of": "space",
+    "transform_kernels": "model_space",
 }
 __all__ = sorted(_EXPORTS)
 __getattr__ = lazy_exports(__name__, _EXPORTS)

@@ -7,7 +7,7 @@ convolution or a batch norm treats one by one, are the same channel, read by all
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -25,10 +25,14 @@ from .warm_start import Supernet, WarmStart, covering, image_size, subnet_at
 _EACH = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.PReLU)
 # Of the largest subnet's outputs, as a part of the largest of them: sums in another order, through some hundred layers.
 _ROUNDING = 1e-4
+# Of each subnet: where its elements are, and where those are that come there.
+Moves = list[tuple[dict[str, Tensor], dict[str, Tensor]]]
 
 
 @torch.no_grad()
-def order_channels(supernet: Supernet, start: WarmStart | None = None) -> None:
+def order_channels(
+    supernet: Supernet, start: WarmStart | None = None, also: Iterable[Mapping[str, Tensor]] = ()
+) -> None:
     """Order the channels of a supernet by importance, in place. What its largest subnet computes stays the same.
 
     Channels of the image, of classes, and those that a grouped convolution or an attention mixes keep their places.
@@ -38,6 +42,9 @@ def order_channels(supernet: Supernet, start: WarmStart | None = None) -> None:
     start
         What the supernet's weights are from: the channels of that network come before those that were grown, and only
         its weights say what is important, so that the subnet that is the network goes on computing the same.
+    also
+        More tensors by the names of the supernet's, such as an average of the weights or an optimizer's momentum, whose
+        channels are moved as the supernet's are. They need not be complete.
 
     Raises
     ------
@@ -45,10 +52,10 @@ def order_channels(supernet: Supernet, start: WarmStart | None = None) -> None:
         A block does something with its channels that cannot be followed. The supernet is as before.
     """
     with torch.random.fork_rng(devices=()):  # what is built for it draws no random numbers of the caller's
-        _order_channels(supernet, start)
+        _order_channels(supernet, start, also)
 
 
-def _order_channels(supernet: Supernet, start: WarmStart | None) -> None:
+def _order_channels(supernet: Supernet, start: WarmStart | None, also: Iterable[Mapping[str, Tensor]]) -> None:
     elements = Elements(supernet)
     if start is not None and start.largest is not None:
         largest: Arch = dict(start.largest)
@@ -59,8 +66,8 @@ def _order_channels(supernet: Supernet, start: WarmStart | None) -> None:
     order = _Order(parts)
     before = _outputs(elements, largest, parts[0].where)
     kept = {name: t.detach().clone() for name, t in elements.tensors.items()}
-    for part, state in [(part, order.of(part)) for part in parts]:
-        elements.write(part.where, state)
+    moves = [(part.where, order.of(part, part.where)) for part in parts]
+    _move(elements, moves, elements.tensors)
     after = _outputs(elements, largest, parts[0].where)
     if float((after - before).abs().max()) > _ROUNDING * float(before.abs().max()):
         for name, t in elements.tensors.items():
@@ -69,6 +76,14 @@ def _order_channels(supernet: Supernet, start: WarmStart | None) -> None:
             f"{supernet.space.config.file}: its channels cannot be ordered: a block does more with them than "
             "convolutions, sums, concatenations and batch norms do"
         )
+    for tensors in also:
+        _move(elements, moves, tensors)
+
+
+def _move(elements: Elements, moves: Moves, tensors: Mapping[str, Tensor]) -> None:
+    """Put elements where others of the same tensors were; all are read before any is written."""
+    for where, state in [(where, elements.read(source, tensors)) for where, source in moves]:
+        elements.write(where, state, tensors)
 
 
 def _outputs(elements: Elements, arch: Arch, where: Mapping[str, Tensor]) -> Tensor:
@@ -136,15 +151,15 @@ class _Order:
             by_score = score[members].sort(descending=True, stable=True).indices
             self.source[members] = by_score if free else self.place[members]
 
-    def of(self, part: _Part) -> dict[str, Tensor]:
-        """A subnet's weights in the new order."""
+    def of(self, part: _Part, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of a subnet's tensors `given`, those that have channels, in the new order."""
         state = {}
         for name, layer in part.layers.items():
             if name not in part.channels.given:
                 continue
             out, into = self._moved(part.channels.given[name]), self._moved(part.channels.taken[name])
             for key in (*layer._parameters, *layer._buffers):
-                if (value := part.state.get(f"{name}.{key}")) is None or not value.ndim:
+                if (value := given.get(f"{name}.{key}")) is None or not value.ndim:
                     continue
                 dim = 1 if getattr(layer, "transposed", False) and value.ndim > 1 else 0
                 if value.shape[dim] == len(out):

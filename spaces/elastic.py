@@ -31,8 +31,9 @@ from models.network import build_row
 from .active import Active, Mixture
 from .elastic_plan import BoundPlan, Cache, ElasticSpec, Layouts, Setting
 from .elastic_slices import gradients_in_place
-from .elastic_trace import Layout
+from .elastic_trace import Layout, layers
 from .elastic_wiring import Wiring, fit, widest_of
+from .kernel_transform import add_transforms
 from .nni_compat import nni
 from .rows import ChoiceRow
 from .space import Space
@@ -79,6 +80,12 @@ class ElasticRow(Searchable):
         bound = BoundPlan(self.spec.plan(setting, inputs), self.block)
         self._bound[setting, inputs] = bound
         return bound
+
+    def transform_kernels(self) -> int:
+        """Give convolutions of open kernel their matrices (`kernel_transform`). Returns how many there are new."""
+        self._bound.clear()
+        whole = layers(self.block)
+        return sum(add_transforms(whole[name], sides) for name, sides in self.spec.kernels().items())
 
     def _mixed(self, x: Any, inputs: Layouts) -> Tensor:
         settings = {label: self.active[label] for label in self._labels}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from models.grammar import Row
 
 from .elastic_slices import Cut, MismatchError, cuts
 from .elastic_trace import Flow, Layout, Trace, as_taken, flow, layers, signature
+from .kernel_transform import Side, cut_of
 from .rows import ChoiceRow
 
 # Of a row, kept at a time: some 100 KB each, and a few milliseconds to make again.
@@ -60,9 +62,10 @@ class Plan:
         for name, module in modules.items():
             module.training = source.get(self.names[name], whole).training
         for (name, key), cut in self.parts.items():
-            tensor = getattr(source[self.names[name]], key)
+            layer = source[self.names[name]]
+            tensor, part_of = getattr(layer, key), cut_of(cut, layer, key)
             with torch.no_grad():
-                part = (tensor if cut is None else cut(tensor)).clone(memory_format=torch.contiguous_format)
+                part = (tensor if part_of is None else part_of(tensor)).clone(memory_format=torch.contiguous_format)
             if key in modules[name]._parameters:
                 modules[name]._parameters[key] = nn.Parameter(part, tensor.requires_grad)
             else:
@@ -76,7 +79,7 @@ class BoundPlan:
     def __init__(self, plan: Plan, whole: nn.Module) -> None:
         self.layout, self.block = plan.layout, whole if plan.is_whole else plan.block
         self.flags: list[tuple[dict[str, Any], dict[str, Any], str]] = []
-        self.tensors: list[tuple[dict[str, Any], str, dict[str, Any], Cut | None]] = []
+        self.tensors: list[tuple[dict[str, Any], str, dict[str, Any], Callable[[Tensor], Tensor] | None]] = []
         self.scattered: list[tuple[dict[str, Any], str, dict[str, Any], Cut]] = []
         if plan.is_whole:
             return
@@ -88,7 +91,7 @@ class BoundPlan:
         for (name, key), cut in plan.parts.items():
             layer, other = modules[name], source[plan.names[name]]
             if key in layer._parameters:
-                self.tensors.append((layer._parameters, key, other._parameters, cut))
+                self.tensors.append((layer._parameters, key, other._parameters, cut_of(cut, other, key)))
             else:
                 self.tensors.append((layer._buffers, key, other._buffers, cut))
                 if cut is not None and not cut.is_view:
@@ -243,6 +246,26 @@ class ElasticSpec:
         """Modules of a row's block to what the whole block calls them: the first of several has a "0."."""
         return names_in(block, self._repeated(row), self._repeated(whole))
 
+    def kernels(self) -> dict[str, list[Side]]:
+        """Convolutions of the whole block to their kernels' sides, the largest first, where they have several."""
+        found: dict[str, set[Side]] = {}
+        for row in (self._with({**self._best, where: v}) for where, values in self.places.items() for v in values):
+            try:
+                block, _ = self._skeleton(row, self._widest)
+            except InputError:
+                continue
+            names = self._names(block, row, self._whole_row)
+            for name, layer in layers(block).items():
+                if isinstance(layer, nn.modules.conv._ConvNd) and not layer.transposed:
+                    found.setdefault(names[name], set()).add(tuple(layer.kernel_size))
+        several = {name: sorted(sides, key=math.prod, reverse=True) for name, sides in found.items() if len(sides) > 1}
+        # Such as 1 x 5 and 3 x 3: neither is the centre of the other.
+        return {
+            name: sides
+            for name, sides in several.items()
+            if all(a >= b for one, other in itertools.pairwise(sides) for a, b in zip(one, other, strict=True))
+        }
+
     def dry_run(self, plan: Plan, inputs: Layouts) -> Any:
         """Run the block of a plan that was not in use yet, where nothing is computed. Returns its output, if it can."""
         tail = () if self._flat else (64, 64)
@@ -283,6 +306,7 @@ class ElasticSpec:
                 sizes[i] = 2 * count_params(block) + (value == best[where])
                 tried.append((row, block))
             best[where] = values[max(sizes, key=lambda i: sizes[i])] if sizes else best[where]
+        self._best = best
         whole = self._with(best)
         known, more = set(layers(self._skeleton(whole, self._widest)[0])), []
         for row, block in tried:

@@ -20,6 +20,7 @@ from models.registry import one_input
 from .active import Active
 from .blocks import BUILDERS, MixedBottleneck, MixedWidths
 from .elastic import Builder, ElasticRow, ResolutionChoice
+from .kernel_transform import is_transform
 from .nni_compat import ModelSpace, is_supernet, model_context
 from .rows import ChoiceRow
 from .space import Space, read_arch
@@ -143,6 +144,21 @@ class NASDETECTOR(_Supernet, ModelSpace, Model):
     def head(self) -> Head:
         last = self.model[-1]
         return cast(Head, last.block if isinstance(last, ElasticRow) else last)
+
+
+def transform_kernels(supernet: NASBACKBONE | NASDETECTOR) -> int:
+    """Give a supernet's convolutions of open kernel the matrices of Once-for-All (`kernel_transform`).
+
+    Nothing that it computes changes by it. Returns how many there are new.
+    """
+    return sum(module.transform_kernels() for module in supernet.modules() if isinstance(module, ElasticRow))
+
+
+def load_into(supernet: NASBACKBONE | NASDETECTOR, state: Mapping[str, Tensor]) -> None:
+    """`load_state_dict` of a supernet, which gets matrices of kernels where the state has them."""
+    if any(map(is_transform, state)):
+        transform_kernels(supernet)
+    supernet.load_state_dict(state)
 
 
 @contextmanager

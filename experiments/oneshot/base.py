@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.errors import InputError
-from spaces import CostModel
+from spaces import CostModel, Space
 from spaces.active import Active, Mixture
 from spaces.kinds import RESOLUTION
 from spaces.nni_compat import BaseOneShotLightningModule
@@ -21,7 +21,7 @@ from spaces.supernet import SupernetStrategy
 
 from ..run.processes import average
 from ..tasks.task import SearchTask
-from ..training.engine import Engine, engine_state
+from ..training.engine import Engine, check_weights, engine_state
 from .derive import Arch, Budget, most_probable
 from .options import Options
 
@@ -199,6 +199,13 @@ class OneShotModule(BaseOneShotLightningModule):
         super().on_train_batch_end(*args, **kwargs)
         # In time for what callbacks do at the end of an epoch, which is before the module's own turn.
         if self.trainer.is_last_batch:
+            if self.engine is None:  # which looks by itself
+                check_weights(self.model, self.current_epoch + 1)
+            if not all(bool(p.isfinite().all()) for p in self.probabilities().values()):
+                raise InputError(
+                    f"the architecture's parameters are not finite after epoch {self.current_epoch + 1}: a smaller "
+                    "--arch-lr may help; what was saved before stands"
+                )
             self.log_dict(self.watched(), on_step=False, on_epoch=True, batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -356,6 +363,10 @@ class OneShot(SupernetStrategy):
         super().__init__(mutation_hooks=mutation_hooks)
         self.budget, self.settings = budget, settings
         self.weights_engine, self.initialise = weights_engine, initialise
+
+    @classmethod
+    def check(cls, options: Options, space: Space) -> None:
+        """`InputError` where options of its own do not fit the space, before anything is written."""
 
     @classmethod
     def from_options(cls, options: Options, context: Context) -> Self:

@@ -21,10 +21,10 @@ from spaces import CostModel, Sizes, gradients_in_place
 from spaces.kinds import RESOLUTION
 
 from ..run.processes import average
-from ..training.distillation import Distillation, SoftLabels, Tap, can_mimic, mimic_of
+from ..training.distillation import Distillation, Tap
 from .base import Context, OneShot, batch_statistics
 from .derive import Arch
-from .distillation import AlphaDivergence, FeatureMimic
+from .distillation import FeatureMimic, distillation_of
 from .options import Options
 from .regularize import Regularization, zero_last_gamma
 from .samplers import Sampler, make_sampler
@@ -95,20 +95,7 @@ class BigNASModule(SinglePathModule):
             )
 
     def _distillation_of(self, module: Any) -> Distillation | None:
-        detects = hasattr(module, "head")
-        kind = (
-            (("mimic" if can_mimic(module.loss) else "none") if detects else "kl")
-            if self.distill == "auto"
-            else self.distill
-        )
-        if kind != "none" and detects != (kind == "mimic"):
-            right = "mimic" if detects else "kl or alpha"
-            raise InputError(f"--distill {kind} is not for this task; right would be {right}, or none")
-        if kind == "none":
-            return None
-        if kind == "mimic":
-            return mimic_of(module.loss, self.distill_boxes)
-        return SoftLabels() if kind == "kl" else AlphaDivergence()
+        return distillation_of(module, self.distill, self.distill_boxes)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         return self.step_weights(self._losses(batch, batch_idx), batch_idx)
@@ -276,21 +263,24 @@ class BigNAS(SPOS):
 
     @classmethod
     def from_options(cls, options: Options, context: Context) -> Self:
-        return cls(
-            subnets=options.subnets.split(","),
-            sampler=options.sampler,
-            distill=options.distill,
-            distill_rows=tuple(options.distill_rows),
-            teacher=None if options.teacher is None else read_teacher(options.teacher, context.task),
-            dropout=options.dropout,
-            drop_path=options.drop_path,
-            distill_boxes=options.distill_boxes,
+        given = {**cls.learning(options, context), **cls.picking(options, context)}
+        return cls(subnets=options.subnets.split(","), sampler=options.sampler, **given)
+
+    @staticmethod
+    def learning(options: Options, context: Context) -> dict[str, Any]:
+        """What subnets learn from."""
+        return {
+            "distill": options.distill,
+            "distill_rows": tuple(options.distill_rows),
+            "teacher": None if options.teacher is None else read_teacher(options.teacher, context.task),
+            "dropout": options.dropout,
+            "drop_path": options.drop_path,
+            "distill_boxes": options.distill_boxes,
             # Else these have no resolution among their labels.
-            cost=context.costs if options.detector is None else None,
-            rate=context.rate,
-            budget=context.budget,
-            **cls.picking(options, context),
-        )
+            "cost": context.costs if options.detector is None else None,
+            "rate": context.rate,
+            "budget": context.budget,
+        }
 
     def mutate_model(self, model: Any) -> Any:
         cost = self.cost or CostModel(model.space, _COST_IMGSZ)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from models.errors import InputError
+
+from ..training.distillation import Distillation, SoftLabels, can_mimic, mimic_of
 
 
 class AlphaDivergence:
@@ -46,6 +49,27 @@ class AlphaDivergence:
                 ratio = (alpha * log_ratio).clamp(max=math.log(self.clip)).exp()
                 weight, values = q * ratio / alpha, q * (ratio - 1) / (alpha * (alpha - 1))
         return values.sum(1), -(weight * log_q).sum(1)
+
+
+def distillation_of(module: Any, kind: str, boxes: Literal["ciou", "l1"]) -> Distillation | None:
+    """The loss that is meant by ``--distill`` for the networks of a task's module; None where there is none.
+
+    Raises
+    ------
+    InputError
+        It is for another task.
+    """
+    detects = hasattr(module, "head")
+    if kind == "auto":
+        kind = ("mimic" if can_mimic(module.loss) else "none") if detects else "kl"
+    if kind != "none" and detects != (kind == "mimic"):
+        right = "mimic" if detects else "kl or alpha"
+        raise InputError(f"--distill {kind} is not for this task; right would be {right}, or none")
+    if kind == "none":
+        return None
+    if kind == "mimic":
+        return mimic_of(module.loss, boxes)
+    return SoftLabels() if kind == "kl" else AlphaDivergence()
 
 
 class FeatureMimic:

@@ -26,6 +26,7 @@ from ..training.options import Devices, Learning
 
 PLAIN = ("plain", "none")  # limits that are no numbers
 _COSTS, _AFTERWARDS = "costs of the detector", "training afterwards"
+_TAUGHT = "bignas and ofa"
 _TARGETS = ("target_flops", "target_params", "target_latency")
 _LATENCY = ("max_latency", "target_latency")
 
@@ -66,11 +67,13 @@ class Options(Learning, Devices):
         metavar="FILE",
     )
     arch_share: float | None = option(
-        "share of the training images that the architecture sees (0.5; spos, fairnas, bignas: 0.2)",
+        "share of the training images that the architecture sees (0.5; spos, fairnas, cream, bignas, ofa: 0.2)",
         None,
         type=fraction,
     )
-    arch_lr: float = option("learning rate of alphas or controller (Adam)", 0.01, type=positive_float, of="strategy")
+    arch_lr: float = option(
+        "learning rate of alphas, controller or meta network (Adam)", 0.01, type=positive_float, of="strategy"
+    )
     seed: int = option("fixes data, weights and the arch that is found", 0, type=seed)
     device: str = option("auto, cpu or cuda", "auto")
     logger: list[str] = logger_option()
@@ -94,24 +97,30 @@ class Options(Learning, Devices):
         "of proxyless", "gradient", of="strategy", group="strategies", choices=["gradient", "reinforce"]
     )
     population: int = option(
-        "archs a generation, of the search of spos, fairnas and bignas",
+        "archs a generation, of the search of spos, fairnas, bignas and ofa",
         50,
         of="strategy",
         group="strategies",
         type=archs,
     )
+    board: int = option(
+        "of cream: paths that others learn from at most", 10, of="strategy", group="strategies", type=positive_int
+    )
     generations: int = option("generations of that search", 20, of="strategy", group="strategies", type=positive_int)
 
-    subnets: str = option("subnets of a step", "max,random,random,min", of="strategy", group="bignas")
-    sampler: str = option("of the random ones, see docs/supernets.md", "uniform", of="strategy", group="bignas")
+    subnets: str = option("subnets of a step", "max,random,random,min", of="strategy", group=_TAUGHT)
+    sampler: str = option("of the random ones, see docs/supernets.md", "uniform", of="strategy", group=_TAUGHT)
+    phases: str | None = option(
+        "of ofa: YAML of what is opened when (default: the paper's)", None, of="strategy", group=_TAUGHT, metavar="YAML"
+    )
     distill: str = option(
-        "what the others learn from the largest: kl, alpha, mimic or none", "auto", of="strategy", group="bignas"
+        "what the others learn from the largest: kl, alpha, mimic or none", "auto", of="strategy", group=_TAUGHT
     )
     distill_rows: list[int] = option(
         "rows whose features are distilled too",
         [],
         of="strategy",
-        group="bignas",
+        group=_TAUGHT,
         type=int,
         nargs="*",
         metavar="ROW",
@@ -120,17 +129,17 @@ class Options(Learning, Devices):
         "weights, or a run's folder, to learn from in place of the largest",
         None,
         of="strategy",
-        group="bignas",
+        group=_TAUGHT,
         metavar="FILE",
     )
-    dropout: float = option("of the largest subnet", 0.0, of="strategy", group="bignas", type=share)
-    drop_path: float = option("of the largest subnet", 0.0, of="strategy", group="bignas", type=share)
+    dropout: float = option("of the largest subnet", 0.0, of="strategy", group=_TAUGHT, type=share)
+    drop_path: float = option("of the largest subnet", 0.0, of="strategy", group=_TAUGHT, type=share)
     distill_boxes: Literal["ciou", "l1"] = option(
-        "distance of boxes from the teacher's", "ciou", of="strategy", group="bignas", choices=["ciou", "l1"]
+        "distance of boxes from the teacher's", "ciou", of="strategy", group=_TAUGHT, choices=["ciou", "l1"]
     )
 
     max_flops: float | str | None = option(
-        "no result has more flops; plain: than the plain network (default without a limit, but for bignas); none",
+        "no result has more flops; plain: than the plain network (default without a limit, but for bignas, ofa); none",
         None,
         group=_COSTS,
         type=amount("flops", *PLAIN),
@@ -183,7 +192,7 @@ class Options(Learning, Devices):
     baseline: bool = option("compare it with no other networks", True, group=_AFTERWARDS)
     retrain: str | None = option(
         "what all networks that are trained begin with: noise or --weights, or the supernet's weights "
-        "(inherited with --weights and bignas, else scratch)",
+        "(inherited with --weights, bignas and ofa, else scratch)",
         None,
         group=_AFTERWARDS,
         choices=["scratch", "inherited", "both"],

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from models.complexity import count_flops, count_params
 from models.network import Network
-from spaces import CostModel
+from spaces import CostModel, load_into
 
 from ..costs.base import CostProvider
 from ..costs.budget import Budget, read_budget
@@ -48,6 +48,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     strategy_class = registry.load("oneshot", options.strategy)
     space, task, accelerator = open_task(options)
     trainer_options(options, accelerator)  # what cannot be had is said before anything is trained
+    strategy_class.check(options, space)
     costs, latency = cost_model(task, options)
     budget = read_budget(options, costs, latency)
     start = None
@@ -64,6 +65,8 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     leave()
     if not is_first_process():  # what follows is done by one
         return {}
+    if resume and len(history.rows) == history.before:
+        print(f"nothing was left to search: the {len(history.rows)} epochs of {run.path} are done", flush=True)
     options = replace(options, devices=1, num_nodes=1, sync_bn=False)
     supernet = strategy.supernet
     run.write_json("arch.json", arch)
@@ -164,7 +167,7 @@ def _run_strategy(
         logger=loggers_of(options.logger, run.path, asdict(options)),
         callbacks=[
             history,
-            LastCheckpoint(checkpoint),
+            LastCheckpoint(checkpoint, task.names),
             EpochLine("search", lowest=(history, "arch_loss")),
             OrderlyInterrupt(),
             *([RichProgressBar()] if Console().is_terminal else []),
@@ -182,7 +185,7 @@ def _run_strategy(
     sums_loss = task.module().sums_loss
     strategy.weights_engine = Engine(options, options.batch, sums_loss=sums_loss, seed=options.seed, **told)
     if start is not None:
-        strategy.initialise = lambda supernet: supernet.load_state_dict(start.state_dict())
+        strategy.initialise = lambda supernet: load_into(supernet, start.state_dict())
     experiment = RetiariiExperiment(space, evaluator, [], strategy)
     config = RetiariiExeConfig("local")
     config.experiment_name = run.path.name

@@ -42,7 +42,7 @@ class Entry:
 
 _GRADIENT = ("arch_lr", "target_flops", "target_params", "target_latency", "target_weight")
 _EVOLUTION = ("population", "generations")
-_BIGNAS = ("subnets", "sampler", "distill", "distill_rows", "distill_boxes", "teacher", "dropout", "drop_path")
+_TAUGHT = ("distill", "distill_rows", "distill_boxes", "teacher", "dropout", "drop_path")
 _ALPHAS = (*_GRADIENT, "derive")
 _LIMIT = {"max_flops": "plain"}
 # Of the training images, for those that only rate archs by them.
@@ -57,7 +57,9 @@ KINDS: dict[str, dict[str, Entry]] = {
         "enas": Entry("experiments.oneshot.enas:ENAS", _GRADIENT, _LIMIT),
         "spos": Entry("experiments.oneshot.spos:SPOS", _EVOLUTION, _RATES | _LIMIT),
         "fairnas": Entry("experiments.oneshot.spos:FairNAS", _EVOLUTION, _RATES | _LIMIT),
-        "bignas": Entry("experiments.oneshot.bignas:BigNAS", (*_EVOLUTION, *_BIGNAS), _RATES),
+        "cream": Entry("experiments.oneshot.cream:Cream", ("arch_lr", "board"), _RATES | _LIMIT),
+        "bignas": Entry("experiments.oneshot.bignas:BigNAS", (*_EVOLUTION, *_TAUGHT, "subnets", "sampler"), _RATES),
+        "ofa": Entry("experiments.oneshot.ofa:OFA", (*_EVOLUTION, *_TAUGHT, "phases"), _RATES),
     },
     # of `multi_trial_nas.py --strategy`
     "multi-trial": {

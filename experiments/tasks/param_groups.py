@@ -8,6 +8,7 @@ from torch import nn, optim
 from torch.nn.modules.batchnorm import _NormBase
 
 from models.errors import InputError
+from spaces.kernel_transform import is_transform
 
 OPTIMIZERS = ("sgd", "adamw")
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
@@ -18,7 +19,8 @@ def parameter_groups(network: nn.Module) -> dict[str, list[nn.Parameter]]:
 
     Returns
     -------
-    ``bias``: all biases; ``norm``: weights of normalisation layers; ``weight``: the rest, the only ones that decay.
+    ``bias``: all biases; ``norm``: weights of normalisation layers, and matrices of elastic kernels; ``weight``: the
+    rest, the only ones that decay.
     """
     groups: dict[str, list[nn.Parameter]] = {"bias": [], "norm": [], "weight": []}
     seen: set[int] = set()
@@ -27,7 +29,9 @@ def parameter_groups(network: nn.Module) -> dict[str, list[nn.Parameter]]:
             if id(parameter) in seen or not parameter.requires_grad:
                 continue
             seen.add(id(parameter))
-            kind = "bias" if name == "bias" else "norm" if isinstance(module, _NORMS) else "weight"
+            # Matrices that begin as identities (`spaces.kernel_transform`) are not to decay towards zero.
+            keeps = isinstance(module, _NORMS) or is_transform(name)
+            kind = "bias" if name == "bias" else "norm" if keeps else "weight"
             groups[kind].append(parameter)
     return groups
 

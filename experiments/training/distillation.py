@@ -220,7 +220,7 @@ class Tap:
     """
 
     def __init__(self, network: nn.Module, rows: Sequence[int] = ()) -> None:
-        layers: Any = network.get_submodule("model")
+        layers: Any = network.get_submodule("model") if rows else ()
         if far := [row for row in rows if not 0 <= row < len(layers)]:
             raise InputError(f"--distill-rows {far[0]}: the network has the rows 0 to {len(layers) - 1}")
         self._rows = tuple(rows)

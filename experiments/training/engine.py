@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ..tasks.resize import resolution_of
 from .ema import EMA
 from .options import Learning
 from .recipes import recipe_of
-from .schedule import Rates, Schedule
+from .schedule import Rates, Schedule, starts_of
 
 _CLIP_NORM = 10.0  # YOLOv5's
 FINETUNE = 0.1  # share of the learning rate where the weights are trained: those of a supernet's slice
@@ -49,6 +49,9 @@ class Engine:
     ----------
     average
         Of the weights (`EMA`): what is measured and kept. From `begin` on.
+    phases
+        Of every phase of the training: its share of the iterations, and the share of `lr0` that it begins with. Set
+        before `begin`; none: the training is one.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Engine:
         self.learning, self.batch, self.sums_loss, self.seed, self._say = learning, batch, sums_loss, seed, say
         self.lr0 = learning.rate * (FINETUNE if finetunes and learning.lr0 is None else 1)
         self.average: EMA | None = None
+        self.phases: Sequence[tuple[float, float]] = ()
         self._last_step = -1  # iteration of the optimizer's last step
         self._loaded: dict[str, Any] | None = None
 
@@ -90,6 +94,7 @@ class Engine:
             cosine=given.cosine,
             # YOLOv5's 0.1 is for weights at their beginning; it would undo trained ones that are to be finetuned.
             warmup_bias_lr=min(0.1, 10 * self.lr0) if given.solver == "sgd" else 0.0,
+            cycles=self._cycles(epochs * batches),
         )
         self._scale = recipe.loss_scale * trainer.world_size if self.sums_loss else None
         for layer in network.modules():
@@ -102,6 +107,10 @@ class Engine:
             f"{epochs} epochs of {batches} batches; warm-up of {recipe.warmup} batches; "
             f"batches to a step: {round(recipe.accumulate)}"
         )
+
+    def _cycles(self, iterations: int) -> tuple[tuple[int, float], ...]:
+        starts = starts_of([share for share, _ in self.phases], iterations)
+        return tuple((start, rate) for start, (_, rate) in zip(starts, self.phases, strict=True))
 
     def begin_epoch(self, optimizer: Any) -> None:
         """Drop the gradients of batches at an epoch's end that made no step, as YOLOv5 does: checkpoints need none."""
@@ -147,7 +156,8 @@ class Engine:
         Raises
         ------
         InputError
-            A loss is not finite; on CUDA, where looking takes time, it is said at the epoch's end.
+            A loss is not finite; on CUDA, where looking takes time, it is said at the epoch's end. Or the weights are
+            not after an epoch's last batch, whose step no loss has seen.
         """
         iteration = self.iteration(module, batch_idx)
         rates = self.schedule.at(iteration)
@@ -169,6 +179,8 @@ class Engine:
             assert self.average is not None
             self.average.update(network)
             self._last_step = iteration
+        if module.trainer.is_last_batch:
+            check_weights(network, int(module.current_epoch) + 1)
         return total, rates
 
     def _watch(self, module: Any, loss: Tensor) -> None:
@@ -200,6 +212,15 @@ class Engine:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where a checkpoint was made."""
         self._loaded, self._last_step = state["average"], state["last_step"]
+
+
+def check_weights(network: nn.Module, epoch: int) -> None:
+    """`InputError` if a tensor of a network is not finite at the end of an epoch, before it is saved."""
+    floating = [v for v in network.state_dict().values() if v.is_floating_point()]
+    if not bool(torch.stack([v.isfinite().all() for v in floating]).all()):
+        raise InputError(
+            f"the weights are not finite after epoch {epoch}: a smaller --lr0 may help; what was saved before stands"
+        )
 
 
 def multi_scale_side(imgsz: int, stride: int, seed: int, iteration: int) -> int:

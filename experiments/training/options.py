@@ -141,7 +141,7 @@ class Options(Learning, Devices):
     imgsz: int = option(
         "side of the images, a multiple of the stride (640; of classifiers as trained)", None, type=side
     )
-    epochs: int = option("epochs", 100, type=positive_int)
+    epochs: int = option("epochs; beside --resume more than the run has had", 100, type=positive_int, resumes=True)
     batch: int = option("images to a batch, over all devices", 16, type=batch_size)
     patience: int = option("stop after as many epochs without a better result; 0: never", 100, type=natural)
     autoanchor: bool = option("keep the YAML's anchors whatever the data", True)

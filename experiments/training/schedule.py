@@ -5,7 +5,10 @@ Nothing here has a state: a resumed training computes the numbers of the uninter
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,6 +32,8 @@ class Rates(NamedTuple):
 class Schedule:
     """Warm-up by iteration, then decay by epoch.
 
+    Of a training in phases (`cycles`) each begins with a learning rate of its own, which decays to its end.
+
     Within the warm-up everything changes linearly: the learning rate from 0 (that of biases from `warmup_bias_lr`),
     momentum from 0.8, batches to a step from 1. After it the learning rate is ``lr0 x decay(epoch)``.
 
@@ -44,6 +49,8 @@ class Schedule:
         Batches to a step of the optimizer after the warm-up; it need not be whole.
     cosine
         The decay is half a cosine instead of a line.
+    cycles
+        Of every phase its first iteration, 0 at first, and the share of `lr0` that it begins with; none: one phase.
     """
 
     epochs: int
@@ -55,16 +62,28 @@ class Schedule:
     accumulate: float = 1.0
     cosine: bool = False
     warmup_bias_lr: float = 0.1
+    cycles: tuple[tuple[int, float], ...] = ()
 
     def decay(self, epoch: int) -> float:
         """Share of `lr0` in an epoch, from 1 towards `lrf`."""
-        done = epoch / self.epochs
+        return self._fallen(epoch / self.epochs)
+
+    def _fallen(self, done: float) -> float:
         share = (1 - math.cos(math.pi * done)) / 2 if self.cosine else done
         return 1 + share * (self.lrf - 1)
 
+    def _share(self, iteration: int) -> float:
+        """Of `lr0`, after the warm-up."""
+        if not self.cycles:
+            return self.decay(iteration // self.batches)
+        starts = [start for start, _ in self.cycles]
+        i = bisect.bisect_right(starts, iteration) - 1
+        end = starts[i + 1] if i + 1 < len(starts) else self.epochs * self.batches
+        return self.cycles[i][1] * self._fallen((iteration - starts[i]) / max(end - starts[i], 1))
+
     def at(self, iteration: int) -> Rates:
         """Values at an iteration, counted from 0 over all epochs."""
-        lr = self.lr0 * self.decay(iteration // self.batches)
+        lr = self.lr0 * self._share(iteration)
 
         def warm(start: float, end: float) -> float:
             return float(np.interp(iteration, [0, self.warmup], [start, end])) if self.warmup else end
@@ -85,3 +104,14 @@ def yolov5_accumulate(batch: int) -> float:
 def yolov5_warmup(batches: int) -> int:
     """Iterations of YOLOv5's warm-up: 3 epochs, at least 100."""
     return max(WARMUP_EPOCHS * batches, MIN_WARMUP)
+
+
+def starts_of(shares: Sequence[float], iterations: int) -> list[int]:
+    """First iteration of every phase of a training, given their shares of it; each has one, if there are enough."""
+    total, ends = sum(shares), itertools.accumulate(shares)
+    starts = [0, *(round(iterations * end / total) for end in ends)][: len(shares)]
+    for i in range(1, len(starts)):
+        starts[i] = max(starts[i], starts[i - 1] + 1)
+    for i in reversed(range(len(starts))):  # the last ones too
+        starts[i] = max(min(starts[i], iterations - len(starts) + i), 0)
+    return starts

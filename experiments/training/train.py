@@ -16,6 +16,7 @@ from models.files import is_classifier, save_detector, save_model_yaml
 from models.grammar import Config, read_config
 from models.plugins import load_plugins_of_run
 
+from ..run.callbacks import check_same_classes
 from ..run.folder import RunFolder, is_first_process
 from ..run.lightning import accelerator_of, make_trainer, quiet_lightning
 from ..tasks.detect import DetectionModule, hyp_of
@@ -66,7 +67,9 @@ def train(
     )
     for split in (data.train, data.val):
         say(str(split.report))
-    if not resume:
+    if resume:
+        check_same_classes(config.raw.get("names"), data.names)
+    else:
         config = _for_data(config, data, options, say, teacher)
 
     pl.seed_everything(options.seed, verbose=False)

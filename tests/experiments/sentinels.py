@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import cv2
 import numpy as np
+import torch
 import yaml
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
@@ -80,6 +81,8 @@ class Witness:
         Sentinels behind a step of an optimiser of a network's own parameters, or of others.
     statistics
         Behind the statistics of batch norms alone.
+    looked
+        Behind outputs alone: in training mode, without gradients and without a trace in the statistics.
     rated, measured
         What was looked at in eval mode, for a search to go by; and by a task's `measure`.
     """
@@ -90,8 +93,11 @@ class Witness:
     def forward(self, module, inputs):
         if not isinstance(module, NETWORKS) or inputs[0].is_meta or not (seen := seen_in(inputs[0])):
             return  # what is counted or timed is shown no image
-        norms = [m.training for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        if module.training:
+        layers = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        norms = [m.training for m in layers]
+        if module.training and not torch.is_grad_enabled() and layers and not any(m.momentum for m in layers):
+            self._by["looked"] |= seen
+        elif module.training:
             self._parameters |= {id(p) for p in module.parameters()}
             self._pending |= seen  # an optimiser's step will say for what
         else:
@@ -103,7 +109,7 @@ class Witness:
         self._pending = set()
 
     def __getattr__(self, name):
-        if name not in ("weights", "architecture", "statistics", "rated", "measured"):
+        if name not in ("weights", "architecture", "statistics", "looked", "rated", "measured"):
             raise AttributeError(name)
         return self._by[name]
 

@@ -30,6 +30,7 @@ STRATEGIES = {
     "enas": partial(strategies.ENAS, arc_learning_rate=0.01),
     "spos": partial(strategies.SPOS, **_FEW),
     "fairnas": partial(strategies.FairNAS, **_FEW),
+    "cream": partial(strategies.Cream, board=5, meta_every=1),
 }
 
 

@@ -1,5 +1,6 @@
 """What runs leave behind: config.yaml, archs, results, tables of latencies, costs, CSVs, studies."""
 
+import contextlib
 import json
 import sqlite3
 
@@ -24,7 +25,7 @@ from models.documents import read_json
 from models.schemas import Retrained, SearchOptions
 from spaces import CostModel, Space, read_arch
 
-from .guard import holds
+from .guard import holds, slowly
 from .hostile import bytes_of, json_files, yaml_files
 
 OPTIONS = {
@@ -123,6 +124,7 @@ def model(space):
     return CostModel(space, 64)
 
 
+@slowly
 @given(yaml_files(COSTS))
 def test_costs(tmp_path, model, content):
     (tmp_path / "costs.yaml").write_bytes(content)
@@ -184,14 +186,16 @@ def _search(path, trials=0):
 
 
 # A page of SQLite's is 4,096 bytes: also what is well formed is exchanged, by its own means.
+@slowly
 @given(st.tuples(st.integers(0, 2**31), st.binary(min_size=1, max_size=64), st.booleans()))
-def test_a_study(tmp_path, study, change):
+def test_a_study(tmp_path_factory, study, change):
     at, new, cut = change
     whole = bytearray(study)
     at %= len(whole)
     whole[at : at + len(new)] = new
-    (tmp_path / "study.db").write_bytes(whole[:at] if cut else whole)
-    holds("study.db, bytes", _search, tmp_path / "study.db")
+    path = tmp_path_factory.mktemp("study") / "study.db"  # what was opened before may hold a lock
+    path.write_bytes(whole[:at] if cut else whole)
+    holds("study.db, bytes", _search, path)
 
 
 TABLES = {
@@ -214,9 +218,10 @@ cells = st.one_of(
 )
 
 
+@slowly
 @given(st.sampled_from([(t, c) for t, columns in TABLES.items() for c in columns]), cells, st.booleans())
-def test_a_study_with_another_cell(tmp_path, study, place, value, dropped):
-    path = tmp_path / "study.db"
+def test_a_study_with_another_cell(tmp_path_factory, study, place, value, dropped):
+    path = tmp_path_factory.mktemp("study") / "study.db"
     path.write_bytes(study)
     database = sqlite3.connect(path)
     try:
@@ -280,20 +285,21 @@ urls = st.one_of(
 )
 
 
+@slowly
 @given(urls)
-def test_a_storage(tmp_path, monkeypatch, url):
-    monkeypatch.chdir(tmp_path)
-    holds("storage URL", open_storage, url)
+def test_a_storage(tmp_path_factory, url):
+    with contextlib.chdir(tmp_path_factory.mktemp("storage")):
+        holds("storage URL", open_storage, url)
 
 
+@slowly
 @given(json_files([{"op_code": 0, "worker_id": "w", "study_name": "s", "directions": [1]}]).map(lambda c: c + b"\n"))
-def test_a_journal(tmp_path, content):
-    (tmp_path / "study.log").write_bytes(content)
+def test_a_journal(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("journal") / "study.log"
+    path.write_bytes(content)
     holds(
         "journal",
-        lambda: Search(
-            domain(), BOTH, Random(), budget=2, storage=open_storage(f"journal:{tmp_path}/study.log")
-        ).results(),
+        lambda: Search(domain(), BOTH, Random(), budget=2, storage=open_storage(f"journal:{path}")).results(),
     )
 
 

@@ -201,6 +201,12 @@ BAD = {
         "resolution is a choice of the proxy",
     ),
     "options of bignas": (["--sampler", "fair"], "--sampler: is of --strategy bignas"),
+    "phases that leave values closed": (
+        ["--strategy", "ofa", "--phases", "phases.yaml"],
+        "--phases phases.yaml: of the 3 values of 'nasconv_0_act' 1 are trained at the end",
+    ),
+    "phases of another strategy": (["--phases", "phases.yaml"], "--phases: is of --strategy ofa"),
+    "no phases": (["--strategy", "ofa", "--phases", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
     "a plug-in by another name": (["--plugin", "plug.txt"], "plug.txt: not a Python file, by its name"),
     "another program's folder": (
         ["--resume", "other"],
@@ -219,6 +225,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path, call):
     (tmp_path / "other").mkdir()
     (tmp_path / "other/config.yaml").write_text("model: resnet")
     (tmp_path / "plug.txt").touch()
+    (tmp_path / "phases.yaml").write_text("- {share: 2}\n- {open: {kernel: all}}\n")
     row = "[-1, 1, Conv, [{choice: [8, 16]}, 3, 2]]"
     (tmp_path / "sides.yaml").write_text(f"nc: 2\nresolution: {{choice: [32, 64]}}\nbackbone:\n  - {row}\n")
     (tmp_path / "unknown.yaml").write_text(SPACE.read_text().replace("NASConv, [16", "NASConf, [16"))

@@ -135,6 +135,7 @@ def check_search(seen, given):
     assert seen.statistics <= given.weights
     assert seen.rated <= given.arch
     assert seen.measured <= VAL
+    assert seen.looked <= TRAIN
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +151,7 @@ class TestOneShot:
     def test_search(self, given, strategy, tmp_path):
         few = FEW if strategy in registry.names("oneshot", "population") else []
         baseline = ["--no-baseline"]
-        limit = ["--max-params", "1G"] if strategy == "bignas" else []  # without any, its pick is the largest
+        limit = ["--max-params", "1G"] if strategy in ("bignas", "ofa") else []  # without, their pick is the largest
         with watched(given.cls) as seen:
             call(oneshot_nas, *given.args, "--strategy", strategy, *few, *baseline, *limit, "--project", tmp_path)
         check_search(seen, given)
