@@ -17,7 +17,7 @@ from typing import Any
 Rows = Mapping[str, Mapping[int, Mapping[str, float]]]
 _ROOT = Path(__file__).resolve().parents[1]
 _HOW = ("data", "imgsz", "batch", "device", "precision")
-_WHAT = ("cfg", "epochs", "finetune", "steps", "scope", "teacher", "weight")
+_WHAT = ("split", "cfg", "epochs", "finetune", "steps", "scope", "teacher", "weight")
 
 
 def add_options(parser: argparse.ArgumentParser, folder: str) -> None:
@@ -28,6 +28,7 @@ def add_options(parser: argparse.ArgumentParser, folder: str) -> None:
     add("--epochs", type=int, default=100)
     add("--batch", type=int, default=16)
     add("--seeds", type=int, default=3)
+    add("--split", default="test", help="what is compared is measured on; digits-detect has val alone")
     add("--device", default="cpu")
     add("--precision", default="32")
     add("--folder", default=folder, help="what is in it is not done again")
@@ -72,10 +73,10 @@ class Trainings:
         return path
 
     def test(self, run: Path) -> dict[str, float]:
-        """What val.py measures of a run's detector on the test images; and its costs."""
+        """What val.py measures of a run's detector on the images of ``--split``; and its costs."""
         if not (run / "test/results.json").exists():
             words = ["--weights", run / "detector.pt", "--data", self.args.data, "--imgsz", self.args.imgsz]
-            words += ["--split", "test", "--device", self.args.device]
+            words += ["--split", self.args.split, "--device", self.args.device]
             words += ["--project", run, "--name", "test", "--exist-ok"]
             command = [sys.executable, str(_ROOT / "val.py"), *map(str, words)]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -86,10 +87,8 @@ class Trainings:
     def table(self, rows: Rows) -> None:
         """Print what was measured, a network a line."""
         args = self.args
-        print(
-            f"{args.data}, {args.imgsz} pixels, {args.epochs} epochs, {args.seeds} seeds; torch {version('torch')}, "
-            f"{args.device} ({platform.processor() or platform.machine()})\n"
-        )
+        how = f"{args.data} ({args.split}), {args.imgsz} pixels, {args.epochs} epochs, {args.seeds} seeds"
+        print(f"{how}; torch {version('torch')}, {args.device} ({platform.processor() or platform.machine()})\n")
         print("| network | parameters | GFLOPs | mAP50-95 (of each seed) | mAP50 |")
         print("|---|---|---|---|---|")
         for name, seeds in rows.items():
