@@ -164,7 +164,7 @@ class Network(nn.Module):
         handles = [layer.register_forward_hook(measure) for layer in self.model]
         was_training = self.training
         try:
-            self.eval()._shapes(size)
+            self.eval()._shapes(size, strides)
         finally:
             for handle in handles:
                 handle.remove()
@@ -173,7 +173,7 @@ class Network(nn.Module):
         larger = size in strides and size < POOLED
         return self.reductions(size * 4) if larger else strides
 
-    def _shapes(self, size: int) -> None:
+    def _shapes(self, size: int, strides: list[float]) -> None:
         """Run the rows for the shapes alone: nothing is computed, so that no image and no width is too large for it."""
         rows = _Rows(self)
         state = {k: v.to("meta") for k, v in (*rows.named_parameters(), *rows.named_buffers())}
@@ -182,7 +182,7 @@ class Network(nn.Module):
         except Exception:
             if not any(_is_foreign(module) for module in self.modules()):
                 raise
-            # A plug-in's may want to see numbers.
+            strides.clear()  # a plug-in's may want to see numbers: begin again
             device = next((p.device for p in self.parameters()), None)
             self.run_rows(torch.zeros(1, self.config.ch, size, size, device=device))
 
