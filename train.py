@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from experiments.run.cli import add_plugin_option, add_run_options, run_or_resume, start_script
-from experiments.run.early import check_training
+from experiments.run.early import check_more_epochs, check_teacher, check_training
 from experiments.run.folder import new_run
 from experiments.run.options import add_options, parse_args, refuse, refuse_unfit
 from experiments.training.options import OF_DETECTORS, Options
@@ -33,10 +33,12 @@ def main(args: argparse.Namespace) -> None:
     args.data = args.data or ("digits" if classifies else "digits-detect")
     args.imgsz = args.imgsz or (None if classifies else 640)
     args.optimizer = args.optimizer or ("adamw" if classifies else "sgd")
-    if not args.resume and not classifies:
-        check_training(args)
+    if not args.resume:
+        (check_teacher if classifies else check_training)(args)
 
     def work(options: Options, run: Any, resume: bool) -> None:
+        if resume and "epochs" in args.given:
+            check_more_epochs(run, options.epochs)
         from experiments.training.train import train
 
         train(options, run, resume, _slice_of)

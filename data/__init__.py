@@ -11,7 +11,18 @@ if TYPE_CHECKING:
     from .augment import Hyp
     from .canvas import Letterbox, letterbox, to_tensor
     from .classify import ClassificationData, classification
-    from .detect import Batch, DetectionData, DetectionSet, Item, Meta, collate, detection, detection_split
+    from .detect import (
+        Batch,
+        DetectionData,
+        DetectionSet,
+        Item,
+        Meta,
+        collate,
+        detection,
+        detection_sources,
+        detection_split,
+        require_boxes,
+    )
     from .formats import coco_ids
     from .images import UnreadableImageError, read_rgb
     from .report import Report
@@ -34,16 +45,18 @@ _HOME = {
     "coco_ids": "formats",
     "collate": "detect",
     "detection": "detect",
+    "detection_sources": "detect",
     "detection_split": "detect",
     "letterbox": "canvas",
     "read_rgb": "images",
+    "require_boxes": "detect",
     "to_tensor": "canvas",
 }
 
 __all__ = [
     "Batch", "ClassificationData", "DetectionData", "DetectionSet", "EpochSampler", "Hyp", "InOrder", "Item",
     "Letterbox", "Meta", "Report", "UnreadableImageError", "classification", "coco_ids", "collate", "detection",
-    "detection_split", "letterbox", "read_rgb", "to_tensor",
+    "detection_sources", "detection_split", "letterbox", "read_rgb", "require_boxes", "to_tensor",
 ]  # fmt: skip
 
 __getattr__ = lazy_exports(__name__, _HOME)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from models.errors import InputError
+
 from .canvas import GREY
 
 _MIN_SIDE = 2.0  # pixels
@@ -20,9 +22,24 @@ _MIN_AREA = 0.1  # of the whole box
 _MAX_ASPECT = 100.0
 
 
+# Least and greatest value of each, and why it cannot be beyond.
+_PROBABILITY = 0.0, 1.0, "a probability"
+RANGES = {
+    "hsv_h": (0.0, 1.0, "a share of the circle of hues, of which 1 is all"),
+    "hsv_s": (0.0, 1.0, "multiplied by 1 - s to 1 + s, and no saturation is less than 0"),
+    "hsv_v": (0.0, 1.0, "multiplied by 1 - v to 1 + v, and no brightness is less than 0"),
+    "translate": (0.0, 1.0, "a share of the side: shifted by more, an image is never seen"),
+    "scale": (0.0, 0.99, "scaled by 1 - s to 1 + s: by 0 an image has no size"),
+    "fliplr": _PROBABILITY,
+    "flipud": _PROBABILITY,
+    "mosaic": _PROBABILITY,
+    "mixup": _PROBABILITY,
+}
+
+
 @dataclass(frozen=True)
 class Hyp:
-    """Gains and probabilities, with YOLOv5's names and defaults."""
+    """Gains and probabilities, with YOLOv5's names and defaults; each within its range of `RANGES`."""
 
     hsv_h: float = 0.015  # hue, as a share of the circle
     hsv_s: float = 0.7  # saturation, share
@@ -33,6 +50,11 @@ class Hyp:
     flipud: float = 0.0  # probability
     mosaic: float = 1.0  # probability
     mixup: float = 0.0  # probability
+
+    def __post_init__(self) -> None:
+        for name, (least, greatest, why) in RANGES.items():
+            if not least <= (value := getattr(self, name)) <= greatest:
+                raise InputError(f"{name}={value:g}: right would be {least:g} to {greatest:g}; it is {why}")
 
 
 def mosaic(

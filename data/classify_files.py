@@ -1,5 +1,6 @@
 """Classification sets of image files: Imagenette, Tiny ImageNet and any folder of folders."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from .classify_source import Images, Source
 from .download import download
 from .images import UnreadableImageError, image_shape, in_threads, list_images, read_rgb
 
+_log = logging.getLogger(__name__)
 _RAM_BYTES = 2 << 30  # decoded images are kept in memory up to here
 _SHIFT = 1 / 8
 
@@ -90,6 +92,10 @@ def _source(
     images: Images = files
     if len(paths) * 3 * imgsz * imgsz <= _RAM_BYTES:
         images = torch.stack(in_threads(files.__getitem__, range(len(paths))))  # finds every unreadable image, too
+        blank = (images == images[..., :1, :1]).flatten(1).all(1).nonzero()[:, 0].tolist()
+        if blank:
+            named = ", ".join(str(paths[i]) for i in blank[:3]) + (", …" if len(blank) > 3 else "")
+            _log.warning("%d of %d images are of one colour: %s", len(blank), len(paths), named)
     else:
         in_threads(_check_header, paths)
     is_val = None if held_out is None else np.arange(len(every)) >= len(items)

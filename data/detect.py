@@ -18,7 +18,7 @@ from .canvas import GREY, Letterbox, fit, fitted, pad, to_tensor
 from .chosen import chosen
 from .detect_index import NOTHING_IGNORED, Index, build
 from .formats import Spec, class_names, records, spec_of
-from .images import UnreadableImageError, in_threads, read_rgb
+from .images import UnreadableImageError, in_threads, is_constant, read_rgb
 from .report import Report
 from .seeded import SeededDataset
 
@@ -80,10 +80,20 @@ class DetectionSet(SeededDataset[Item]):
 
     Images are decoded once, at construction, and kept if they fit in 2 GiB. In a set that is larger they are read
     anew each time, and one that proves unreadable then is warned of and stands in as grey background.
+
+    names: of the classes that labels number.
     """
 
-    def __init__(self, source: ImageSource, imgsz: int, hyp: Hyp | None = None, seed: int = 0):
+    def __init__(
+        self,
+        source: ImageSource,
+        imgsz: int,
+        hyp: Hyp | None = None,
+        seed: int = 0,
+        names: tuple[str, ...] | None = None,
+    ):
         super().__init__(seed)
+        self.names = names
         self.imgsz, self.hyp = imgsz, hyp
         self._source = source
         self._cache: list[np.ndarray] | None = None
@@ -169,6 +179,11 @@ class DetectionSet(SeededDataset[Item]):
     def _decode_all(self) -> list[np.ndarray]:
         images = in_threads(self._decode, range(len(self)))
         bad = {i: image for i, image in enumerate(images) if isinstance(image, str)}
+        blank = [i for i, image in enumerate(images) if not isinstance(image, str) and is_constant(image)]
+        if blank:
+            self.report.constant = len(blank)
+            named = ", ".join(self._source.name(i) for i in blank[:3]) + (", …" if len(blank) > 3 else "")
+            _log.warning("%s: %d of %d images are of one colour: %s", self.report.split, len(blank), len(images), named)
         if bad:
             self._source.drop(bad)
         return [image for image in images if not isinstance(image, str)]
@@ -222,9 +237,21 @@ def detection(
         hyp = replace(hyp, fliplr=0.0, flipud=0.0)
     names, sources = chosen(*_sources(spec, ["train", "val"]), classes, single)
     sets = {
-        split: DetectionSet(images, imgsz, hyp if split == "train" else None, seed) for split, images in sources.items()
+        split: DetectionSet(images, imgsz, hyp if split == "train" else None, seed, names)
+        for split, images in sources.items()
     }
+    for split in sets.values():
+        require_boxes(split, spec.where)
     return DetectionData(sets["train"], sets["val"], names)
+
+
+def require_boxes(images: DetectionSet, where: str | Path) -> None:
+    """InputError if no image has a box, so that nothing can be learnt or measured on them."""
+    if any(map(len, images.labels)):
+        return
+    report = images.report
+    looked = f"; the first label file that is missing: {report.first_missing}" if report.first_missing else ""
+    raise InputError(f"{where}: there is nothing to find in any image: {report}{looked}")
 
 
 def detection_split(
@@ -244,7 +271,12 @@ def detection_split(
     if split not in spec.entries:
         raise InputError(f"{spec.where}: has no {split!r}; right would be one of {', '.join(spec.entries)}")
     names, sources = chosen(*_sources(spec, [split]), classes, single)
-    return DetectionSet(sources[split], imgsz), names
+    return DetectionSet(sources[split], imgsz, names=names), names
+
+
+def detection_sources(spec: Spec) -> tuple[tuple[str, ...], dict[str, ImageSource]]:
+    """Class names and the images of every split there is, as they lie; for who looks at a set as a whole."""
+    return _sources(spec, list(spec.entries))
 
 
 def _sources(spec: Spec, splits: Sequence[str]) -> tuple[tuple[str, ...], dict[str, ImageSource]]:
@@ -252,7 +284,8 @@ def _sources(spec: Spec, splits: Sequence[str]) -> tuple[tuple[str, ...], dict[s
     if spec.format == "digits-detect":
         from .digits_detect import CLASS_NAMES, digit_images
 
-        return CLASS_NAMES, {**digit_images(spec.where, spec.entries, spec.options.get("canvas", 320))}
+        drawn = digit_images(spec.where, spec.entries, spec.options.get("canvas", 320))
+        return CLASS_NAMES, {split: drawn[split] for split in splits}
     names = class_names(spec)
     found = records(replace(spec, names=names, entries={split: spec.entries[split] for split in splits}))[1]
     return names, {split: _Files(build(images, report)) for split, (images, report) in found.items()}

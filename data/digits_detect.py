@@ -1,7 +1,7 @@
 """digits-detect: scikit-learn's handwritten digits on textured canvases, drawn on the fly.
 
 A detection set that needs no download: real handwriting, exact boxes, as many images as wanted. Training and
-validation images are drawn with different digits.
+validation images are drawn with different digits; with a test split, which is optional, half of the latter's are its.
 """
 
 from functools import cache
@@ -21,7 +21,8 @@ _SIDES = (0.12, 0.40)  # of a digit's 8x8 pattern, as a share of the canvas
 _MAX_DIGITS = 6  # an image
 _OVERLAP = 0.05  # of the smaller box
 _TRIES = 20
-_PARTS = {"train": 0, "val": 1}
+_PARTS = {"train": 0, "val": 1, "test": 2}
+_WITHOUT_TEST, _WITH_TEST = (0.8, 0.2), (0.8, 0.1, 0.1)
 _SEED = 0  # of the images: results of runs with different seeds are to be compared
 _MIN_CANVAS = 64
 _INK = 0.2  # a box holds every pixel with more ink than this
@@ -39,16 +40,20 @@ def digit_images(where: str, splits: dict[str, Any], canvas: Any) -> dict[str, "
         raise InputError(f"{where}: canvas is {canvas!r}, should be {_MIN_CANVAS} pixels or more")
     for split, num_images in splits.items():
         if split not in _PARTS or not isinstance(num_images, int) or num_images < 1:
-            raise InputError(f"{where}: {split} is {num_images!r}; give train and val a number of images")
-    return {split: _drawn(split, num_images, canvas) for split, num_images in splits.items()}
+            raise InputError(f"{where}: {split} is {num_images!r}; give train, val and test a number of images")
+    shares = _WITH_TEST if "test" in splits else _WITHOUT_TEST
+    return {split: _drawn(split, num_images, canvas, shares) for split, num_images in splits.items()}
 
 
 class DigitImages:
-    """Image `i` is a pure function of (split, i), the same for every run's seed. See `detect.ImageSource`."""
+    """Image `i` is a pure function of (split, i), the same for every run's seed. See `detect.ImageSource`.
 
-    def __init__(self, split: str, num_images: int, canvas: int):
+    shares: of the handwritten digits that training, validation and, if any, test images are drawn with.
+    """
+
+    def __init__(self, split: str, num_images: int, canvas: int, shares: tuple[float, ...] = _WITHOUT_TEST):
         bunch = load_digits()
-        own = stratified(bunch.target, (0.8, 0.2), _SEED)[_PARTS[split]]
+        own = stratified(bunch.target, shares, _SEED)[_PARTS[split]]
         self._patterns = (bunch.images[own] / 16).astype(np.float32)
         self._digits = bunch.target[own]
         self._split, self._canvas, self._seed = split, canvas, (_SEED, _PARTS[split])

@@ -7,12 +7,16 @@ there is no file for validation, every fifth image of the only one is held out f
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from models.classes import read_names
 from models.errors import InputError
+from models.files import write_text
 from models.text import read_text
 
 from .detect_index import HELD_OUT, Ignored, Record
@@ -81,14 +85,21 @@ def class_names(entry: Any, root: Path, where: str) -> tuple[str, ...]:
     """Names of the categories, in the order of their ids."""
     file, _ = _files(entry, root, where)
     categories = _field(_load(file), "categories", file)
-    return tuple(str(c["name"]) for c in sorted(categories, key=lambda c: _in_order(c["id"])))
+    _once(categories, "category", file)
+    # Two categories of one name are one class.
+    return tuple(dict.fromkeys(_name(c, file) for c in sorted(categories, key=lambda c: _in_order(c["id"]))))
 
 
 def ids(entry: Any, root: Path, where: str, names: tuple[str, ...]) -> tuple[dict[str, Any], list[Any]]:
     """The file's own id of each image, by the name of its file as it stands there, and of each class."""
     file, _ = _files(entry, root, where)
     content = _load(file)
-    by_name = {str(c["name"]): c["id"] for c in _field(content, "categories", file)}
+    used = {_id(a.get("category_id")) for a in _field(content, "annotations", file)}
+    by_name: dict[str, Any] = {}
+    for c in _field(content, "categories", file):  # of two of one name, the one that has objects
+        name = _name(c, file)
+        if name not in by_name or _id(by_name[name]) not in used:
+            by_name[name] = c["id"]
     images = {Path(local(i["file_name"])).as_posix(): i["id"] for i in _field(content, "images", file)}
     return images, [by_name.get(name) for name in names]
 
@@ -97,7 +108,8 @@ def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: 
     """The images of a split. entry: a JSON file, {annotations: JSON file, images: folder}, or what `entries` gives."""
     file, folder = _files(entry, root, where)
     content = _load(file)
-    categories = {_id(c["id"]): str(c["name"]) for c in _field(content, "categories", file)}
+    _once(_field(content, "categories", file), "category", file)
+    categories = {_id(c["id"]): _name(c, file) for c in _field(content, "categories", file)}
     # A validation set need not have all of them.
     if report.split == "train" and (unknown := [n for n in names if n not in categories.values()]):
         raise InputError(
@@ -109,11 +121,13 @@ def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: 
     bases = [folder] if folder else _image_folders(file, root, report.split)
     search = Finder(bases, bases, str(file))
     by_image: dict[str, Record] = {}
+    by_path: dict[Path, Record] = {}  # two images of one file are one, with the objects of both
+    _once(_field(content, "images", file), "image", file)
     for image in _field(content, "images", file):
         try:
             name = image["file_name"]
             path = search(name) or bases[0] / local(name)
-            by_image[_id(image["id"])] = Record(path, [], [], in_pixels=True)
+            by_image[_id(image["id"])] = by_path.setdefault(path, Record(path, [], [], in_pixels=True))
         except (KeyError, TypeError):
             raise InputError(f"{file}: image {image!r} should have id and file_name") from None
     if not by_image:
@@ -135,7 +149,7 @@ def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: 
             if annotation.get("iscrowd") and "bbox" not in annotation:
                 report.skipped += 1
                 continue
-            x, y, w, h = map(float, annotation["bbox"])
+            x, y, w, h = _numbers(annotation["bbox"])
         except (KeyError, TypeError, ValueError):
             raise InputError(f"{place}: needs image_id, category_id and bbox [left, top, width, height]") from None
         if not all(map(isfinite, (x, y, w, h))):
@@ -159,7 +173,40 @@ def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: 
     if annotations and report.orphans == len(annotations):
         example = annotations[0]["image_id"]
         raise InputError(f"{file}: no annotation is of one of its images; image_id {example!r} is not one of their ids")
-    return list(by_image.values())
+    return [*{id(record): record for record in by_image.values()}.values()]
+
+
+def write(
+    path: str | Path,
+    names: Sequence[str],
+    images: Sequence[tuple[str, tuple[int, int]]],
+    labels: Sequence[np.ndarray],
+    ignored: Sequence[np.ndarray],
+) -> None:
+    """Writes a split's JSON. What is ignored becomes crowds, difficult objects of VOC too.
+
+    images: file and (height, width) of each; labels: of each, as `detect.Item` has them; ignored: as `detect.Meta`.
+    """
+    found: list[dict[str, Any]] = []
+
+    def add(image_id: int, label: float, box: list[float], crowd: bool) -> None:
+        row = {"id": len(found) + 1, "image_id": image_id, "category_id": int(label) + 1, "bbox": box}
+        found.append({**row, "area": box[2] * box[3], "iscrowd": int(crowd)})
+
+    for image_id, ((_, (height, width)), rows, regions) in enumerate(zip(images, labels, ignored, strict=True), 1):
+        for label, x, y, w, h in rows.tolist():
+            add(image_id, label, [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height], False)
+        for label, x1, y1, x2, y2, _ in regions.tolist():
+            add(image_id, label, [x1, y1, x2 - x1, y2 - y1], True)
+    content = {
+        "images": [
+            {"id": i, "file_name": name, "height": height, "width": width}
+            for i, (name, (height, width)) in enumerate(images, 1)
+        ],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(names, 1)],
+        "annotations": found,
+    }
+    write_text(path, json.dumps(content))
 
 
 def _id(value: Any) -> str:
@@ -203,6 +250,28 @@ def _image_folders(file: Path, root: Path, split: str) -> list[Path]:
     images = child(root, "images") or root / "images"
     named = [child(base, part) for part in (year, *_SPLIT_NAMES[split]) for base in (root, images)]
     return [*dict.fromkeys(p for p in (*near, *named, images, root) if p is not None and p.is_dir())]
+
+
+def _name(category: dict[str, Any], file: Path) -> str:
+    return read_names([category["name"]], f"{file}: category {category['id']!r}")[0]
+
+
+def _once(items: list[Any], kind: str, file: Path) -> None:
+    """InputError if two images, or two categories, have the same id: annotations would be of either."""
+    seen: dict[Any, Any] = {}
+    for item in items:
+        if "id" not in item:
+            continue  # said where it is read
+        if (key := _id(item["id"])) in seen:
+            first, second = (i.get("file_name", i.get("name")) for i in (seen[key], item))
+            raise InputError(f"{file}: {kind} id {item['id']!r} is there twice, of {first!r} and of {second!r}")
+        seen[key] = item
+
+
+def _numbers(values: Any) -> list[float]:
+    if not isinstance(values, list) or any(isinstance(v, bool) for v in values):  # a text would be taken by its letters
+        raise TypeError
+    return [float(v) for v in values]
 
 
 def _load(file: Path) -> Any:

@@ -2,7 +2,8 @@
 
 `images/` in an image's path becomes `labels/` in its label file's (whatever the case; `JPEGImages/` as well), or the
 label file lies beside the image. Rows with more numbers are polygons (class, x1, y1, x2, y2, …), as in the labels of
-segmentation sets; the box is the one around them.
+segmentation sets; the box is the one around them. Where the data.yaml has a `kpt_shape`, they are a box and its key
+points.
 """
 
 import glob
@@ -23,6 +24,7 @@ from .report import Report
 
 _log = logging.getLogger(__name__)
 _FAR = 2.0  # a normalised coordinate beyond this is surely in pixels
+_ROUNDED = 0.01  # so far outside of the image a polygon's point may lie; visibilities of key points are 1 and 2
 # Folders of images, and those of their labels, as they may be spelled.
 _LABELS = {
     "images": ("labels", "Labels", "LABELS"),
@@ -32,8 +34,13 @@ _TEXT = (".txt", ".TXT")
 _SPLITS = ("train", "val", "test")  # in names of folders: valid, training, …
 
 
-def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: Report) -> list[Record]:
-    """The images of a split. entry: a folder, an image, a pattern, a .txt that lists images, or a list of those."""
+def records(
+    entry: Any, root: Path, where: str, names: tuple[str, ...], report: Report, num_keypoints: int = 0
+) -> list[Record]:
+    """The images of a split. entry: a folder, an image, a pattern, a .txt that lists images, or a list of those.
+
+    num_keypoints: numbers behind the box in a row of a set of key points.
+    """
     parts = entry if isinstance(entry, list) else [entry]
     paths = [path for part in parts for path in _images(part, root, where, report)]
     found, without = [], []
@@ -41,9 +48,11 @@ def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: 
         file = next((place for place in label_places(path) if is_file(place)), None)
         if file is None:
             without.append(path)
-        classes, boxes = ([], []) if file is None else _rows(file, len(names))
+        classes, boxes = ([], []) if file is None else _rows(file, len(names), num_keypoints)
         found.append(Record(path, classes, boxes, in_pixels=False))
     report.missing_labels += len(without)
+    if without and not report.first_missing:
+        report.first_missing = str(next(label_places(without[0])))
     if 2 * len(without) > len(paths):
         _log.warning(
             "%s: %d of %d images have no label file and count as background; that of %s was looked for first at %s",
@@ -114,7 +123,7 @@ def _listed(listing: Path, root: Path) -> list[Path]:
     return [search(line) or root / local(line) for line in lines if line]
 
 
-def _rows(path: Path, nc: int) -> tuple[list[int], list[Box]]:
+def _rows(path: Path, nc: int, num_keypoints: int) -> tuple[list[int], list[Box]]:
     classes: list[int] = []
     boxes: list[Box] = []
     try:
@@ -129,16 +138,30 @@ def _rows(path: Path, nc: int) -> tuple[list[int], list[Box]]:
             label, *values = map(float, fields)
         except ValueError:
             raise InputError(f"{path}:{number}: {line.strip()!r} should be numbers: class x y width height") from None
-        polygon = len(values) >= 6 and len(values) % 2 == 0
+        if num_keypoints and len(values) == 4 + num_keypoints:
+            values = values[:4]
+        polygon = not num_keypoints and len(values) >= 6 and len(values) % 2 == 0
+        if num_keypoints and len(values) != 4:
+            raise InputError(
+                f"{path}:{number}: has {len(fields)} numbers, should be {5 + num_keypoints} (kpt_shape) or 5: class "
+                "x y width height"
+            )
         if len(values) != 4 and not polygon:
             right = "should be 5: class x y width height"
             if len(fields) == 6:
                 right += " (a sixth is a confidence, as detect.py --save-conf writes it)"
+            elif len(fields) > 6:
+                right += "; of key points, right would be kpt_shape in the data.yaml"
             raise InputError(f"{path}:{number}: has {len(fields)} numbers, {right}")
         if not all(map(isfinite, (label, *values))):
             raise InputError(f"{path}:{number}: {line.strip()!r} holds a number that is not finite")
         if max(map(abs, values)) > _FAR:
             raise InputError(f"{path}:{number}: {line.strip()!r} should be shares of the image's size, 0 to 1")
+        if polygon and not all(-_ROUNDED <= v <= 1 + _ROUNDED for v in values):
+            raise InputError(
+                f"{path}:{number}: {line.strip()!r} is read as a polygon, whose points should lie from 0 to 1; of key "
+                "points, right would be kpt_shape: [points, 2 or 3] in the data.yaml"
+            )
         if label != int(label) or not 0 <= label < nc:
             raise InputError(f"{path}:{number}: class {fields[0]} is not one of 0 to {nc - 1} (nc={nc})")
         classes.append(int(label))

@@ -2,8 +2,9 @@
 
 A data.yaml has YOLOv5's keys: `path` (the set's folder), `train`, `val`, `test`, `names` (list, or {0: name, …}) and
 `nc`. Paths are looked for below the YAML's folder (that of `train`, `val` and `test` below `path`), below the folder
-that one is in, and below the project's. `mirror: false` rules out flips. What `train`, `val` and `test` hold says the
-format, unless `format` (yolo, coco, voc) does:
+that one is in, and below the project's. `mirror: false` rules out flips; `kpt_shape: [points, 2 or 3]` says that YOLO's
+rows are boxes with key points, not polygons. What `train`, `val` and `test` hold says the format, unless `format`
+(yolo, coco, voc) does:
 
     folder of images, image, pattern, .txt list, list of those  YOLO
     FILE.json, {annotations: FILE.json, images: …}              COCO
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from models import limits
+from models.classes import read_names, some, unnamed
 from models.documents import exists, is_file, parse_yaml
 from models.errors import InputError
 from models.text import read_text
@@ -45,17 +47,20 @@ class Spec:
     options: dict[str, Any]  # every key of the YAML
 
 
-def spec_of(source: str | Path) -> Spec:
-    """Reads a YAML file, a folder, or the name of a YAML in this package (`digits-detect`, `bccd`)."""
+def spec_of(source: str | Path, needs: Sequence[str] = ("train", "val")) -> Spec:
+    """Reads a YAML file, a folder, or the name of a YAML in this package (`digits-detect`, `bccd`).
+
+    needs: the splits that it has to have.
+    """
     tried = direct(str(source), [Path(), PROJECT, HERE]) if str(source).strip() else []
     path = next((place for place in tried if _exists(place)), None)
     shipped = HERE / f"{source}.yaml"
     if path is None and _exists(shipped):
         path = shipped
     if path is not None and path.is_dir():
-        return _from_folder(path)
+        return _from_folder(path, needs)
     if path is not None and path.suffix.lower() in (".yaml", ".yml") and path.is_file():
-        return _from_yaml(path)
+        return _from_yaml(path, needs)
     known = ", ".join(sorted(p.stem for p in HERE.glob("*.yaml")))
     places = f"tried {listed(tried)}" if path is None else f"{path} is neither"
     raise InputError(f"{source}: no such data set; give a data.yaml, a folder, or one of {known}; {places}")
@@ -69,9 +74,10 @@ def records(spec: Spec) -> tuple[tuple[str, ...], dict[str, tuple[list[Record], 
     """Class names and, for each split there is, its annotated images with a report that was begun."""
     names = class_names(spec)
     splits = {}
+    more: dict[str, Any] = {"num_keypoints": _keypoints(spec)} if spec.format == "yolo" else {}
     for split, entry in spec.entries.items():
-        report = Report(split)
-        splits[split] = _FORMATS[spec.format].records(entry, spec.root, f"{spec.where}: {split}", names, report), report
+        report, where = Report(split), f"{spec.where}: {split}"
+        splits[split] = _FORMATS[spec.format].records(entry, spec.root, where, names, report, **more), report
     return names, splits
 
 
@@ -79,10 +85,16 @@ def class_names(spec: Spec) -> tuple[str, ...]:
     """The YAML's class names, or those that the training split's annotations have."""
     if spec.names:
         return spec.names
+    nc = spec.options.get("nc")
     if spec.format == "yolo":
-        raise InputError(f"{spec.where}: needs names, a list of the classes")
+        if nc is None:
+            raise InputError(f"{spec.where}: needs names, a list of the classes")
+        return unnamed(nc)
     reader = format_coco if spec.format == "coco" else format_voc
-    return reader.class_names(spec.entries["train"], spec.root, f"{spec.where}: train")
+    found = reader.class_names(spec.entries["train"], spec.root, f"{spec.where}: train")
+    if nc is not None and nc != len(found):
+        raise InputError(f"{spec.where}: nc is {nc}, but the training annotations have {len(found)}: {some(found)}")
+    return found
 
 
 def coco_ids(
@@ -99,7 +111,7 @@ def coco_ids(
     return format_coco.ids(spec.entries[split], spec.root, f"{spec.where}: {split}", names)
 
 
-def _from_yaml(path: Path) -> Spec:
+def _from_yaml(path: Path, needs: Sequence[str]) -> Spec:
     content = parse_yaml(_text(path), path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: should be a mapping with train, val and names")
@@ -108,7 +120,7 @@ def _from_yaml(path: Path) -> Spec:
     kind = content.get("format") or _format_of(entries, root)
     if not entries and kind in ("coco", "voc"):
         entries = _entries(kind, root)
-    for split in ("train", "val"):
+    for split in needs:
         if split not in entries:
             raise InputError(f"{path}: has no {split!r}; it should say where its images are")
     if kind not in (*_FORMATS, "digits-detect"):
@@ -125,16 +137,16 @@ def _text(path: Path) -> str:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _from_folder(root: Path) -> Spec:
+def _from_folder(root: Path, needs: Sequence[str]) -> Spec:
     named = next(
         (p for name in ("data.yaml", "data.yml") if (p := child(root, name)) is not None and p.is_file()), None
     )
     others = [] if named else [p for p in sorted(root.glob("*.y*ml")) if _is_data_yaml(p)]
     if named is not None or len(others) == 1:
-        return _from_yaml(named or others[0])
+        return _from_yaml(named or others[0], needs)
     kind = "voc" if format_voc.is_voc(root) else "coco"
     entries = _entries(kind, root)
-    if not {"train", "val"} <= set(entries):
+    if not set(needs) <= set(entries):
         several = f"; it holds {', '.join(p.name for p in others)}: give one of them" if others else ""
         raise InputError(
             f"{root}: not a detection set; it should hold a data.yaml (YOLO), annotations/*train*.json and *val*.json"
@@ -182,18 +194,24 @@ def _root(file: Path, path: Any, entries: dict[str, Any]) -> Path:
 
 def _names(file: Path, content: dict[str, Any]) -> tuple[str, ...] | None:
     names, nc = content.get("names"), content.get("nc")
-    if nc is not None and (not isinstance(nc, int) or not 1 <= nc <= limits.CLASSES):
+    if nc is not None and (type(nc) is not int or not 1 <= nc <= limits.CLASSES):
         raise InputError(f"{file}: nc is {nc!r}, should be the number of classes, {limits.CLASSES:,} at most")
     if isinstance(names, (list, dict)) and len(names) > limits.CLASSES:
         raise InputError(f"{file}: {len(names):,} names; right would be {limits.CLASSES:,} at most")
     if names is None:
-        return None if nc is None else tuple(map(str, range(nc)))
-    if isinstance(names, dict):
-        if set(names) != set(range(len(names))):
-            raise InputError(f"{file}: names should be numbered 0 to {len(names) - 1}, not {[*names]}")
-        names = [names[k] for k in range(len(names))]
-    if not isinstance(names, list) or not names:
-        raise InputError(f"{file}: names should be a list of the classes, or {{0: name, 1: name, …}}")
-    if nc is not None and nc != len(names):
-        raise InputError(f"{file}: nc is {nc}, but there are {len(names)} names")
-    return tuple(map(str, names))
+        return None
+    found = read_names(names, str(file))
+    if nc is not None and nc != len(found):
+        raise InputError(f"{file}: nc is {nc}, but there are {len(found)} names")
+    return found
+
+
+def _keypoints(spec: Spec) -> int:
+    """Numbers behind the box in a row of a set of key points; 0 in others."""
+    shape = spec.options.get("kpt_shape")
+    if shape is None:
+        return 0
+    whole = isinstance(shape, list) and len(shape) == 2 and all(type(n) is int for n in shape)
+    if not whole or shape[0] < 1 or shape[1] not in (2, 3):
+        raise InputError(f"{spec.where}: kpt_shape is {shape!r}; right would be [points, 2] or [points, 3]")
+    return int(shape[0] * shape[1])

@@ -87,12 +87,35 @@ def read_rgb(path: Path, at_least: int = 0) -> np.ndarray:
                 image.draft("RGB", (at_least, at_least))
             image.load()
             upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16 bits a pixel: convert() would clip, not scale
-                grey = np.clip(np.asarray(upright, dtype=np.int64) >> 8, 0, 255).astype(np.uint8)
-                return np.repeat(grey[..., None], 3, axis=2)
+            if upright.mode.startswith(("I", "F")):  # more than 8 bits a pixel: convert() would clip, not scale
+                return np.repeat(_in_8_bits(np.asarray(upright))[..., None], 3, axis=2)
             return np.array(upright.convert("RGB"))
     except Exception as error:
         raise UnreadableImageError(_reason(error)) from error
+
+
+def is_constant(image: np.ndarray) -> bool:
+    """Whether an image is of one colour, as one is whose values were not meant as they were read."""
+    return bool((image == image[:1, :1]).all())
+
+
+def _in_8_bits(grey: np.ndarray) -> np.ndarray:
+    """Grey values of any range as uint8 (height, width).
+
+    16 bits are divided by 256, and floats from 0 to 1 multiplied by 255. Values that use neither range (10, 12 or 14
+    bits of 16, degrees, signed numbers) are stretched from the image's least to its greatest.
+    """
+    is_float = grey.dtype.kind == "f"
+    if is_float and not np.isfinite(grey).all():
+        raise UnreadableImageError("holds values that are not finite")
+    low, high = float(grey.min()), float(grey.max())
+    if is_float and low >= 0 and high <= 1:
+        return (grey * 255).round().astype(np.uint8)
+    if not is_float and low >= 0 and 1 << 15 <= high < 1 << 16:
+        return (grey.astype(np.int64) >> 8).astype(np.uint8)
+    if high == low:
+        return np.zeros(grey.shape, np.uint8)
+    return ((grey.astype(np.float64) - low) * (255 / (high - low))).round().astype(np.uint8)
 
 
 def in_threads(work: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:

@@ -13,6 +13,7 @@ class Report:
     boxes: int = 0  # kept
     background: int = 0  # images without a box
     missing_labels: int = 0  # images without a label file; they count as background too
+    first_missing: str = ""  # the first of those files
     clipped: int = 0  # boxes partly outside the image by more than a pixel, cut at its edge
     outside: int = 0  # boxes wholly outside, dropped
     zero_area: int = 0  # dropped
@@ -22,6 +23,7 @@ class Report:
     orphans: int = 0  # COCO annotations of images that are not listed, left out
     unread: Counter[str] = field(default_factory=Counter)  # pictures whose suffix is not read
     note: str = ""  # how the split was made, where nobody said
+    constant: int = 0  # images of one colour
     corrupt: list[str] = field(default_factory=list)  # images missing, unreadable or truncated, left out
 
     def __str__(self) -> str:
@@ -36,6 +38,7 @@ class Report:
             "of other classes (left out)": self.others,
             "of images not listed (left out)": self.orphans,
             **{f"{suffix} (not read)": number for suffix, number in sorted(self.unread.items())},
+            "of one colour": self.constant,
             "corrupt (left out)": len(self.corrupt),
         }
         said = [f"{count:,} {what}" for what, count in notes.items() if count]

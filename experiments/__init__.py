@@ -14,6 +14,7 @@ _EXPORTS = {
     "DetectionMetrics": "tasks.metrics",
     "detect_image": "inference.predict",
     "evaluate": "inference.validate",
+    "find_detector": "find.find",
     "open_detector": "inference.detectors",
 }
 __all__ = sorted(_EXPORTS)

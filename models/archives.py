@@ -90,6 +90,8 @@ class _Plain(pickle._Unpickler):  # type: ignore[name-defined, misc]
 
     dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
 
+    stack: list[Any]
+
     def __init__(self, content: bytes, size: int) -> None:
         super().__init__(io.BytesIO(content))
         self._size = size
@@ -107,7 +109,7 @@ class _Plain(pickle._Unpickler):  # type: ignore[name-defined, misc]
         return Nothing()
 
     def _checked(self, load: Any, key_at: slice) -> None:
-        for key in self.stack[key_at]:
+        for key in self.stack[key_at]:  # type: ignore[attr-defined]
             _check_key(key)
         load(self)
 

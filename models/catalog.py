@@ -42,6 +42,9 @@ def check_head(config: Config) -> None:
     last (``DualDDetect``).
     """
     last = config.rows[-1]
+    for row in config.rows[:-1]:
+        if is_head(row):
+            raise row.error(f"a detector has one head, its last row (row {last.index}, {last.module})")
     if is_head(last):
         return
     right = "a detector's last row is Detect, such as [[17, 20, 23], 1, Detect, [nc, anchors]]"

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 
 from .catalog import check_head
+from .classes import read_names, unnamed
 from .errors import InputError
 from .grammar import Config, read_config
 from .head import Head
@@ -61,11 +62,11 @@ class Model(Network):
         if build is build_row:
             config.require_plain()
         self.build(config, build)
-        self.names: dict[int, str] = {i: f"class{i}" for i in range(self.head.nc)}
-        if isinstance(given := config.raw.get("names"), (list, dict)):
-            named = dict(enumerate(given)) if isinstance(given, list) else {int(k): v for k, v in given.items()}
-            if named.keys() == self.names.keys():
-                self.names = named
+        self.names: dict[int, str] = dict(enumerate(unnamed(self.head.nc)))
+        if (given := config.raw.get("names")) is not None:
+            named = read_names(given, config.file)
+            if len(named) == self.head.nc:
+                self.names = dict(enumerate(named))
             elif nc is None:
                 raise InputError(f"{config.file}: names has {len(named)} classes, but the head has {self.head.nc}")
         reductions = self.reductions()

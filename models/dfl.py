@@ -151,12 +151,11 @@ class DetectDFL(Head):
         branches = ("cv3", "one2one_cv3") if self.end2end else ("cv3",)
         return {f"{name}.{level}.2": (1, 0) for name in branches for level in range(self.nl)}
 
-    def of_classes(self, logits: Sequence[Tensor], classes: Sequence[int]) -> Tensor:
-        channels = [*range(4 * self.reg_max), *(4 * self.reg_max + i for i in classes)]
-        return torch.cat([level[:, channels].flatten() for level in logits])
+    def with_classes(self, level: Tensor, classes: Sequence[int]) -> Tensor:
+        return level[:, [*range(4 * self.reg_max), *(4 * self.reg_max + i for i in classes)]]
 
-    def is_like(self, other: Any) -> bool:
-        return super().is_like(other) and (other.reg_max, other.end2end) == (self.reg_max, self.end2end)
+    def sees_like(self, other: Any) -> bool:
+        return super().sees_like(other) and (other.reg_max, other.end2end) == (self.reg_max, self.end2end)
 
     def forward(self, x: list[Tensor]) -> Any:
         if not self.end2end:

@@ -11,7 +11,8 @@ import codecs
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import yaml
 
 from . import limits
 from .errors import InputError
+from .respelled import INTEGER, RESPELLED, Respelled, mark_respelled
 
 # The longest first: UTF-32's mark begins with that of UTF-16.
 _MARKS = (
@@ -140,26 +142,49 @@ def check_plain(value: Any, what: str | Path, most: int = limits.NODES) -> None:
 
     For what did not come through `parse_yaml`: out of a pickle, or from a script.
     """
-    count = 0
-    levels: list[Any] = [iter((value,))]
-    while levels:
+    known: dict[int, tuple[int, int]] = {}  # containers that were walked over: values and levels in them
+    walk = [_Level(None, iter((value,)))]
+    within: set[int] = set()
+    while True:
+        level = walk[-1]
         try:
-            one = next(levels[-1])
+            one = next(level.rest)
         except StopIteration:
-            levels.pop()
-            continue
-        count += 1
-        if count > most:
-            raise InputError(f"{what}: more than {most:,} values; {_REPEATED}")
-        if isinstance(one, int) and not -limits.INTEGER <= one <= limits.INTEGER:
-            raise InputError(f"{what}: holds a whole number of {one.bit_length()} bits; right would be 63 at most")
-        if isinstance(one, (list, tuple, set, frozenset, Mapping)):
-            if len(levels) > limits.DEPTH:
-                raise InputError(f"{what}: nested more than {limits.DEPTH} levels deep, or in itself")
-            levels.append(iter([*one.keys(), *one.values()] if isinstance(one, Mapping) else [*one]))
+            walk.pop()
+            if level.of is None:
+                return
+            within.discard(level.of)
+            found = known[level.of] = level.values, level.levels
+        else:
+            if isinstance(one, int) and not -limits.INTEGER <= one <= limits.INTEGER:
+                raise InputError(f"{what}: holds a whole number of {one.bit_length()} bits; right would be 63 at most")
+            is_container = isinstance(one, (list, tuple, set, frozenset, Mapping))
+            if is_container and id(one) not in known:
+                if id(one) in within or len(walk) > limits.DEPTH:
+                    raise InputError(f"{what}: nested more than {limits.DEPTH} levels deep, or in itself")
+                within.add(id(one))
+                walk.append(_Level(id(one), iter([*one.keys(), *one.values()] if isinstance(one, Mapping) else [*one])))
+                continue
+            found = known[id(one)] if is_container else (0, 0)
+        walk[-1].add(*found)
+        if walk[-1].values > most:
+            raise InputError(f"{what}: more than {most:,} values; what is named again and again counts as often")
+        if len(walk) + walk[-1].levels > limits.DEPTH + 2:
+            raise InputError(f"{what}: nested more than {limits.DEPTH} levels deep, or in itself")
 
 
-_REPEATED = "lists that name others again and again are counted as often"
+@dataclass
+class _Level:
+    """A container on the way."""
+
+    of: int | None
+    rest: Iterator[Any]
+    values: int = 0
+    levels: int = 0
+
+    def add(self, values: int, levels: int) -> None:
+        self.values += 1 + values
+        self.levels = max(self.levels, 1 + levels)
 
 
 class _Loader(yaml.SafeLoader):
@@ -189,6 +214,11 @@ class _Loader(yaml.SafeLoader):
             self._sizes[id(node)] = self._nodes - before
         return node
 
+    def get_single_node(self) -> Any:
+        node = super().get_single_node()
+        mark_respelled(node)
+        return node
+
     def _count(self, number: int, event: Any) -> None:
         self._nodes += number
         if self._nodes > limits.NODES:
@@ -208,7 +238,14 @@ class _Loader(yaml.SafeLoader):
             raise self._error(f"{node.value} is beyond any whole number that is counted with", node)
         return value
 
+    def _respelled(self, node: Any) -> Respelled:
+        node.tag = INTEGER
+        found = Respelled(self._number(node))
+        found.written = node.value
+        return found
 
+
+_Loader.add_constructor(RESPELLED, _Loader._respelled)
 for _kind in ("int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader._number)
 

@@ -125,10 +125,17 @@ def save_model_yaml(cfg: Mapping[str, Any], path: str | Path) -> None:
 
 
 def save_detector(model: Any, path: str | Path, **extra: Any) -> None:
-    """Write a detector as plain data: ``{"yaml", "state_dict", "names", …}``, readable with weights_only=True."""
+    """Write a detector as plain data: ``{"yaml", "state_dict", "names", …}``, readable with weights_only=True.
+
+    Raises
+    ------
+    InputError
+        Its weights are not finite: a training that ran away.
+    """
     from .plain_files import save_plain
 
     state = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+    check_finite(state, f"{path}: not written")
     content = {"format": FORMAT, "yaml": model.config.raw, "state_dict": state, "names": dict(model.names), **extra}
     save_plain(content, path)
 
@@ -163,6 +170,15 @@ def is_classifier(path: str | Path) -> bool:
     return bool(plain_content(path).get("classifies"))
 
 
+def check_finite(state: Mapping[str, Any], what: str | Path) -> None:
+    """`InputError` if a tensor of a state dict holds NaN or infinity: such a network finds nothing, without a word."""
+    tensors = {k: v for k, v in state.items() if hasattr(v, "isfinite")}  # what else there is, its reader refuses
+    bad = [k for k, v in tensors.items() if v.is_floating_point() and not bool(v.isfinite().all())]
+    if bad:
+        named = ", ".join(bad[:3]) + (", …" if len(bad) > 3 else "")
+        raise InputError(f"{what}: {len(bad)} of {len(state)} tensors hold numbers that are not finite: {named}")
+
+
 def _load(path: str | Path, build: Any, kind: str) -> tuple[Any, dict[str, Any]]:
     from .grammar import read_config
     from .plain_files import load_plain
@@ -184,6 +200,7 @@ def _load(path: str | Path, build: Any, kind: str) -> tuple[Any, dict[str, Any]]
         config = read_config(checked.yaml, file=str(path))
         network = build(config)
         network.load_state_dict(checked.state_dict)
+        check_finite(network.state_dict(), path)
     except InputError:
         raise
     except Exception as e:

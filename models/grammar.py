@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from . import limits
+from .classes import read_names
 from .documents import check_plain, is_file, read_yaml
 from .errors import InputError
 from .scales import at_scale, split_name
@@ -34,6 +35,7 @@ KEYS = (
     *("resolution", "names"),
     *HEAD_KEYS,
 )
+_LARGEST_ANCHOR = 100_000  # pixels: no image has a longer side
 CHOICE_KEYS = ("choice", "range", "table")
 
 
@@ -264,6 +266,8 @@ def read_config(
             hint = f"did you mean '{meant}'?" if meant else f"known are {', '.join(KEYS)}"
             raise InputError(f"{file}: unknown key '{key}', {hint}")
     at_scale(raw, scale, letter, file)
+    if raw.get("names") is not None:
+        read_names(raw["names"], file)
     raw.update({k: v for k, v in (("nc", nc), ("ch", ch), ("anchors", anchors)) if v is not None})
 
     def positive(key: str, default: Any, kind: Any = (int, float), most: int = limits.COUNT) -> Any:
@@ -291,6 +295,7 @@ def read_config(
             rows.append(_row(len(rows), section, written, names, file, raw))
     if not raw["backbone"]:
         raise InputError(f"{file}: 'backbone' has no rows")
+    _check_resolution(raw.get("resolution"), file)
     return Config(
         file=file,
         raw=raw,
@@ -307,18 +312,27 @@ def read_config(
     )
 
 
+def _check_resolution(resolution: Any, file: str) -> None:
+    """`InputError` unless it is a side of images in pixels; what a choice holds is read where its values are."""
+    if resolution is None or is_choice(resolution):
+        return
+    if type(resolution) is not int or resolution < 1:
+        raise InputError(f"{file}: resolution must be a positive integer, got {resolution!r}")
+
+
 def _anchors(anchors: Any, file: str) -> Any:
     whole = isinstance(anchors, int) and not isinstance(anchors, bool)
     if anchors is None or (whole and 0 < anchors <= limits.VALUES):
         return anchors
     if isinstance(anchors, list) and anchors:
         lengths = {len(level) if isinstance(level, list) else 0 for level in anchors}
-        numbers = all(isinstance(v, (int, float)) for level in anchors if isinstance(level, list) for v in level)
+        sides = [v for level in anchors if isinstance(level, list) for v in level]
+        numbers = all(type(v) in (int, float) and 0 < v < _LARGEST_ANCHOR for v in sides)
         if len(lengths) == 1 and (n := lengths.pop()) > 0 and n % 2 == 0 and numbers:
             return anchors
     raise InputError(
-        f"{file}: anchors must be a number a level, or a list of levels of equally many w,h pairs in pixels; "
-        f"got {anchors!r}"
+        f"{file}: anchors must be a number a level, or a list of levels of equally many w,h pairs in pixels, each more "
+        f"than 0 and less than {_LARGEST_ANCHOR:,}; got {anchors!r}"
     )
 
 

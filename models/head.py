@@ -62,10 +62,18 @@ class Head(nn.Module):
         """Layers whose outputs are by class, to (groups of outputs, outputs of a group before those of classes)."""
         return {}
 
+    def with_classes(self, level: Tensor, classes: Sequence[int]) -> Tensor:
+        """A level's logits with these classes alone, in this order."""
+        return level
+
     def of_classes(self, logits: Sequence[Tensor], classes: Sequence[int]) -> Tensor:
         """(K,), what a network without the other classes gives as well."""
-        return torch.cat([level.flatten() for level in logits])
+        return torch.cat([self.with_classes(level, classes).flatten() for level in logits])
+
+    def sees_like(self, other: Any) -> bool:
+        """Whether the logits of both are of the same places and boxes, whatever the classes."""
+        return type(other) is type(self) and torch.equal(other.stride.cpu(), self.stride.cpu())
 
     def is_like(self, other: Any) -> bool:
         """Whether the logits of both mean the same, so that one can learn from the other."""
-        return type(other) is type(self) and other.nc == self.nc and torch.equal(other.stride, self.stride)
+        return self.sees_like(other) and bool(other.nc == self.nc)

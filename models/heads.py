@@ -92,13 +92,12 @@ class Detect(Head):
     def by_class(self) -> Mapping[str, tuple[int, int]]:
         return {f"m.{level}": (self.na, 5) for level in range(self.nl)}
 
-    def of_classes(self, logits: Sequence[Tensor], classes: Sequence[int]) -> Tensor:
-        columns = [*range(5), *(5 + i for i in classes)]
-        return torch.cat([level[..., columns].flatten() for level in logits])
+    def with_classes(self, level: Tensor, classes: Sequence[int]) -> Tensor:
+        return level[..., [*range(5), *(5 + i for i in classes)]]
 
-    def is_like(self, other: Any) -> bool:
-        same = super().is_like(other) and other.anchors.shape == self.anchors.shape
-        return same and torch.allclose(other.anchors, self.anchors)
+    def sees_like(self, other: Any) -> bool:
+        same = super().sees_like(other) and other.anchors.shape == self.anchors.shape
+        return same and torch.allclose(other.anchors.cpu(), self.anchors.cpu())
 
     def forward(self, x: list[Tensor]) -> Any:
         logits = []

@@ -98,7 +98,8 @@ class Network(nn.Module):
         self.config, self._is_plain = config, build is build_row
         self.channels: list[int] = []
         layers, repeats = [], 0
-        guard = SizeGuard(limits.PARAMETERS if self._is_plain else limits.SUPERNET_PARAMETERS)
+        plain, supernet = (limits.PARAMETERS, limits.TENSORS), (limits.SUPERNET_PARAMETERS, limits.SUPERNET_TENSORS)
+        guard = SizeGuard(*(plain if self._is_plain else supernet))
         with default_activation(config.activation), guard:
             for row in config.rows:
                 repeats += config.depth(row) if isinstance(row.number, int) else 0
@@ -106,10 +107,7 @@ class Network(nn.Module):
                     raise row.error(f"with it there are {repeats:,} repeats; {limits.REPEATS:,} are the most")
                 c_in = [config.ch if j < 0 else self.channels[j] for j in row.sources]
                 layer, c_out = build(config, row, c_in)
-                try:
-                    guard.row(layer)
-                except InputError as e:
-                    raise row.error(str(e)) from None
+                guard.row(layer)
                 layers.append(layer)
                 self.channels.append(c_out)
         self.model = nn.ModuleList(layers)

@@ -104,7 +104,7 @@ def unpickle(content: bytes, what: str | Path) -> Any:
         raise InputError(f"{what}: cannot be read: {first_line(e)}") from None
 
 
-class _Strict(pickle.Unpickler):
+class _Strict(pickle._Unpickler):  # type: ignore[name-defined, misc]  # the one in C makes room as a file says
     def __init__(self, content: bytes, what: str | Path) -> None:
         super().__init__(io.BytesIO(content))
         self.what = what

@@ -29,6 +29,12 @@ def load_plugin(path: str | Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
+    except SystemExit as e:
+        del sys.modules[name]
+        raise InputError(
+            f"{path}: the plug-in file ends the program (sys.exit({e.code!r})); right would be to do so only below "
+            "if __name__ == '__main__'"
+        ) from None
     except Exception as e:
         del sys.modules[name]
         first = (str(e).splitlines() or [""])[0]

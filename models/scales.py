@@ -5,6 +5,7 @@ With them is resolved what such YAMLs, as the families publish them, leave unsai
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -71,7 +72,11 @@ def at_scale(raw: dict[str, Any], scale: str | None, letter: str | None, file: s
 
 
 def _is_scale(values: Any) -> bool:
-    return isinstance(values, list) and len(values) == 3 and all(type(v) in (int, float) and v > 0 for v in values)
+    return (
+        isinstance(values, list)
+        and len(values) == 3
+        and all(type(v) in (int, float) and 0 < v < math.inf for v in values)
+    )
 
 
 def _module(row: list[Any]) -> Any:

@@ -85,6 +85,7 @@ class Supernet(Schema):
 
     yaml: Document
     state_dict: dict[str, Any]
+    names: Names | None = None
 
 
 class RunConfig(Schema):
@@ -139,13 +140,6 @@ class FidelityFile(Schema):
 
     archs: int
     predictors: dict[str, _Ranking]
-
-
-class SearchResults(Schema):
-    """``results.json`` of a one-shot search."""
-
-    metric: str
-    derived: dict[str, Any]
 
 
 class LatencyFile(Schema):

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from . import limits
 from .errors import InputError
 
 
@@ -18,12 +16,15 @@ class SizeGuard(TorchDispatchMode):
     Parameters
     ----------
     most
-        Elements between two `row`, and of the parameters of all rows.
+        Parameters of all rows so far, and elements that are made for the next one.
+    tensors
+        Of all rows.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, tensors: int) -> None:
         super().__init__()
-        self.most, self._made, self._tensors, self._parameters = most, 0, 0, 0
+        self.most, self.tensors = most, tensors
+        self._made = self._tensors = self._parameters = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         size = (
@@ -34,16 +35,17 @@ class SizeGuard(TorchDispatchMode):
         if size is not None:
             self._made += math.prod(size)
             self._tensors += 1
-            if self._made > self.most:
+            if (there := self._parameters + self._made) > self.most:
                 made = "x".join(map(str, size))
-                raise InputError(f"needs a tensor of {made}; a network has {self.most:,} parameters at most")
-            if self._tensors > limits.TENSORS:
-                raise InputError(f"needs more than {limits.TENSORS:,} tensors")
+                raise InputError(
+                    f"needs a tensor of {made}, with which there are {there:,} numbers; a network has {self.most:,} "
+                    "parameters at most"
+                )
+            if self._tensors > self.tensors:
+                raise InputError(f"needs more tensors than the {self.tensors:,} that a network has at most")
         return func(*args, **(kwargs or {}))
 
     def row(self, module: Any) -> None:
         """A row is built: what it made in between is gone, its parameters stay."""
         self._made = 0
-        self._parameters += sum(p.numel() for p in module.parameters() if isinstance(p, Tensor))
-        if self._parameters > self.most:
-            raise InputError(f"with this row there are {self._parameters:,} parameters; {self.most:,} are the most")
+        self._parameters += sum(p.numel() for p in module.parameters())

@@ -20,7 +20,7 @@ from . import limits
 from .detector import Model
 from .documents import check_plain
 from .errors import InputError
-from .files import load_detector
+from .files import check_finite, load_detector
 from .grammar import read_config
 from .plain_files import check_tensors, first_line, foreign_globals
 from .scales import MULTIPLES, at_scale
@@ -115,6 +115,7 @@ def _found(content: Any, path: str | Path, cfg: str | Path | Mapping[str, Any] |
     model = Model(read_config(cfg, file=str(path)) if isinstance(cfg, dict) else cfg)
     state = {_our_key(k): _float(v) for k, v in state.items() if not k.endswith(_REDUNDANT)}
     _check_fit(model, state, path)
+    check_finite(state, path)
     if isinstance(names, (list, dict)):
         if isinstance(names, dict):
             check_plain(names, path)
@@ -162,8 +163,8 @@ def _modules(network: _Inert) -> Iterator[tuple[str, _Inert]]:
     for number in itertools.count(1):
         if not pending:
             return
-        if number > limits.TENSORS or len(pending) > limits.TENSORS:
-            raise InputError(f"more than {limits.TENSORS:,} modules, or one that is within itself")
+        if number > limits.MODULES or len(pending) > limits.MODULES:
+            raise InputError(f"more than {limits.MODULES:,} modules, or one that is within itself")
         prefix, module = pending.pop()
         yield prefix, module
         pending += [(f"{prefix}{name}.", child) for name, child in reversed(module.children.items())]

@@ -150,22 +150,30 @@ def join(target: Config, source: Config) -> dict[str, Any]:
         # What a nominal width means depends on the multiples (and on the head's output count): write both out.
         raw.update(dict.fromkeys(MULTIPLES, 1))
         del raw["max_channels"]
-        written, rows = _written_out(target), _written_out(source)
+        written, rows = written_out(target), written_out(source)
     if not _in_step(target, source):
         return {**raw, **_splice(target, source, written, rows)}
     written = rows + written[len(rows) :]
     return {**raw, "backbone": written[: target.num_backbone], "head": written[target.num_backbone :]}
 
 
-def _written_out(config: Config) -> list[list[Any]]:
+def written_out(config: Config) -> list[list[Any]]:
     """Rows as they are with every multiple at 1."""
     rows = []
     for row in config.rows:
         source, _, module, args = row.written
-        if lookup(row).channels is scaled:
-            args = [config.width(row.args[0], row), *args[1:]]
+        if row.args and (built := _own_widths(config, row)) is not None:
+            args = [built, *args[1:]]
         rows.append([source, config.depth(row), module, args])
     return rows
+
+
+def _own_widths(config: Config, row: Row) -> Any:
+    """What a row's first argument is at its multiples, a width or a list of them; None where it is something else."""
+    first, rule = row.args[0], lookup(row).channels
+    if rule is scaled or row.module == "SharedTowers":
+        return config.width(first, row)
+    return [config.width(c, row) for c in first] if row.module == "CBLinear" else None
 
 
 def _measure(config: Config) -> list[float]:

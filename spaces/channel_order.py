@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from models.errors import InputError
 
+from .channel_groups import DENSE, united
 from .elastic_plan import greatest
 from .elastic_trace import Channels, layers, trace_network
 from .elements import Elements
 from .space import Arch
 from .warm_start import Supernet, WarmStart, covering, image_size, subnet_at
 
-_DENSE = (nn.modules.conv._ConvNd, nn.Linear)
 _EACH = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.PReLU)
 # Of the largest subnet's outputs, as a part of the largest of them: sums in another order, through some hundred layers.
 _ROUNDING = 1e-4
@@ -164,7 +164,7 @@ class _Order:
                 dim = 1 if getattr(layer, "transposed", False) and value.ndim > 1 else 0
                 if value.shape[dim] == len(out):
                     value = value.index_select(dim, out.to(value.device))
-                if isinstance(layer, _DENSE) and value.ndim > 1 and value.shape[1 - dim] == len(into):
+                if isinstance(layer, DENSE) and value.ndim > 1 and value.shape[1 - dim] == len(into):
                     value = value.index_select(1 - dim, into.to(value.device))
                 state[f"{name}.{key}"] = value
         return state
@@ -191,15 +191,7 @@ class _Order:
         for rows in zip(*(p.channels.rows for p in self.parts), strict=True):
             # So do candidates that take one another's place.
             pairs += [torch.stack([rows[0], row]) for row in rows[1:] if len(row) == len(rows[0])]
-        a, b = torch.cat(pairs, 1)
-        root = torch.arange(self.count)
-        while True:
-            least = torch.minimum(root[a], root[b])
-            new = root.scatter_reduce(0, a, least, "amin").scatter_reduce(0, b, least, "amin")
-            new = new[new]
-            if torch.equal(new, root):
-                return root
-            root = new
+        return united(torch.cat(pairs, 1), self.count)
 
     def _importance(self) -> tuple[Tensor, Tensor]:
         """(which roots keep their place, importance of the others, -1 of what does not count)."""
@@ -215,7 +207,7 @@ class _Order:
                 groups = getattr(layer, "groups", 1)
                 if isinstance(layer, _EACH) or (groups > 1 and torch.equal(given, taken)):
                     continue
-                if weight is None or not isinstance(layer, _DENSE) or groups > 1:
+                if weight is None or not isinstance(layer, DENSE) or groups > 1:
                     fixed[given], fixed[taken] = True, True
                     continue
                 transposed = getattr(layer, "transposed", False)

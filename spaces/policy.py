@@ -34,6 +34,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from models.documents import is_file
 from models.errors import InputError
 from models.grammar import Config, Row, is_choice, load_yaml, read_config
 
@@ -94,8 +95,8 @@ def _rules(policy: str | Path | Mapping[str, Any]) -> tuple[list[dict[str, Any]]
         written, name = policy, "policy"
     else:
         path = POLICIES / f"{policy}.yaml"
-        path = path if path.is_file() else Path(policy)
-        if not path.is_file():
+        path = path if is_file(path) else Path(policy)
+        if not is_file(path):
             known = ", ".join(sorted(p.stem for p in POLICIES.glob("*.yaml")))
             raise InputError(f"{policy}: no such policy; there are {known}, or give a file")
         written, name = load_yaml(path), str(path)

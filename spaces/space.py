@@ -68,6 +68,9 @@ class Space:
         choice = read_choice(written, "resolution", error)
         if isinstance(choice, Follow) or "label" in written:
             raise error("right would be a choice or a range without a label: it is the decision 'resolution'")
+        for value in choice.values:
+            if type(value) is not int or value < 1:
+                raise error(f"must be positive integers, got {value!r}")
         self._add(choice, error)
         return choice
 

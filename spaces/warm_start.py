@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.classes import class_layers, difference, in_order, order_of, pairs, rows_by_class, unnamed
 from models.classifier import Classifier
 from models.detector import Model
 from models.errors import InputError
@@ -127,7 +128,7 @@ def warm_start(
         What `make_supernet` gives; a space of elastic rows alone is one already. Its `names` are its classes.
     cfg, state
         The plain network's YAML and state dict; or a space's YAML and the state dict of a supernet of it, which has to
-        be of the same space. A classifier's backbone may begin with a detector's weights.
+        be of the same space and classes. A classifier's backbone may begin with a detector's weights.
     names
         The network's class names, in place of the YAML's own. Weights of classes go to the supernet's of the same name;
         if neither has names, by number. Other classes are as in a new head. Anchors stay the supernet's.
@@ -142,12 +143,12 @@ def warm_start(
     """
     config = read_config(cfg)
     if any(row.module in NAS_ROWS or any(choices_in(row)) for row in config.rows):
-        return _continue(supernet, config, state)
+        return _continue(supernet, config, state, names)
     with torch.random.fork_rng(devices=()):  # what is built for comparison draws no random numbers of the caller's
         return _Loading(supernet, config, state, names, images).run()
 
 
-def _continue(supernet: Supernet, config: Config, state: State) -> WarmStart:
+def _continue(supernet: Supernet, config: Config, state: State, names: Any) -> WarmStart:
     theirs, own = Space(config).decisions, supernet.space.decisions
     for label in [*own, *theirs]:
         if label not in own or label not in theirs or own[label].values != theirs[label].values:
@@ -156,14 +157,20 @@ def _continue(supernet: Supernet, config: Config, state: State) -> WarmStart:
                 f"{config.file}: a supernet of another space: '{label}' is {b} there and {a} here; right would be a "
                 "supernet of the same space, or a plain network's weights"
             )
+    classes = tuple(_names_of(supernet).values())
+    before = [*_named(names).values()] or classes
+    if (order := order_of(before, classes)) is None:
+        raise InputError(
+            f"{config.file}: a supernet of other classes: the data {difference(before, classes)}; "
+            "right would be a plain network's weights, whose classes are taken by name"
+        )
     try:
-        load_into(supernet, state)
+        load_into(supernet, in_order(state, supernet, order))
     except RuntimeError as e:
         reason = (str(e).splitlines()[1:] or [str(e)])[0].strip().rstrip(".")
         raise InputError(f"{config.file}: a supernet of another space or task: {reason}") from None
     elements = Elements(supernet)
     total = sum(p.numel() for p in supernet.parameters())
-    classes = tuple(_names_of(supernet).values())
     known = torch.ones(elements.total, dtype=torch.bool)
     return WarmStart(None, True, None, total, 0, 0, classes, len(classes), (), (), known)
 
@@ -253,10 +260,9 @@ class _Loading:
         space: Space = supernet.space
         num_rows = len(supernet.model)
         theirs = _named(names) or _named(config.raw.get("names"))
-        theirs = theirs or {i: f"class{i}" for i in range(config.nc or 0)}
+        theirs = theirs or dict(enumerate(unnamed(config.nc or 0)))
         own = _names_of(supernet)
-        by_name = {name: i for i, name in theirs.items()}
-        self.classes = [(by_name[name], i) for i, name in own.items() if name in by_name]
+        self.classes = pairs([theirs[i] for i in sorted(theirs)], [*own.values()])
         self.num_classes, self.named = len(own), tuple(own[j] for _, j in self.classes)
         has_head = isinstance(supernet, NASDETECTOR)
         self.config = read_config(config, nc=len(own))
@@ -276,18 +282,17 @@ class _Loading:
         found: dict[str, tuple[Tensor, Tensor | None]] = {}
         own = {k: v for k, v in self.network.state_dict().items() if not k.endswith(".anchors")}
         heads = {name: m for name, m in self.network.named_modules() if isinstance(m, Head)}
-        by_class = {f"{name}.{layer}": how for name, m in heads.items() for layer, how in m.by_class().items()}
+        by_class = class_layers(self.network)
         widened = {f"{name}.{branch}" for name, m in heads.items() for branch in m.width_by_class}
         for key, tensor in own.items():
             value = state[key].detach().cpu() if key in state else None
-            if key.startswith("linear."):
-                if value is not None:
-                    found[key] = _by_class(value, self.num_classes, 1, 0, self.classes)
-                continue
             layer = key.rpartition(".")[0]
+            if value is None and layer == "linear":
+                continue
             if value is not None and layer in by_class:
-                groups, offset = by_class[layer]
-                found[key] = _by_class(value, self.num_classes, groups, offset, self.classes)
+                found[key] = rows_by_class(value, self.num_classes, *by_class[layer], self.classes)
+                if layer == "linear":
+                    continue
             elif value is not None:
                 found[key] = value, None
             if value is not None and found[key][0].shape != tensor.shape and key.startswith(tuple(widened)):
@@ -534,19 +539,6 @@ def _embedded(x: Tensor, runs: Layout, larger: Layout) -> Tensor:
     return torch.where(fit(torch.ones_like(x), runs, larger) > 0, fit(x, runs, larger), noise)
 
 
-def _by_class(
-    value: Tensor, nc: int, na: int, offset: int, classes: Sequence[tuple[int, int]]
-) -> tuple[Tensor, Tensor | None]:
-    """Rows of a head, anchor by anchor first `offset` ones and then one a class, for the supernet's `nc` classes."""
-    rows = value.view(na, -1, *value.shape[1:])
-    found = value.new_zeros(na, offset + nc, *value.shape[1:])
-    known = torch.zeros(found.shape, dtype=torch.bool)
-    found[:, :offset], known[:, :offset] = rows[:, :offset], True
-    for theirs, own in classes:
-        found[:, offset + own], known[:, offset + own] = rows[:, offset + theirs], True
-    return found.flatten(0, 1), known.flatten(0, 1)
-
-
 def _first(space: Space, num_rows: int) -> Space:
     return space if len(space.rows) == num_rows else Space(space.config.first(num_rows))
 
@@ -559,7 +551,7 @@ def _named(names: Any) -> dict[int, str]:
 
 def _names_of(supernet: Supernet) -> dict[int, str]:
     own = _named(getattr(supernet, "names", None)) or _named(supernet.space.config.raw.get("names"))
-    return own or {i: f"class{i}" for i in range(supernet.space.config.nc or 0)}
+    return own or dict(enumerate(unnamed(supernet.space.config.nc or 0)))
 
 
 def _join(row: int, name: str) -> str:

@@ -54,6 +54,20 @@ def test_script_api_page_runs(tmp_path):
     assert (tmp_path / "searched.pt").is_file()
 
 
+def test_example_of_finding_a_detector_runs(tmp_path, monkeypatch, capsys):
+    page = (ROOT / "docs/find.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    monkeypatch.chdir(tmp_path)
+    told = {}
+    exec(compile(code, "docs/find.md", "exec"), told)
+    found = told["found"]
+    assert found.flops <= 42e6
+    assert found.imgsz == 64
+    assert capsys.readouterr().out.rstrip().endswith("runs/find/exp/report.html")
+    names = {path.name for path in (tmp_path / "runs/find/exp/best").iterdir()}
+    assert names == {"detector.yaml", "detector.pt", "model.onnx", "model_card.md"}
+
+
 def test_files_of_the_architecture_are_there():
     named = set(re.findall(r"`([\w/]+\.py)`", (ROOT / "docs/architecture.md").read_text(encoding="utf-8")))
     assert [

@@ -21,7 +21,7 @@ MAY_IMPORT = {
 # oneshot/.
 ROOMS = (
     *("run", "tasks", "costs", "proxies", "training", "inference", "search", "nni_experiment", "supernets"),
-    *("multi_trial", "oneshot"),
+    *("multi_trial", "oneshot", "find"),
 )
 FILES = [(room, path) for room in MAY_IMPORT for path in sorted((ROOT / room).rglob("*.py"))]
 IN_ROOMS = sorted((ROOT / "experiments").glob("*/**/*.py"))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from models.documents import exists, is_file
 from models.errors import InputError
 from spaces.space import Arch
 
@@ -38,6 +39,8 @@ class Cached:
         self.name, self.unit, self.settings = provider.name, provider.unit, provider.settings
         kind = f"{type(provider).__module__}.{type(provider).__qualname__}"
         self._described = canonical({"provider": kind, "name": self.name, "settings": self.settings})
+        if exists(self.path) and not is_file(self.path):
+            raise InputError(f"{path}: cannot be used as a cache of costs: no file")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._database() as database:
             database.executescript(_SCHEMA)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def _check(where: str, entry: Any) -> None:
         raise InputError(f"{where}: hw_config: right would be a mapping, such as {{threads: 4}}")
     for name in ("timeout", "connect_timeout", "batch", "max_message_mb"):
         value = entry.get(name, 1)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
             raise InputError(f"{where}: {name}: {value!r}: right would be a positive number")
     if not isinstance(entry.get("provider", ""), str):
         raise InputError(f"{where}: provider: {entry['provider']!r}: right would be a name")

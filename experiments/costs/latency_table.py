@@ -85,7 +85,12 @@ class LatencyTable:
         self.made_on = self.made_on or self.here
 
     def _read(self, path: Path) -> None:
-        found = LatencyFile.of(read_json(path), f"{path}: not a table of latencies")
+        what = f"{path}: not a table of latencies"
+        try:
+            content = read_json(path)
+        except InputError as e:
+            raise InputError(f"{what}: {str(e).removeprefix(f'{path}: ')}") from None
+        found = LatencyFile.of(content, what)
         self.made_on = {"device": found.device, "threads": found.threads, "torch": found.torch}
         self.milliseconds = found.milliseconds
 

@@ -31,6 +31,13 @@ def median_ms(
     warm_up, repeats
         At least so many runs, and at least so many seconds of them.
     """
+    return statistics.median(times_ms(run, warm_up, repeats))
+
+
+def times_ms(
+    run: Callable[[], Any], warm_up: tuple[int, float] = WARM_UP, repeats: tuple[int, float] = REPEATS
+) -> list[float]:
+    """Milliseconds of many runs; see `median_ms`."""
 
     def timed() -> float:
         start = time.perf_counter()
@@ -38,7 +45,7 @@ def median_ms(
         return time.perf_counter() - start
 
     _repeated(timed, *warm_up)
-    return 1e3 * statistics.median(_repeated(timed, *repeats))
+    return [1e3 * seconds for seconds in _repeated(timed, *repeats)]
 
 
 def measure_latency(network: nn.Module, shape: tuple[int, ...], device: str) -> float:

@@ -151,7 +151,7 @@ class OnnxDetector:
         self.names, self.imgsz, self.stride, self.batch = found.names, found.imgsz, found.stride, found.batch
         self.form: Form = cast(Form, found.form)
         self.dtype: str = found.dtype
-        self._path = path
+        self._path, self._looked_at = path, False
 
     def _check_inputs(self, path: str | Path, batch: int | None, imgsz: int) -> None:
         shapes = {i.name: i.shape for i in self._session.get_inputs()}
@@ -174,6 +174,9 @@ class OnnxDetector:
         if missing > 0:
             prepared = np.concatenate((prepared, np.zeros((missing, *prepared.shape[1:]), prepared.dtype)))
         out = torch.from_numpy(self._session.run(None, {"images": prepared})[0])
+        if not self._looked_at and not bool(out.isfinite().all()):
+            raise InputError(f"{self._path}: predicts numbers that are not finite")
+        self._looked_at = True
         if missing > 0:
             out = out[out[:, 0] < self.batch - missing] if self.nms else out[:-missing]  # type: ignore[operator]
         return out

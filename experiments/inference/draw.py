@@ -21,8 +21,10 @@ def color_of(label: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def draw_detections(image: np.ndarray, detections: Tensor, names: Mapping[int, str]) -> np.ndarray:
-    """A copy of uint8 (height, width, 3) RGB with a box, a name and a confidence for each detection.
+def draw_detections(
+    image: np.ndarray, detections: Tensor, names: Mapping[int, str], confidences: bool = True
+) -> np.ndarray:
+    """A copy of uint8 (height, width, 3) RGB with a box, a name and, if asked for, a confidence for each detection.
 
     Parameters
     ----------
@@ -39,8 +41,8 @@ def draw_detections(image: np.ndarray, detections: Tensor, names: Mapping[int, s
         draw.rectangle((x1, y1, max(x2, x1), max(y2, y1)), outline=color_of(int(label)), width=line)
     for x1, y1, _, _, confidence, label in rows:
         color = color_of(int(label))
-        name, font = _lettering(names, int(label), size)
-        text = f"{name} {confidence:.2f}"
+        name, font = lettering(names, int(label), size)
+        text = f"{name} {confidence:.2f}" if confidences else name
         _, _, width, height = draw.textbbox((0, 0), text, font=font)
         # Above the box where there is room, else in it; never over the picture's right edge.
         left = max(min(x1, image.shape[1] - width - 2 * line), 0)
@@ -51,7 +53,7 @@ def draw_detections(image: np.ndarray, detections: Tensor, names: Mapping[int, s
     return np.asarray(picture)
 
 
-def _lettering(
+def lettering(
     names: Mapping[int, str], label: int, size: int
 ) -> tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont]:
     """A class's name as it can be drawn, and a font that has its letters."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,26 +13,25 @@ import onnx
 import torch
 from torch import Tensor
 
-from data import DetectionSet, Item, detection_split
+from data import DetectionSet, Item, detection_split, require_boxes
+from models.classes import names_of
 from models.detector import Model
 from models.errors import InputError
 from models.files import atomic
 from optimizer.exporters import NMS, Exported, export_onnx, with_nms
 from optimizer.int8 import Int8
 
-from ..costs.timing import median_ms
 from ..run.console import say
 from ..run.tables import table
 from .detectors import OnnxDetector
 from .options import Export
-from .validate import measure
+from .speed import milliseconds
+from .validate import check_classes, measure
 
 _CALIBRATION_BATCH = 8
 # Images on which a row's part in the loss is measured: there are many rows.
 _IMAGES_OF_ROWS = 100
 _NAMED_ROWS = 5
-# Turns of the two files, and at least so many runs and seconds of each.
-_TURNS, _REPEATS = 7, (5, 0.15)
 
 
 @dataclass(frozen=True)
@@ -71,8 +68,8 @@ def quantize(
     """
     training, names = detection_split(str(options.data), "train", imgsz)
     validation, _ = detection_split(str(options.data), "val", imgsz)
-    if len(names) != len(model.names):
-        raise InputError(f"--data {options.data} has {len(names)} classes, but {options.weights} {len(model.names)}")
+    check_classes(options.weights, names_of(model) or (), options.data, names)
+    require_boxes(validation, str(options.data))
     with tempfile.TemporaryDirectory() as folder:
         plain, small = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         exported = export_onnx(model, plain, imgsz, options.opset, options.batch, None, images, arch)
@@ -83,11 +80,12 @@ def quantize(
         files = (plain, small)
         print(f"validating on {len(validation):,} images of {options.data} (val)", flush=True)
         map_float, map_int8 = (_map(file, validation, names) for file in files)
+        (ms_float, _), (ms_int8, _) = milliseconds(files)
         done = Quantized(
             path,
             (map_float, map_int8),
             (plain.stat().st_size / 1e6, small.stat().st_size / 1e6),
-            _milliseconds(files),
+            (ms_float, ms_int8),
         )
         _print(done, options)
         if map_float - map_int8 > options.max_drop:
@@ -119,19 +117,6 @@ def _batches(dataset: DetectionSet, number: int, batch: int | None) -> Iterator[
 def _map(path: Path, dataset: Any, names: Sequence[str]) -> float:
     found: float = measure(OnnxDetector(path), dataset, names=names).metrics.compute()["map50_95"]
     return found
-
-
-def _milliseconds(files: Sequence[Path]) -> tuple[float, float]:
-    """Median latency of both files, on as many threads as PyTorch has; in turns, that a busy machine slows both."""
-    runs = []
-    for file in files:
-        detector = OnnxDetector(file)
-        shape = (detector.batch or 1, 3, detector.imgsz, detector.imgsz)
-        x = torch.rand(shape, generator=torch.Generator().manual_seed(0)).numpy()
-        runs.append(functools.partial(detector.predict, x))
-    turns = [[median_ms(run, repeats=_REPEATS) for run in runs] for _ in range(_TURNS)]
-    plain, small = (statistics.median(found) for found in zip(*turns, strict=True))
-    return plain, small
 
 
 def _print(done: Quantized, options: Export) -> None:

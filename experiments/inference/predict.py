@@ -23,7 +23,7 @@ from torchvision.ops import box_convert, clip_boxes_to_image
 
 from data import UnreadableImageError, letterbox, read_rgb, to_tensor
 from data.chosen import class_numbers
-from data.images import SUFFIXES, list_images, unread_in
+from data.images import SUFFIXES, is_constant, list_images, unread_in
 from data.places import home
 from models.errors import InputError
 from models.files import atomic, write_text
@@ -72,6 +72,8 @@ def find_sources(given: Sequence[str]) -> list[Source]:
     """
     found: dict[Path, Path] = {}
     for text in given:
+        if not text.strip():
+            raise InputError("--source '': is empty; right would be files, folders or patterns")
         path = home(text)
         if "://" in text:
             raise InputError(f"--source {text}: streams are not supported; right would be files, folders or patterns")
@@ -196,7 +198,8 @@ class _Work:
         started = time.perf_counter()
         detections = self._detect(image)
         ms = 1000 * (time.perf_counter() - started)
-        print(f"{prefix}: {self._summary(detections)} ({ms:.1f} ms)", flush=True)
+        blank = ", the image is of one colour" if is_constant(image) else ""
+        print(f"{prefix}: {self._summary(detections)}{blank} ({ms:.1f} ms)", flush=True)
         self._note(source, image, detections)
         if self.options.save:
             suffix = source.name.suffix if source.name.suffix.lower() in _WRITTEN_AS_READ else ".png"

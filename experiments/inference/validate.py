@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.ops import box_convert
 
-from data import DetectionSet, Meta, coco_ids, collate, detection_split
+from data import DetectionSet, Meta, coco_ids, collate, detection_split, require_boxes
+from models.classes import difference, names_of, order_of, some
 from models.detector import Model
 from models.errors import InputError
 from models.files import is_classifier, write_text
@@ -70,7 +71,7 @@ def evaluate(
     device
         Where to compute; the model's own unless told otherwise.
     names
-        Of the classes; the model's own unless told otherwise.
+        Of the data's classes; as the data set says unless told otherwise.
 
     Returns
     -------
@@ -92,12 +93,15 @@ def measure(
     workers: int = 0,
 ) -> Measured:
     """Run a detector over a data set; see `evaluate`."""
-    names = [detector.names[k] for k in sorted(detector.names)] if names is None else names
-    if len(names) != len(detector.names):
-        raise InputError(f"the data has {len(names)} classes, but the detector was made for {len(detector.names)}")
-    _require_predictions(detector)
     if dataset.hyp is not None:
         raise InputError("an augmented data set has no way back to its images; right would be DetectionData.val")
+    own: Sequence[str] = names_of(detector) or ()
+    names = (getattr(dataset, "names", None) or own) if names is None else [*names]
+    if (order := order_of(own, names)) is None:
+        raise InputError(f"the detector was made for other classes: the data {difference(own, names)}")
+    # Class k of the detector is class number[k] of the data.
+    number = torch.tensor(order, dtype=torch.long).argsort()
+    _require_predictions(detector)
     detector.check_imgsz(dataset.imgsz)
     loader = DataLoader(dataset, detector.batch or batch, collate_fn=collate, num_workers=workers)
     metrics = DetectionMetrics(names)
@@ -110,6 +114,8 @@ def measure(
         clock.stop("model")
         found = detections_of(detector, predicted, len(images.images), conf, iou, max_det, multi_label=True)
         detections, objects = in_original_pixels(found, images)
+        for detected in detections:
+            detected[:, 5] = number[detected[:, 5].long()].to(detected.dtype)
         clock.stop("nms")
         metrics.update(detections, objects, ignored_of(images))
         measured.detections.extend(detections)
@@ -163,14 +169,8 @@ def validate(options: Validation, run: RunFolder) -> dict[str, Any]:
     imgsz = detector.check_imgsz(options.imgsz or detector.imgsz)
     chosen = options.classes, options.single_cls
     dataset, names = detection_split(options.data, options.split, imgsz, *chosen)
-    if len(names) != len(detector.names):
-        raise InputError(
-            f"--data {options.data} has {len(names)} classes ({_some(names)}), but {options.weights} was made for "
-            f"{len(detector.names)}"
-        )
-    said = [detector.names[k] for k in sorted(detector.names)]
-    if said != list(names):
-        print(f"note: {options.weights} calls its classes {_some(said)}, the data {_some(names)}")
+    check_classes(options.weights, names_of(detector) or (), options.data, names)
+    require_boxes(dataset, options.data)
     print(dataset.report, flush=True)
     measured = measure(
         detector, dataset, options.batch, names, options.conf, options.iou, options.max_det, options.workers
@@ -194,8 +194,19 @@ def validate(options: Validation, run: RunFolder) -> dict[str, Any]:
     return results
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + ("…" if len(names) > 5 else "")
+def check_classes(weights: Any, theirs: Sequence[str], data: Any, own: Sequence[str]) -> None:
+    """`InputError` unless a detector's classes are the data's; a line where they are in another order."""
+    if (order := order_of(theirs, own)) is None:
+        raise InputError(
+            f"--data {data}: other classes than {weights} was made for: the data {difference(theirs, own)}; right "
+            "would be the same names, in any order"
+        )
+    if list(theirs) == list(own):
+        return
+    if order == [*range(len(order))]:
+        print(f"note: {weights} calls its classes {some(theirs)}, the data {some(own)}: they are taken by number")
+    else:
+        print(f"note: classes are in another order in {data} than in {weights}: they are taken by name")
 
 
 def save_coco_json(

@@ -19,6 +19,7 @@ from typing import Any
 
 import requests
 
+from models.documents import read_json
 from models.errors import InputError
 from models.files import atomic, write_text
 from models.plain_files import unpickle
@@ -316,7 +317,7 @@ def _load_state(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return dict(unpickle(pickled.read_bytes(), pickled)) if pickled.exists() else {}
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(read_json(path))
     except (ValueError, TypeError):
         raise InputError(
             f"{path}: cannot be read; right would be to remove it: known trials are not run again"

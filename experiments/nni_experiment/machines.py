@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from models.documents import exists, read_yaml
 from models.errors import InputError
 from models.files import atomic
 from spaces.nni_compat import RemoteConfig, config_utils
@@ -30,10 +31,11 @@ def read_config_file(path: str) -> RetiariiExeConfig:
     InputError
         If it is none, or asks for what cannot be done.
     """
+    if not exists(path):
+        raise InputError(f"--config {path}: no such file")
     try:
+        read_yaml(path)  # NNI's own reader has no end
         config = RetiariiExeConfig.load(path)
-    except FileNotFoundError:
-        raise InputError(f"--config {path}: no such file") from None
     except Exception as e:  # of NNI: AttributeError, TypeError, ValueError, YAMLError, AssertionError
         raise InputError(f"--config {path}: {str(e).splitlines()[0] if str(e) else type(e).__name__}") from None
     finally:

@@ -21,7 +21,7 @@ from spaces.supernet import SupernetStrategy
 
 from ..run.processes import average
 from ..tasks.task import SearchTask
-from ..training.engine import Engine, engine_state
+from ..training.engine import Engine, check_weights, engine_state
 from .derive import Arch, Budget, most_probable
 from .options import Options
 
@@ -199,6 +199,13 @@ class OneShotModule(BaseOneShotLightningModule):
         super().on_train_batch_end(*args, **kwargs)
         # In time for what callbacks do at the end of an epoch, which is before the module's own turn.
         if self.trainer.is_last_batch:
+            if self.engine is None:  # which looks by itself
+                check_weights(self.model, self.current_epoch + 1)
+            if not all(bool(p.isfinite().all()) for p in self.probabilities().values()):
+                raise InputError(
+                    f"the architecture's parameters are not finite after epoch {self.current_epoch + 1}: a smaller "
+                    "--arch-lr may help; what was saved before stands"
+                )
             self.log_dict(self.watched(), on_step=False, on_epoch=True, batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

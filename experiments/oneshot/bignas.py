@@ -21,9 +21,10 @@ from spaces import CostModel, Sizes, gradients_in_place
 from spaces.kinds import RESOLUTION
 
 from ..run.processes import average
+from ..training.distillation import Distillation, Tap
 from .base import Context, OneShot, batch_statistics
 from .derive import Arch
-from .distillation import Distillation, FeatureMimic, Tap, distillation_of
+from .distillation import FeatureMimic, distillation_of
 from .options import Options
 from .regularize import Regularization, zero_last_gamma
 from .samplers import Sampler, make_sampler

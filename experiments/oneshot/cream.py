@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from spaces.kinds import RESOLUTION
 
 from ..run.processes import average
+from ..training.distillation import Distillation, Tap
 from .base import Bilevel, Context, OneShot, batch_statistics
 from .board import Board, Path
 from .derive import Arch, most_probable
-from .distillation import Distillation, Tap, distillation_of
+from .distillation import distillation_of
 from .options import Options
 from .spos import SPOS
 

@@ -23,11 +23,11 @@ from spaces import Sizes, Space, transform_kernels
 from spaces.channel_order import order_channels
 from spaces.kinds import RESOLUTION
 
+from ..training.distillation import Distillation
 from ..training.schedule import starts_of
 from .base import Context
 from .bignas import BigNAS, BigNASModule
 from .derive import Arch
-from .distillation import Distillation
 from .options import Options
 from .phases import Phase, counts_of, default_phases, read_phases
 

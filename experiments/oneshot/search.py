@@ -65,6 +65,8 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     leave()
     if not is_first_process():  # what follows is done by one
         return {}
+    if resume and len(history.rows) == history.before:
+        print(f"nothing was left to search: the {len(history.rows)} epochs of {run.path} are done", flush=True)
     options = replace(options, devices=1, num_nodes=1, sync_bn=False)
     supernet = strategy.supernet
     run.write_json("arch.json", arch)
@@ -165,7 +167,7 @@ def _run_strategy(
         logger=loggers_of(options.logger, run.path, asdict(options)),
         callbacks=[
             history,
-            LastCheckpoint(checkpoint),
+            LastCheckpoint(checkpoint, task.names),
             EpochLine("search", lowest=(history, "arch_loss")),
             OrderlyInterrupt(),
             *([RichProgressBar()] if Console().is_terminal else []),

@@ -12,6 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from models.documents import parse_json
 from models.errors import InputError
 from optimizer import calibrate_bn
 from spaces.choices import Decision
@@ -209,8 +210,9 @@ def _earlier(path: Path, supernet: str) -> dict[str, float]:
     known: dict[str, float] = {}
     for row in rows if head == supernet else ():
         try:
-            arch, known[arch] = json.loads(row)
-        except ValueError:  # a kill cut it off
+            arch, rating = parse_json(row, path)
+            known[str(arch)] = float(rating)
+        except (TypeError, ValueError):  # a kill cut it off
             break
     return known
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from models.classes import difference, in_order, names_of, order_of, unnamed
 from models.detector import Model
 from models.errors import InputError
 from models.files import is_classifier, load_classifier
@@ -34,14 +36,15 @@ def read_teacher(path: str | Path, task: SearchTask) -> Network:
     if Path(path).is_dir():
         supernet, own, _ = open_supernet(path, option="--teacher")
         network: Network = cut_out(supernet, own, read_arch(Path(path) / "arch.json"))
-        _check(path, network, task)
+        _check(path, network, own.names, task)
         return task.calibrated(network).eval()
     network = load_classifier(path)[0] if is_classifier(path) else load_weights(path)[0]
-    _check(path, network, task)
+    _check(path, network, names_of(network), task)
     return network.eval()
 
 
-def _check(path: str | Path, network: Network, task: Any) -> None:
+def _check(path: str | Path, network: Network, names: Sequence[str] | None, task: Any) -> None:
+    """Compare with the task's networks, and bring the outputs of classes into their order."""
     if isinstance(network, Model) is not isinstance(task, DetectTask):
         right = (
             "a detector.pt"
@@ -49,8 +52,11 @@ def _check(path: str | Path, network: Network, task: Any) -> None:
             else "a classifier.pt, or the folder of a run of --task classify"
         )
         raise InputError(f"--teacher {path}: does another task than this; right would be {right}")
-    if network.config.nc != task.data.nc:
-        raise InputError(f"--teacher {path}: knows {network.config.nc} classes, the data has {task.data.nc}")
+    classes = names or unnamed(network.config.nc or 0)
+    if (order := order_of(classes, task.names)) is None:
+        raise InputError(f"--teacher {path}: knows other classes: the data {difference(classes, task.names)}")
+    network.load_state_dict(in_order(network.state_dict(), network, order))
+    network.names = dict(enumerate(task.names))
     if isinstance(network, Model) and isinstance(task, DetectTask):
         own, head = task.detector.head, network.head
         if not own.is_like(head):

@@ -13,7 +13,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from models.documents import read_json
 from models.errors import InputError
+from models.schemas import Experiment
 from spaces.nni_compat import Evaluator, ModelSpace, nni
 
 from ..multi_trial.strategies import GridSearch
@@ -120,7 +122,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> None:
     config.experiment_name, config.experiment_working_directory = run.path.name, str((run.path / "nni").resolve())
     config.max_trial_number, config.trial_concurrency = len(names) * len(seeds), options.concurrency
     saved = run.path / "experiment.json"
-    id = json.loads(saved.read_text(encoding="utf-8"))["id"] if resume and saved.exists() else None
+    id = Experiment.of(read_json(saved), saved).id if resume and saved.exists() else None
     evaluator = OneShotRun(common, str(runs), os.getcwd())
     experiment = RetiariiExperiment(Runs(names, seeds), evaluator, [], GridSearch(), config, id)
     metric = registry.load("task", options.task).metric

@@ -13,6 +13,8 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from models.classes import some
+from models.errors import InputError
 from models.files import atomic
 
 from .interrupts import deferred, heard
@@ -30,18 +32,22 @@ class History(pl.Callback):
         One a training epoch: ``epoch``, ``step`` and what was logged.
     probabilities
         One a training epoch: label to {value: probability}.
+    before
+        So many of them are of before a resume.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: list[dict[str, float]] = []
         self.probabilities: list[dict[str, dict[str, float]]] = []
+        self.before = 0
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "probabilities": self.probabilities}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows, self.probabilities = state["rows"], state["probabilities"]
+        self.before = len(self.rows)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         logged = _logged(trainer)
@@ -102,15 +108,29 @@ def _logged(trainer: pl.Trainer) -> dict[str, float]:
     return {k: float(v) for k, v in trainer.callback_metrics.items() if not k.startswith("prob/")}
 
 
+def check_same_classes(before: Sequence[str] | None, now: Sequence[str] | None) -> None:
+    """`InputError` if the classes of a run's data, in their order, are others by now."""
+    if before is not None and now is not None and [*before] != [*now]:
+        raise InputError(
+            f"--resume: the classes of the data were {some(before)}, and are {some(now)} now; right would be the data "
+            "that the run was begun with, or a new run with --weights"
+        )
+
+
 class LastCheckpoint(pl.Callback):
     """``last.ckpt`` after every epoch, atomically, with the state of the random generators.
 
     A run that is killed goes on from its last whole epoch; since data order and augmentation depend on seed and epoch
     alone, it ends where the uninterrupted run ends.
+
+    Parameters
+    ----------
+    names
+        Of the data's classes: a run is not gone on with on data that has others, or another order of them.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, names: Sequence[str] | None = None) -> None:
+        self.path, self.names = path, None if names is None else [*names]
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -118,10 +138,12 @@ class LastCheckpoint(pl.Callback):
             "cuda": torch.cuda.get_rng_state_all(),
             "python": random.getstate(),
             "numpy": [v.tolist() if isinstance(v, np.ndarray) else v for v in np.random.get_state()],
+            "names": self.names,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._saved: dict[str, Any] | None = state
+        check_same_classes(state.get("names"), self.names)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         # Not sooner: between the checkpoint's restoring and here, Lightning and NNI draw numbers of their own.

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from models import limits
@@ -20,7 +21,7 @@ from . import interrupts
 from .amounts import parse_amount
 from .commands import resume_command
 from .harmless import harmless_output
-from .options import checked, made, refuse_others, resumed_options
+from .options import checked, filled, made, refuse_others, resumed_options
 
 
 def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
@@ -29,7 +30,8 @@ def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namesp
     os.environ.setdefault("PYTHONIOENCODING", ":backslashreplace")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            with suppress(OSError):  # of one that was put in another's place
+                stream.reconfigure(errors="backslashreplace")
     with harmless_output():
         return _run(main, args)
 
@@ -61,7 +63,7 @@ def _of_thread(args: threading.ExceptHookArgs) -> None:
 def _of_system(error: OSError) -> str:
     """A line of what the system, or a library in its name, did not do."""
     if error.filename:
-        return f"{error.filename}: {error.strerror}"
+        return shown(f"{error.filename}: {error.strerror}")  # such as a name too long
     return error.strerror or (str(error).splitlines() or [type(error).__name__])[0]
 
 
@@ -139,7 +141,7 @@ def amount(name: str, *words: str) -> Callable[[str], Any]:
 
 def add_plugin_option(parser: Any) -> None:
     help = "Python files that register modules of your own"
-    parser.add_argument("--plugin", nargs="*", action="extend", default=[], metavar="FILE", help=help)
+    parser.add_argument("--plugin", nargs="*", action="extend", default=[], metavar="FILE", type=filled, help=help)
 
 
 def add_trust_option(parser: Any) -> None:
@@ -151,15 +153,12 @@ def add_trust_option(parser: Any) -> None:
 def add_run_options(parser: argparse.ArgumentParser, project: str, resumes: bool = False) -> None:
     """Options that say where a run's files go, as YOLOv5 has them."""
     add = parser.add_argument
-    add("--project", default=project, help="folder of runs")
-    add("--name", default="exp", help="name of this run; a number is added where it is taken")
+    add("--project", default=project, type=filled, help="folder of runs")
+    add("--name", default="exp", type=filled, help="name of this run; a number is added where it is taken")
     add("--exist-ok", action="store_true", help="write into the folder of an earlier run of this name")
     if resumes:
-        add(
-            "--resume",
-            metavar="RUN",
-            help="go on with an interrupted run, given its folder or a file in it; it keeps its options",
-        )
+        help = "go on with a run, given its folder or a file in it; it keeps its options"
+        add("--resume", metavar="RUN", type=filled, help=help)
         add_trust_option(parser)
 
 

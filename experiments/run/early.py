@@ -55,6 +55,7 @@ def check_training(args: argparse.Namespace) -> None:
     check_loggers(args.logger)
     if args.weights is not None and not Path(args.weights).is_file():
         raise InputError(f"--weights {args.weights}: no such file")
+    check_teacher(args)
     if args.supernet is not None:
         RunFolder.resume(args.supernet)
     cfg = args.cfg or plain_content(args.weights or "").get("yaml")
@@ -62,6 +63,39 @@ def check_training(args: argparse.Namespace) -> None:
         _check_side(args, read_config(cfg, scale=args.scale, file=str(args.weights)).require_plain())
     if cfg or args.supernet:
         check_detection_set(args.data)
+
+
+def check_find(args: argparse.Namespace) -> None:
+    """What `find_detector.py` begins with: data, weights, space, costs, and options that exclude each other."""
+    from data.formats import spec_of
+
+    if args.data is None:
+        raise InputError("--data: pictures with boxes are needed; right would be a data.yaml or a folder")
+    given = [name for name in ("hours", "quick", "epochs") if name in args.given]
+    if len(given) > 1:
+        raise InputError(f"--{given[0]} beside --{given[1]}: right would be one of --hours, --quick and --epochs")
+    spec_of(args.data, needs=("train",))
+    for weights in args.weights:
+        if not Path(weights).is_file():
+            raise InputError(f"--weights {weights}: no such file")
+    if args.cfg is not None:
+        Space(args.cfg)
+    if args.costs is not None:
+        load_yaml(Path(args.costs))
+
+
+def check_teacher(args: argparse.Namespace) -> None:
+    """The file of what is to be learnt from."""
+    if args.teacher is not None and not Path(args.teacher).is_file():
+        raise InputError(f"--teacher {args.teacher}: no such file")
+
+
+def check_more_epochs(run: RunFolder, epochs: int) -> None:
+    """`InputError` if a run has had so many epochs already."""
+    file = run.path / "metrics.csv"
+    done = len(file.read_text(encoding="utf-8").splitlines()) - 1 if file.is_file() else 0
+    if epochs <= done:
+        raise InputError(f"--epochs {epochs}: {run.path} has had {done} epochs; right would be more than {done}")
 
 
 def check_weights(args: argparse.Namespace, of_levels: bool = True) -> None:

@@ -20,7 +20,6 @@ import yaml
 from models.documents import is_file, read_json, read_yaml
 from models.errors import InputError
 from models.files import FORMAT, check_format, write_text
-from models.schemas import RunConfig
 from models.trust import Note, noted, own_note, seal
 
 from .lock import locked
@@ -114,6 +113,8 @@ class RunFolder:
     @classmethod
     def resume(cls, path: str | Path) -> tuple[RunFolder, dict[str, Any]]:
         """An existing run's folder, given it or a file in it, and the options that it was started with."""
+        from models.schemas import RunConfig  # loads pydantic, which --help need not
+
         path = Path(path).expanduser()
         if path.is_file():  # RUN/last.ckpt
             path = path.parent

@@ -104,7 +104,8 @@ class _Begun(pl.Callback):
     def on_train_epoch_start(self, *_: Any) -> None:
         self.begun = True
 
-    on_train_end = on_train_epoch_start  # of a run that has nothing left to do
+    def on_train_end(self, *_: Any) -> None:  # of a run that has nothing left to do
+        self.begun = True
 
 
 @contextmanager

@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from dataclasses import MISSING, Field, field, fields
 from typing import Any, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
-
 from models.errors import InputError
 
 from . import habits, registry
@@ -62,6 +60,13 @@ def scale_option(group: str | None = None) -> Any:
     return option(help, None, of="cfg", group=group)
 
 
+def filled(text: str) -> str:
+    """Type of an option: text that is not empty, which as a path would mean the folder that one is in."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty")
+    return text
+
+
 def logger_option() -> Any:
     """The option that says where else a training's figures go; `run.loggers` makes them."""
     how: dict[str, Any] = {"nargs": "+", "choices": ["wandb", "mlflow"], "metavar": "SERVICE"}
@@ -90,7 +95,10 @@ def add_options(parser: Any, cls: Any, **groups: Any) -> None:
             how["required"] = True
         else:
             how.setdefault("default", f.default if f.default_factory is MISSING else f.default_factory())
+        if not {"type", "action", "choices"} & how.keys():
+            how["type"] = filled
         if isinstance(f.default, bool):
+            how.pop("type", None)
             flag = flag.replace("--", "--no-", 1) if f.default else flag
             how |= {"action": "store_false" if f.default else "store_true", "dest": f.name}
         groups.get(title, parser).add_argument(flag, help=text, **how)
@@ -123,6 +131,8 @@ def checked(cls: Any, saved: dict[str, Any], what: str) -> dict[str, Any]:
 
 
 def _check(f: Field[Any], hint: Any, value: Any, what: str) -> None:
+    from pydantic import TypeAdapter, ValidationError  # a tenth of a second, which --help need not take
+
     try:
         # As JSON has it: lists for tuples, and whole numbers where there may be others.
         TypeAdapter(hint).validate_json(json.dumps(value), strict=True)

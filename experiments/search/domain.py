@@ -104,8 +104,11 @@ class Domain:
         """One cost of each arch; asked of its provider once."""
         known = self._known[name]
         if missing := [a for a in dict.fromkeys(archs) if a not in known]:
-            costs = self.providers[name]([self.arch(a) for a in missing])
-            known.update(zip(missing, map(float, costs), strict=True))
+            provider = self.providers[name]
+            costs = [float(cost) for cost in provider([self.arch(a) for a in missing])]
+            if getattr(provider, "unit", "") == "ms" and any(cost < 0 for cost in costs):
+                raise InputError(f"{name}: its provider tells {min(costs):g} ms of an arch, and no time is less than 0")
+            known.update(zip(missing, costs, strict=True))
         return [known[a] for a in archs]
 
     def costs(self, arch: Indices) -> dict[str, float]:

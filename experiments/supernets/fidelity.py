@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -18,7 +19,6 @@ from models.documents import read_json
 from models.errors import InputError
 from models.files import atomic
 from models.schemas import FidelityFile
-from models.text import read_text
 from spaces import Space
 from spaces.space import Arch
 
@@ -199,7 +199,9 @@ def read_truths(path: Path, space: Space, metric: str) -> dict[tuple[tuple[str, 
     for number, row in enumerate(rows, start=2):
         try:
             arch = space.canonical({k: v for k, v in row.items() if k in space.decisions})
-            found[tuple(arch.items())] = float(row[wanted])
+            found[tuple(arch.items())] = reached = float(row[wanted])
+            if not math.isfinite(reached):
+                raise ValueError(f"{wanted} is {reached}, no finite number")
         except (InputError, ValueError, TypeError) as e:
             raise InputError(f"--truth {path}, line {number}: {e}") from None
     return found
@@ -209,8 +211,11 @@ def _done(path: Path) -> dict[str, dict[str, Any]]:
     """Arch to its row, of an earlier part of the run."""
     if not path.is_file():
         return {}
-    rows = read_csv(path)
-    return {r["arch"]: {k: v if k == "arch" else float(v) for k, v in r.items() if v} for r in rows}
+    try:
+        rows = read_csv(path)
+        return {r["arch"]: {k: v if k == "arch" else float(v) for k, v in r.items() if v} for r in rows}
+    except (KeyError, TypeError, ValueError) as e:
+        raise InputError(f"{path}: cannot be gone on with: {e}; right would be to remove it") from None
 
 
 def _left(done: Mapping[str, dict[str, Any]], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,6 +170,8 @@ def read_rows(path: Path) -> tuple[str, list[dict[str, Any]]]:
                 rate = 1 - float(row[metric])
             except (TypeError, ValueError):
                 raise InputError(f"--edf {path}: row {len(found) + 1} is no arch and numbers") from None
+            if not all(map(math.isfinite, (rate, *known.values()))):
+                raise InputError(f"--edf {path}: row {len(found) + 1} holds a number that is not finite")
             found.append({"arch": arch, "error_rate": rate, "searcher": row.get("searcher"), **known})
     return metric, found
 

@@ -8,9 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from models.classes import difference, in_order, names_of, order_of
 from models.complexity import count_flops, count_params
 from models.errors import InputError
-from models.files import FORMAT, check_format
+from models.files import FORMAT, check_finite, check_format
 from models.grammar import read_config
 from models.network import Network
 from models.plain_files import load_plain, save_plain
@@ -33,9 +34,11 @@ SUPERNET = "supernet.pt"
 
 
 def save_supernet(supernet: NASBACKBONE | NASDETECTOR, path: str | Path) -> None:
-    """Write a supernet as plain data: ``{"yaml", "state_dict"}``, readable with weights_only=True."""
+    """Write a supernet as plain data: ``{"yaml", "state_dict", "names"}``, readable with weights_only=True."""
     state = {k: v.detach().cpu() for k, v in supernet.state_dict().items()}
-    save_plain({"format": FORMAT, "yaml": dict(supernet.space.config.raw), "state_dict": state}, path)
+    check_finite(state, f"{path}: not written")
+    content = {"format": FORMAT, "yaml": dict(supernet.space.config.raw), "state_dict": state}
+    save_plain({**content, "names": names_of(supernet)}, path)
 
 
 class Opened(NamedTuple):
@@ -75,7 +78,7 @@ def open_supernet(
         finish = command("oneshot_nas.py", "--resume", folder)
         raise InputError(f"{option} {folder}: has no {SUPERNET}; finish it by {finish}")
     admit_plugins(run, saved)
-    space, state = load_supernet(file)
+    space, state, names = load_supernet(file)
     options = argparse.Namespace(**saved)
     if task is None:
         if saved["task"] not in registry.names("task"):
@@ -83,6 +86,13 @@ def open_supernet(
             raise InputError(f"{option} {folder}: its task {saved['task']!r} is none of {known}")
         task = registry.load("task", saved["task"])(options, space, accelerator_of(device))
     supernet = make_supernet(task.space())
+    # Since the supernet was trained, its data may have got another order of classes, or be other data.
+    if names is not None:
+        if (order := order_of(names, task.names)) is None:
+            raise InputError(
+                f"{option} {folder}: was trained for other classes: the data {difference(names, task.names)}"
+            )
+        state = in_order(state, supernet, order)
     try:
         load_into(supernet, state)
     except (RuntimeError, TypeError, AttributeError) as e:
@@ -91,12 +101,14 @@ def open_supernet(
     return Opened(supernet, task, options)
 
 
-def load_supernet(file: Path) -> tuple[Space, dict[str, Any]]:
-    """The space and the state dict in a ``supernet.pt``; `InputError` if it is none."""
+def load_supernet(file: Path) -> tuple[Space, dict[str, Any], tuple[str, ...] | None]:
+    """Space, state dict and, if it has them, names of classes in a ``supernet.pt``; `InputError` if it is none."""
     content = load_plain(file)
     check_format(content, file)
     found = Supernet.of(content, f"{file}: not a supernet of this project")
-    return Space(read_config(found.yaml, file=str(file))), found.state_dict
+    check_finite(found.state_dict, file)
+    names = None if found.names is None else tuple(found.names[i] for i in sorted(found.names))
+    return Space(read_config(found.yaml, file=str(file))), found.state_dict, names
 
 
 def read_archs(names: Sequence[str], space: Space, imgsz: int) -> dict[str, dict[str, Any]]:
@@ -143,8 +155,9 @@ def start_of_slice(folder: str, name: str) -> Start:
         )
     (arch,) = read_archs([name], supernet.space, options.imgsz).values()
     network = cut_out(supernet, task, arch)
-    raw = {**network.config.raw, "names": list(task.detector.names.values())}
-    return Start(raw, network.state_dict(), f"{folder} ({name})", arch, is_slice=True)
+    names = tuple(task.names)
+    raw = {**network.config.raw, "names": [*names]}
+    return Start(raw, network.state_dict(), f"{folder} ({name})", arch, is_slice=True, names=names)
 
 
 def measure_subnets(options: Validation, run: RunFolder) -> list[dict[str, Any]]:

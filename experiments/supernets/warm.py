@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 from torch import Tensor
 
+from models.classes import names_of
 from models.detector import Model
 from models.errors import InputError
 from models.files import is_classifier, load_classifier
@@ -48,15 +49,14 @@ def read_weights(path: str | Path, task: SearchTask) -> Weights:
         file = path / SUPERNET if path.is_dir() else path
         if not file.is_file():
             raise InputError(f"--weights {path}: has no {SUPERNET}; right would be the folder of a search that ended")
-        space, state = load_supernet(file)
-        return Weights(space.config.raw, state, str(file), None, True)
+        space, state, names = load_supernet(file)
+        return Weights(space.config.raw, state, str(file), names, True)
     try:
         network, _ = (load_classifier if is_classifier(path) else load_weights)(path)
     except InputError as e:
         raise InputError(f"--weights {e}") from None
     _check(path, network, task)
-    names = tuple(network.names.values())
-    return Weights(dict(network.config.raw), network.state_dict(), str(path), names, False)
+    return Weights(dict(network.config.raw), network.state_dict(), str(path), names_of(network), False)
 
 
 def _check(path: Path, network: Network, task: SearchTask) -> None:

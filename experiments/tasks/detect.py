@@ -270,4 +270,8 @@ def hyp_of(options: Any) -> Hyp | None:
     for name in given:
         if name not in names:
             raise InputError(f"--hyp {name}: right would be one of {', '.join(names)}")
-    return Hyp(**given) if getattr(options, "augment", True) else None
+    try:
+        made = Hyp(**given)
+    except InputError as e:
+        raise InputError(f"--hyp {e}") from None
+    return made if getattr(options, "augment", True) else None

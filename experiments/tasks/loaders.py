@@ -101,6 +101,12 @@ def parts_of(data: DetectionData, seed: int, share: float | None) -> dict[str, P
     if number < 2:
         raise InputError("a search takes 2 training images or more: one for the weights, one for the architecture")
     weights, arch = halves(number, seed) if share is None else shared_out(data.train.labels, share, seed)
+    for part, who in ((weights, "weights"), (arch, "architecture")):
+        if not any(len(data.train.labels[i]) for i in part):
+            raise InputError(
+                f"none of the {len(part)} of {number} training images that are for the {who} has a box; right would be "
+                "more images with objects"
+            )
     return {name: Part(data.train, part) for name, part in zip(PARTS, (weights, arch, range(number)), strict=True)}
 
 

@@ -73,7 +73,8 @@ class DetectionMetrics:
             `classes`: `{name: {"instances", "precision", "recall", "f1", "ap50", "ap75", "ap50_95"}}`. A class
             without objects has no AP and is left out.
             `images`, `instances`: how many were seen.
-            Where nothing was there to find, or nothing was found, the scores are 0.
+            Where nothing was found, the scores are 0; where nothing was there to find, they are NaN: a score that
+            cannot be measured is not 0.
         """
         precision, true_positive, counts = self._evaluate()
         predictions, targets = _stack(self._predictions, 6), _stack(self._targets, 5)
@@ -88,7 +89,7 @@ class DetectionMetrics:
         best = f1[present].mean(0).argmax() if len(present) else 0
 
         def mean(of_classes: np.ndarray) -> float:
-            return float(of_classes[..., present].mean()) if len(present) else 0.0
+            return float(of_classes[..., present].mean()) if len(present) else float("nan")
 
         return {
             "map50_95": mean(ap),

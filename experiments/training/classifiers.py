@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from data import classification
+from models.classes import difference, in_order, names_of, order_of, unnamed
 from models.classifier import Classifier
 from models.complexity import count_flops, count_params
 from models.errors import InputError
@@ -23,6 +24,7 @@ from ..tasks.classify import ClassificationModule
 from ..tasks.loaders import make_loader
 from .engine import Engine
 from .fit import fit
+from .lessons import Lessons, read_teacher
 from .loop import Best, Training
 
 
@@ -68,10 +70,14 @@ def finetune(options: Any, run: RunFolder, accelerator: str, resume: bool = Fals
     """
     network, content = load_classifier(options.weights)
     imgsz, data = _open(options, network, content)
+    teacher = None if options.teacher is None else read_teacher(options.teacher, Classifier)
     pl.seed_everything(options.seed, verbose=False)
     learner = ClassificationModule()
     is_slice = bool(content.get("is_slice"))
-    training = Training(learner, network, Engine(options, options.batch, finetunes=is_slice, sums_loss=False, say=say))
+    network.names = dict(enumerate(data.names))
+    lessons = None if teacher is None else Lessons.of(teacher, network, options)
+    engine = Engine(options, options.batch, finetunes=is_slice, sums_loss=False, say=say)
+    training = Training(learner, network, engine, lessons)
     kept = {"imgsz": imgsz, "arch": content.get("arch"), "is_slice": is_slice}
 
     def save(average: Any, best: dict[str, Any]) -> None:
@@ -116,8 +122,12 @@ def _open(options: Any, network: Classifier, content: dict[str, Any]) -> tuple[i
     """Side of the images, and the data; `InputError` if they do not fit the classifier."""
     imgsz = check_imgsz(options.imgsz or content["imgsz"], network.imgsz_multiple)
     data = classification(options.data, imgsz, getattr(options, "seed", 0), None, network.config.ch)
-    if data.nc != network.config.nc:
+    theirs = names_of(network) or unnamed(network.config.nc or 0)
+    if (order := order_of(theirs, data.names)) is None:
         raise InputError(
-            f"--data {options.data} has {data.nc} classes, but {options.weights} was made for {network.config.nc}"
+            f"--data {options.data}: other classes than {options.weights} was made for: the data "
+            f"{difference(theirs, data.names)}"
         )
+    network.load_state_dict(in_order(network.state_dict(), network, order))
+    network.names = dict(enumerate(data.names))
     return imgsz, data

@@ -156,7 +156,8 @@ class Engine:
         Raises
         ------
         InputError
-            A loss is not finite; on CUDA, where looking takes time, it is said at the epoch's end.
+            A loss is not finite; on CUDA, where looking takes time, it is said at the epoch's end. Or the weights are
+            not after an epoch's last batch, whose step no loss has seen.
         """
         iteration = self.iteration(module, batch_idx)
         rates = self.schedule.at(iteration)
@@ -178,6 +179,8 @@ class Engine:
             assert self.average is not None
             self.average.update(network)
             self._last_step = iteration
+        if module.trainer.is_last_batch:
+            check_weights(network, int(module.current_epoch) + 1)
         return total, rates
 
     def _watch(self, module: Any, loss: Tensor) -> None:
@@ -209,6 +212,15 @@ class Engine:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where a checkpoint was made."""
         self._loaded, self._last_step = state["average"], state["last_step"]
+
+
+def check_weights(network: nn.Module, epoch: int) -> None:
+    """`InputError` if a tensor of a network is not finite at the end of an epoch, before it is saved."""
+    floating = [v for v in network.state_dict().values() if v.is_floating_point()]
+    if not bool(torch.stack([v.isfinite().all() for v in floating]).all()):
+        raise InputError(
+            f"the weights are not finite after epoch {epoch}: a smaller --lr0 may help; what was saved before stands"
+        )
 
 
 def multi_scale_side(imgsz: int, stride: int, seed: int, iteration: int) -> int:

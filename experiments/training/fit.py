@@ -10,7 +10,10 @@ import pytorch_lightning as pl
 from rich.console import Console
 from torch import nn
 
+from models.classes import names_of
+
 from ..run.callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
+from ..run.console import say
 from ..run.folder import RunFolder
 from ..run.lightning import interruptible, make_trainer, restoring
 from ..run.loggers import loggers_of
@@ -42,6 +45,7 @@ def fit(
     resume
         Go on from ``last.ckpt``.
     """
+    names = names_of(training.model)
     history, checkpoint = History(run.path / "metrics.csv"), run.path / "last.ckpt"
     again: dict[str, Any] = {"ckpt_path": str(checkpoint)} if resume else {}
     trainer = make_trainer(
@@ -50,11 +54,14 @@ def fit(
         max_epochs=options.epochs,
         strategy=options.strategy,
         logger=loggers_of(options.logger, run.path, asdict(options)),
-        callbacks=[OrderlyInterrupt(), best, history, LastCheckpoint(checkpoint), EpochLine(title, shown)],
+        callbacks=[OrderlyInterrupt(), best, history, LastCheckpoint(checkpoint, names), EpochLine(title, shown)],
         enable_progress_bar=Console().is_terminal,
     )
     with interruptible(trainer), restoring(trainer, checkpoint if resume else None):
         trainer.fit(training, *loaders, **again)
+    if resume and len(history.rows) == history.before and trainer.is_global_zero:
+        had = f"the {len(history.rows)} epochs of {run.path} are done"
+        say(f"nothing was left to train: {had}; right would be --epochs MORE")
     return trainer, history
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, cast
@@ -10,9 +11,12 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn, optim
 
+from models.errors import InputError
+
 from ..run.processes import broadcast_buffers
 from ..tasks.module import TaskModule
 from .engine import Engine, engine_state
+from .lessons import Lessons
 
 
 class Training(pl.LightningModule):
@@ -26,6 +30,8 @@ class Training(pl.LightningModule):
         What it learns on.
     engine
         The recipe.
+    lessons
+        What the network learns from another one, beside its own loss.
 
     Attributes
     ----------
@@ -33,11 +39,11 @@ class Training(pl.LightningModule):
         Time that whole epochs took, those before a resume included.
     """
 
-    def __init__(self, learner: TaskModule, network: nn.Module, engine: Engine) -> None:
+    def __init__(self, learner: TaskModule, network: nn.Module, engine: Engine, lessons: Lessons | None = None) -> None:
         super().__init__()
         self.automatic_optimization = False
         learner.set_model(network.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
-        self.learner, self.engine = learner, engine
+        self.learner, self.engine, self.lessons = learner, engine, lessons
         self.seconds = 0.0
 
     @property
@@ -55,7 +61,9 @@ class Training(pl.LightningModule):
         cast(Any, self.learner).log = self.log
 
     def configure_optimizers(self) -> optim.Optimizer:
-        return self.engine.optimizer(self.model)
+        # What lessons have weights of, such as adapters, learns as the network does.
+        learns = self.model if self.lessons is None else nn.ModuleList([self.model, self.lessons])
+        return self.engine.optimizer(learns)
 
     def on_train_start(self) -> None:
         self.engine.begin(self, self.model)
@@ -67,7 +75,10 @@ class Training(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         batch = self.engine.resized(self, self.learner, batch, batch_idx)
-        loss = cast(Tensor, self.learner.training_step(batch, batch_idx))
+        if self.lessons is None:
+            loss = cast(Tensor, self.learner.training_step(batch, batch_idx))
+        else:
+            loss = self.lessons.loss(self.learner, batch, batch_idx)
         # DDP averages over processes itself.
         given = self, self.model, self.optimizers(), [loss], batch_idx, self.manual_backward
         loss, rates = self.engine.step(*given)
@@ -121,6 +132,9 @@ class Best(pl.Callback):
     ----------
     best
         What was measured in the best epoch so far, ``epoch`` counted from 1.
+
+    A run that is gone on with for more epochs than it was begun with is asked for them: one that stopped early does so
+    again only after `patience` of the new ones.
     """
 
     def __init__(
@@ -129,14 +143,20 @@ class Best(pl.Callback):
         self.fitness, self.save, self.patience = fitness, save, patience
         self.best: dict[str, Any] = {}
         self._stopped = False
+        self._epochs: int | None = None  # that the run was to have
+        self._since = 0  # epochs after which patience begins
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "stopped": self._stopped}
+        return {"best": self.best, "stopped": self._stopped, "epochs": self._epochs, "since": self._since}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self._stopped = state["best"], state["stopped"]
+        self._epochs, self._since = state.get("epochs"), state.get("since", 0)
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self._epochs is not None and cast(int, trainer.max_epochs) > self._epochs:
+            self._stopped, self._since = False, trainer.current_epoch
+        self._epochs = trainer.max_epochs
         trainer.should_stop = self._stopped  # a run that stopped early has nothing to go on with
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -145,9 +165,14 @@ class Best(pl.Callback):
             name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val_")
         }
         fitness = self.fitness(measured)
+        if not math.isfinite(fitness + float(trainer.callback_metrics.get("val_loss", 0.0))):
+            raise InputError(
+                f"what validation measured in epoch {trainer.current_epoch + 1} is not finite: a smaller --lr0 may "
+                "help; what was saved before stands"
+            )
         if not self.best or fitness > self.best["fitness"]:
             self.best = {"epoch": trainer.current_epoch + 1, **measured, "fitness": fitness}
             if trainer.is_global_zero:
                 self.save(training.average, self.best)
-        elif trainer.current_epoch + 1 - self.best["epoch"] >= self.patience > 0:
+        elif trainer.current_epoch + 1 - max(self.best["epoch"], self._since) >= self.patience > 0:
             self._stopped = trainer.should_stop = True

@@ -7,7 +7,9 @@ from typing import Any
 
 from ..run.cli import (
     NamedValues,
+    amount,
     batch_size,
+    fraction,
     natural,
     none_or_processes,
     not_negative,
@@ -114,6 +116,23 @@ class Options(Learning, Devices):
         "begin with a slice of the supernet of a run of oneshot_nas.py, --arch", None, metavar="RUN"
     )
     arch: str = option("of --supernet: max, min, upstream, or an arch JSON", "max", of="supernet")
+    teacher: str | None = option(
+        "detector.pt (or classifier.pt) to learn from, beside the labels; a larger one, or one trained for longer",
+        None,
+        metavar="FILE",
+    )
+    distill: str = option(
+        "what is learnt from --teacher: its logits, the features that its head sees, or both",
+        "logits",
+        of="teacher",
+        choices=["logits", "features", "both"],
+    )
+    distill_weight: float = option(
+        "of what is learnt from --teacher, beside the labels' loss", 1.0, of="teacher", type=positive_float
+    )
+    distill_temperature: float = option(
+        "softens the classes of --teacher's logits", 1.0, of="teacher", type=positive_float
+    )
     data: str = option(
         "a data.yaml, a folder (YOLO, COCO, VOC), digits-detect (default) or bccd; of classifiers digits", None
     )
@@ -122,7 +141,7 @@ class Options(Learning, Devices):
     imgsz: int = option(
         "side of the images, a multiple of the stride (640; of classifiers as trained)", None, type=side
     )
-    epochs: int = option("epochs", 100, type=positive_int)
+    epochs: int = option("epochs; beside --resume more than the run has had", 100, type=positive_int, resumes=True)
     batch: int = option("images to a batch, over all devices", 16, type=batch_size)
     patience: int = option("stop after as many epochs without a better result; 0: never", 100, type=natural)
     autoanchor: bool = option("keep the YAML's anchors whatever the data", True)
@@ -130,4 +149,49 @@ class Options(Learning, Devices):
     device: str = option("auto, cpu or cuda", "auto")
     logger: list[str] = logger_option()
     strategy: str = option("Lightning's, such as ddp", "auto", group=_DEVICES)
+    plugin: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruning(Learning):
+    """Options of a pruning; `prune.py --help` explains them."""
+
+    weights: str = option("detector.pt or classifier.pt of this project, or a YOLOv5 checkpoint", None)
+    sparsity: float | None = option("share of the channels that go", None, group="target", type=fraction)
+    to_flops: float | None = option(
+        "no more FLOPs than these", None, group="target", type=amount("flops"), metavar="3G"
+    )
+    to_params: float | None = option(
+        "no more parameters than these", None, group="target", type=amount("params"), metavar="1.5M"
+    )
+    to_latency: float | None = option(
+        "no more milliseconds an image than these, as measured here",
+        None,
+        group="target",
+        type=amount("latency"),
+        metavar="8ms",
+    )
+    backend: str = option(
+        "what --to-latency is measured with",
+        "torch",
+        of="to_latency",
+        choices=["torch", "compile", "onnxruntime", "openvino"],
+    )
+    method: str = option(
+        "what is important: norms of filters, distance from their geometric median, what the loss says (with --data)",
+        "l1",
+        choices=["l1", "l2", "fpgm", "taylor", "random"],
+    )
+    scope: str = option(
+        "global: the least important of all layers; layer: of each its share", "global", choices=["global", "layer"]
+    )
+    multiple: int = option("widths are multiples of it", 8, type=positive_int)
+    data: str | None = option("to finetune, to measure before and after, and for --method taylor; as of train.py", None)
+    imgsz: int | None = option("side of the images in pixels (as trained, or 640)", None, type=side)
+    epochs: int = option("of finetuning, after every step; 0: none", 0, of="data", type=natural)
+    steps: int = option("prune in so many steps, with finetuning after each", 1, of="epochs", type=positive_int)
+    batch: int = option("images to a batch", 16, type=batch_size)
+    batches: int = option("that --method taylor looks at", 16, of="data", type=positive_int)
+    seed: int = option("fixes order, augmentation and --method random", 0, type=seed)
+    device: str = option("auto, cpu or cuda", "auto")
     plugin: list[str] = field(default_factory=list)

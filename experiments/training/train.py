@@ -16,6 +16,7 @@ from models.files import is_classifier, save_detector, save_model_yaml
 from models.grammar import Config, read_config
 from models.plugins import load_plugins_of_run
 
+from ..run.callbacks import check_same_classes
 from ..run.folder import RunFolder, is_first_process
 from ..run.lightning import accelerator_of, make_trainer, quiet_lightning
 from ..tasks.detect import DetectionModule, hyp_of
@@ -23,6 +24,7 @@ from ..tasks.loaders import make_loader, world_of
 from .anchors import fit_anchors
 from .engine import FINETUNE, Engine, check_checkpoint
 from .fit import fit
+from .lessons import Lessons, Teacher, read_teacher
 from .loop import Best, Training
 from .options import Options
 from .report import plot_training, print_report
@@ -56,6 +58,7 @@ def train(
         return finetune(options, run, accelerator, resume)
     say = _Say(is_first_process())
     _check(options)
+    teacher = None if options.teacher is None else read_teacher(options.teacher, Model)
     start = None if resume else _start(options, slice_of)
     config = _config(options, run, start, resume)
     Model(config).check_imgsz(options.imgsz)
@@ -64,8 +67,10 @@ def train(
     )
     for split in (data.train, data.val):
         say(str(split.report))
-    if not resume:
-        config = _for_data(config, data, options, say)
+    if resume:
+        check_same_classes(config.raw.get("names"), data.names)
+    else:
+        config = _for_data(config, data, options, say, teacher)
 
     pl.seed_everything(options.seed, verbose=False)
     model = Model(config)
@@ -78,7 +83,8 @@ def train(
     if start is not None and start.is_slice and options.lr0 is None:
         options = replace(options, lr0=options.rate * FINETUNE)
     engine = Engine(options, options.batch, seed=options.seed, say=say)
-    training = Training(DetectionModule(data.names, options.imgsz), model, engine)
+    lessons = None if teacher is None else Lessons.of(teacher, model, options)
+    training = Training(DetectionModule(data.names, options.imgsz), model, engine, lessons)
     arch = start.arch if start else None
 
     def save(average: Any, best: dict[str, Any]) -> None:
@@ -151,10 +157,15 @@ def _config(options: Options, run: RunFolder, start: Start | None, resume: bool)
     return config
 
 
-def _for_data(config: Config, data: DetectionData, options: Options, say: _Say) -> Config:
-    """With the data's classes and names, and, where the head has anchors, such that fit its boxes."""
+def _for_data(
+    config: Config, data: DetectionData, options: Options, say: _Say, teacher: Teacher | None = None
+) -> Config:
+    """With the data's classes and names, and, where the head has anchors, a teacher's or such that fit the boxes."""
     anchors = None
-    if options.autoanchor and config.anchors is not None:
+    of_logits = options.autoanchor and options.distill != "features"
+    if of_logits and teacher is not None and (anchors := teacher.anchors(config)) is not None:
+        say(f"anchors: the teacher's: {anchors}")  # so that both speak of the same boxes
+    elif options.autoanchor and config.anchors is not None:
         fitted = fit_anchors(config, data.train, options.seed)
         before = "" if fitted.recall_before is None else f" instead of {fitted.recall_before:.4f}"
         if fitted.replaced:

@@ -1,6 +1,7 @@
 """Boxes stay on their objects, whatever is done to the image; and the same draw is made whoever draws it."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from data import EpochSampler, Hyp, augment, collate, detect, detection, letterbox
+from data.augment import RANGES
 from data.report import Report
 from models.errors import InputError
+from tests.refusal import refused
 
 COLOURS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)])
 OFF = Hyp(hsv_h=0, hsv_s=0, hsv_v=0, translate=0, scale=0, fliplr=0, flipud=0, mosaic=0, mixup=0)
@@ -250,3 +253,19 @@ def test_digits_detect_says_what_is_no_number(tmp_path):
         source.write_text("format: digits-detect\n" + text)
         with pytest.raises(InputError, match=message):
             detection(source)
+
+
+def test_every_hyper_parameter_has_a_range_and_a_reason():
+    assert [*RANGES] == [f.name for f in fields(Hyp)]
+    for name, (least, greatest, why) in RANGES.items():
+        assert {getattr(Hyp(**{name: value}), name) for value in (least, greatest)} == {least, greatest}
+        assert why
+        for value in (least - 0.01, greatest + 0.011, float("nan"), float("inf"), 1e9):
+            with refused(f"{name}={value:g}: right would be {least:g} to {greatest:g}; it is {why}"):
+                Hyp(**{name: value})
+
+
+def test_the_table_in_the_docs_is_that_of_the_ranges():
+    text = (Path(__file__).parents[2] / "docs/detector.md").read_text(encoding="utf-8")
+    for name, (least, greatest, why) in RANGES.items():
+        assert f"| `{name}` | {getattr(Hyp(), name):g} | {least:g} | {greatest:g} | {why} |" in text

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
-from data import DetectionData, detect, detection, detection_split
+from data import DetectionData, UnreadableImageError, coco_ids, detect, detection, detection_split, read_rgb
+from data.images import is_constant
 from models.errors import InputError
 from tests.data.detection_sets import BOXES, NAMES, SIZES, coco, coco_content, save, voc, voc_object, yolo
 
@@ -100,7 +102,7 @@ def test_bccd():
 def mended(tmp_path: Path, rows: str) -> detect.DetectionSet:
     source = yolo(tmp_path)
     (tmp_path / "labels/val/a.txt").write_text(rows)
-    return detection(source, 64).val
+    return detection_split(source, "val", 64)[0]
 
 
 def test_a_box_partly_outside_is_clipped(tmp_path):
@@ -297,7 +299,7 @@ def test_a_voc_name_seen_only_in_validation(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("train: [", "not YAML"),
+        ("train: [", "not valid YAML"),
         ("just text", "should be a mapping"),
         ("train: images/train\nnames: [a]", "has no 'val'"),
         ("train: images/train\nval: images/val", "needs names"),
@@ -343,3 +345,152 @@ def test_exif_orientation_is_obeyed(tmp_path):
     val = detection(source, 64).val
     assert val.shapes[0] == (80, 60)
     assert val[0].meta.letterbox.pad == (8, 0)
+
+
+POSE = "1 0.5 0.5 0.2 0.4 0.4 0.4 2 0.6 0.4 1 0.6 0.6 2 0.4 0.6 0\n"
+
+
+def test_key_points_are_not_taken_for_polygons(tmp_path):
+    """class, box, and four points x, y, visibility: 16 numbers, as many as of a polygon of eight points."""
+    source = yolo(tmp_path)
+    (tmp_path / "labels/val/a.txt").write_text(POSE + "2 0.5 0.5 0.5 0.5\n")
+    with pytest.raises(InputError, match=r"a\.txt:1: .*polygon, whose points should lie from 0 to 1; .*kpt_shape"):
+        detection(source, 64)
+    plain = source.read_text()
+    source.write_text(f"{plain}kpt_shape: [4, 3]\n")
+    boxes = detection(source, 64).val.labels[0]
+    assert boxes == pytest.approx(np.array([[1, 0.5, 0.5, 0.2, 0.4], [2, 0.5, 0.5, 0.5, 0.5]]), abs=1e-6)
+    for shape, says in (
+        ("[5, 3]", "has 17 numbers, should be 20 .kpt_shape. or 5"),
+        ("[4, 4]", "kpt_shape is"),
+        ("4", "kpt_shape is"),
+    ):
+        source.write_text(f"{plain}kpt_shape: {shape}\n")
+        with pytest.raises(InputError, match=says):
+            detection(source, 64)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_set_without_any_box_is_refused(split, tmp_path):
+    """Else every mAP is 0, and the best epoch the first."""
+    source = yolo(tmp_path)
+    for file in (tmp_path / "labels" / split).iterdir():
+        file.unlink()
+    with pytest.raises(InputError, match=rf"nothing to find in any image: {split}: .* without label file") as caught:
+        detection(source, 64)
+    assert str(caught.value).endswith(f"missing: {tmp_path / 'labels' / split / 'a.txt'}")
+
+
+@pytest.mark.parametrize(
+    ("values", "mode", "expected"),
+    [
+        (np.linspace(0, 1, 9, dtype=np.float32), "float of 0 to 1", np.linspace(0, 255, 9)),
+        (np.linspace(-40, 60, 9, dtype=np.float32), "degrees", np.linspace(0, 255, 9)),
+        (np.linspace(0, 255, 9, dtype=np.float32), "float of 0 to 255", np.linspace(0, 255, 9)),
+        (np.linspace(0, 16383, 9).astype(np.uint16), "14 of 16 bits", np.linspace(0, 255, 9)),
+        (np.linspace(7900, 8300, 9).astype(np.uint16), "few of 16 bits", np.linspace(0, 255, 9)),
+        (np.linspace(0, 65535, 9).astype(np.uint16), "16 bits", np.linspace(0, 255, 9)),
+        (np.array([256 * 200, 0, 1, 255, 256, 511, 512, 513, 1000], np.uint16), "16", [200, 0, 0, 0, 1, 1, 2, 2, 3]),
+        (np.linspace(-3000, 3000, 9).astype(np.int32), "signed", np.linspace(0, 255, 9)),
+        (np.linspace(0, 10**6, 9).astype(np.int32), "32 bits", np.linspace(0, 255, 9)),
+    ],
+)
+def test_more_than_8_bits(values, mode, expected, tmp_path):
+    Image.fromarray(values.reshape(3, 3)).save(tmp_path / "a.tif")
+    image = read_rgb(tmp_path / "a.tif")
+    assert (image.shape, image.dtype) == ((3, 3, 3), np.uint8)
+    assert np.abs(image[..., 0].ravel().astype(float) - expected).max() <= 1
+    assert not is_constant(image)
+
+
+def test_values_that_are_not_finite_are_no_image(tmp_path):
+    Image.fromarray(np.array([[0, np.nan], [1, 0.5]], np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(UnreadableImageError, match="not finite"):
+        read_rgb(tmp_path / "a.tif")
+
+
+def test_an_image_of_one_colour_is_counted_and_warned_of(tmp_path, caplog):
+    source = yolo(tmp_path)
+    Image.new("RGB", (50, 50), (1, 2, 3)).save(tmp_path / "images/train/b.png")
+    train = detection(source, 64).train
+    assert train.report.constant == 1
+    assert "1 of one colour" in str(train.report)
+    assert "train: 1 of 3 images are of one colour" in caplog.text
+
+
+def test_names_of_a_data_yaml(tmp_path):
+    """What a name may be: tests/models/test_classes.py."""
+    source = yolo(tmp_path)
+    for names, says in (
+        ("[yes, no, b]", "class 0 is True"),
+        ("[010, a, b]", "reads 010"),
+        ("[a, b, a]", "'a' is the name"),
+    ):
+        source.write_text(f"train: images/train\nval: images/val\nnames: {names}\n")
+        with pytest.raises(InputError, match=rf"data\.yaml: names: .*{says}"):
+            detection(source, 64)
+    source.write_text("train: images/train\nval: images/val\nnc: yes\n")
+    with pytest.raises(InputError, match="nc is True"):
+        detection(source, 64)
+    source.write_text("train: images/train\nval: images/val\nnc: 3\n")
+    assert detection(source, 64).names == ("class0", "class1", "class2")
+
+
+def changed_coco(tmp_path, change):
+    root = coco(tmp_path)
+    file = root / "annotations/instances_train2017.json"
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+    return root
+
+
+def test_two_categories_of_one_name_are_one_class(tmp_path):
+    """As exports have them whose first category is the name of the whole set."""
+    root = changed_coco(tmp_path, lambda c: c["categories"].insert(0, {"id": 0, "name": "cow"}))
+    data = detection(root, 64)
+    assert data.names == ("cow", "dog", "cat")
+    assert [int(k) for k in data.train.labels[0][:, 0]] == [2, 0]
+    assert coco_ids(root, "train")[1] == [90, 3, 7], "the category that has objects"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            lambda c: c["categories"].append({"id": 7, "name": "pig"}),
+            "category id 7 is there twice, of 'cat' and of 'pig'",
+        ),
+        (
+            lambda c: c["images"].append({"id": 10, "file_name": "b.png"}),
+            "image id 10 is there twice, of 'a.png' and of 'b.png'",
+        ),
+        (lambda c: c["annotations"][0].update(bbox="1234"), r"needs image_id, category_id and bbox \[left"),
+        (lambda c: c["annotations"][0].update(bbox=[1, 2, True, 4]), r"needs image_id, category_id and bbox \[left"),
+        (lambda c: c["categories"][0].update(name=None), "category 90: names: class 0 is None"),
+        (lambda c: c["categories"][0].update(name=True), "is True"),
+    ],
+)
+def test_coco_that_could_mean_either_is_refused(change, says, tmp_path):
+    with pytest.raises(InputError, match=says):
+        detection(changed_coco(tmp_path, change), 64)
+
+
+def test_a_number_of_classes_without_names_is_compared(tmp_path):
+    root = coco(tmp_path)
+    files = {f"{split}": f"annotations/instances_{split}2017.json" for split in ("train", "val")}
+    (root / "data.yaml").write_text(yaml.safe_dump({**files, "nc": 3}))
+    assert detection(root / "data.yaml", 64).names == detection_split(root, "val", 64)[1]
+    (root / "data.yaml").write_text(yaml.safe_dump({**files, "nc": 2}))
+    with pytest.raises(InputError, match="nc is 2, but the training annotations have 3: "):
+        detection(root / "data.yaml", 64)
+
+
+def test_two_images_of_one_file_are_one_with_the_objects_of_both(tmp_path):
+    def change(content):
+        content["images"].append({"id": 99, "file_name": "a.png"})
+        content["annotations"].append({"image_id": 99, "category_id": 3, "bbox": [1, 2, 10, 10], "iscrowd": 0})
+
+    data = detection(changed_coco(tmp_path, change), 64)
+    assert len(data.train) == 3
+    assert [len(rows) for rows in data.train.labels] == [3, 1, 0]

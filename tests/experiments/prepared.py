@@ -29,6 +29,8 @@ _REQUEST_BYTES = 1 << 20
 
 def _run(script, args):
     """As ``python -u script args``, to the end of the interpreter; its exit status."""
+    # Anew: those of before were made for other files, which could be sought in.
+    sys.stdout, sys.stderr = (open(fd, "w", closefd=False) for fd in (1, 2))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(write_through=True)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -11,6 +11,7 @@ from experiments.run import registry
 from experiments.run.cli import start_script
 from models import InputError
 from models.plugins import load_plugin, load_plugins_of_run
+from tests.refusal import refused
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = ROOT / "tests/assets/tiny_nas.yaml"
@@ -158,3 +159,13 @@ def test_files_of_one_name_are_told_apart(tmp_path):
     load_plugins_of_run([str(tmp_path / "moved/same_stem.py")])  # one of its name is loaded, from where it is now
     with pytest.raises(InputError, match="no such plug-in file"):
         load_plugins_of_run([str(tmp_path / "moved/other_stem.py")])
+
+
+def test_a_file_that_ends_the_program_is_refused(tmp_path, call):
+    (tmp_path / "mine.py").write_text("import sys\nsys.exit(0)\n")
+    code, out, err = call("detect", "--weights", "a.pt", "--source", "a", "--plugin", tmp_path / "mine.py")
+    assert (code, out) == (2, "")
+    assert "mine.py: the plug-in file ends the program (sys.exit(0)); right would be" in err
+    assert len(err.splitlines()) == 1
+    with refused("mine.py: the plug-in file ends"):
+        load_plugin(tmp_path / "mine.py")

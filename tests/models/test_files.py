@@ -1,3 +1,4 @@
+import math
 import os
 import stat
 
@@ -7,6 +8,7 @@ import yaml
 
 from models import Model, load_detector, read_config, save_detector, save_model_yaml
 from models.files import FORMAT, atomic, dump_model_yaml
+from models.upstream import load_weights
 from tests.refusal import refused
 
 TINY = {
@@ -102,3 +104,21 @@ def test_a_file_of_a_later_version_is_refused(tmp_path):
     del content["format"]  # as files of before formats had numbers
     torch.save(content, tmp_path / "earlier.pt")
     assert load_detector(tmp_path / "earlier.pt")[1]["names"] == model.names
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_neither_written_nor_read(bad, tmp_path):
+    """A detector of them finds nothing, without a word."""
+    model = Model(TINY)
+    save_detector(model, tmp_path / "good.pt")
+    content = torch.load(tmp_path / "good.pt", weights_only=True)
+    content["state_dict"]["model.0.conv.weight"][0, 0, 0, 0] = bad
+    torch.save(content, tmp_path / "bad.pt")
+    names = ("bad.pt: 1 of", "tensors hold numbers that are not finite: model.0.conv.weight")
+    for read in (load_detector, load_weights):
+        with refused(*names):
+            read(tmp_path / "bad.pt")
+    model.model[0].conv.weight.data[0, 0, 0, 0] = bad
+    with refused("good.pt: not written: 1 of", names[1]):
+        save_detector(model, tmp_path / "good.pt")
+    assert load_detector(tmp_path / "good.pt")

@@ -1,4 +1,5 @@
 import ast
+import math
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ from torch import nn
 
 from models import Call, Classifier, Model, read_config
 from models.grammar import MODELS, choices_in, find_file, parse_value
+from spaces import Space
 from tests.refusal import refused
 
 ROW = [-1, 1, "Conv", [16, 3, 2]]
@@ -304,3 +306,30 @@ def test_reading_does_not_touch_the_mapping():
 def test_grammar_needs_no_torch():
     code = "import sys; from models import read_config; read_config('yolov5s.yaml'); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=MODELS.parent)
+
+
+@pytest.mark.parametrize("side", [math.nan, -10, 0, math.inf, 100_000, True, "10"])
+def test_anchors_are_sides_in_pixels(side):
+    with refused("anchors must be", "each more than 0 and less than 100,000"):
+        read_config({"backbone": [[-1, 1, "Conv", [8]]], "anchors": [[side, 10], [20, 20]]})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 0, -1])
+def test_multiples_are_positive_numbers(value):
+    with refused("depth_multiple must be a positive number"):
+        read_config({"backbone": [[-1, 1, "Conv", [8]]], "depth_multiple": value})
+
+
+@pytest.mark.parametrize("value", [math.nan, 0, -32, 64.0, True, "64"])
+def test_resolution_is_a_side_in_pixels(value):
+    with refused("resolution must be a positive integer"):
+        read_config({"backbone": [[-1, 1, "Conv", [8]]], "resolution": value})
+    with refused("resolution: must be positive integers"):
+        Space({"backbone": [[-1, 1, "Conv", [8]]], "resolution": {"choice": [96, value]}})
+
+
+def test_one_head():
+    conv = [-1, 1, "Conv", [8, 3, 2]]
+    detect = [[0], 1, "Detect", ["nc", "anchors"]]
+    with refused("row 1 (Detect): a detector has one head, its last row (row 2, Detect)"):
+        Model({"nc": 2, "anchors": 3, "backbone": [conv], "head": [detect, detect]})

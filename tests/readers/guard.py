@@ -6,10 +6,17 @@ from collections import defaultdict
 from contextlib import contextmanager
 from pathlib import Path
 
+from hypothesis import settings
+
 from models import InputError
 
 SECONDS, BYTES = 10, 1 << 30
 TRIED: dict[str, list[int]] = defaultdict(lambda: [0, 0])  # reader: inputs, refusals
+
+
+def slowly(test):
+    """Fewer examples, for a reader that takes a second for an input."""
+    return settings(max_examples=max(settings().max_examples // 5, 3))(test)
 
 
 class _Late(BaseException):

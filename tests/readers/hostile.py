@@ -41,7 +41,7 @@ def _grown(children):
     choices = st.one_of(
         st.fixed_dictionaries({"choice": st.lists(children, max_size=4)}),
         st.fixed_dictionaries({"range": st.lists(children, max_size=4)}),
-        st.fixed_dictionaries({"range": st.just([1, 10**6, 1])}),
+        st.builds(lambda: {"range": [1, 10**6, 1]}),  # a new one each time: it may be changed
         st.fixed_dictionaries({"table": mappings, "by": children}),
     )
     return st.one_of(st.lists(children, max_size=5), mappings, choices)

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from models import Classifier, Model
 from models.grammar import read_config
-from spaces import Space
+from spaces import Space, apply_policy
 
-from .guard import holds
+from .guard import holds, slowly
 from .hostile import yaml_files
 
 PLAIN = {
@@ -81,6 +81,7 @@ def _space(file):
     return space.canonical(arch)
 
 
+@slowly
 @given(st.one_of(yaml_files(PLAIN), yaml_files(OTHER)))
 def test_a_network(file, content):
     file.write_bytes(content)
@@ -91,3 +92,17 @@ def test_a_network(file, content):
 def test_a_space(file, content):
     file.write_bytes(content)
     holds("space YAML", _space, file)
+
+
+POLICY = {
+    "rules": [
+        {"modules": ["C3"], "number": {"add": [0, 1]}},
+        {"modules": ["Conv"], "rows": [0, 2], "c2": {"scale": [0.5, 1]}, "k": {"of": {3: [3, 5]}}},
+    ]
+}
+
+
+@given(yaml_files(POLICY))
+def test_a_policy(file, content):
+    file.write_bytes(content)
+    holds("policy YAML", apply_policy, PLAIN, file)

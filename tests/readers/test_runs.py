@@ -1,5 +1,6 @@
 """What runs leave behind: config.yaml, archs, results, tables of latencies, costs, CSVs, studies."""
 
+import contextlib
 import json
 import sqlite3
 
@@ -24,7 +25,7 @@ from models.documents import read_json
 from models.schemas import Retrained, SearchOptions
 from spaces import CostModel, Space, read_arch
 
-from .guard import holds
+from .guard import holds, slowly
 from .hostile import bytes_of, json_files, yaml_files
 
 OPTIONS = {
@@ -54,17 +55,32 @@ def space():
     return Space(CFG)
 
 
+STRATEGIES = {"oneshot": "darts", "multi-trial": "random", "subnets": "", "train": "auto"}
+CONFIGS = {
+    kind: {
+        **CONFIG,
+        "options": {k: v for k, v in {**OPTIONS, "strategy": STRATEGIES[kind]}.items() if k in of.__dataclass_fields__},
+    }
+    for kind, of in KINDS.items()
+}
+
+
+def _resumed(folder, kind):
+    _, saved = RunFolder.resume(folder)
+    return KINDS[kind](**checked(KINDS[kind], saved, "config.yaml"))
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@given(content=yaml_files(CONFIG))
-def test_a_config(tmp_path, kind, content):
-    (tmp_path / "config.yaml").write_bytes(content)
+@given(data=st.data())
+def test_a_config(tmp_path, kind, data):
+    (tmp_path / "config.yaml").write_bytes(data.draw(yaml_files(CONFIGS[kind])))
+    holds(f"config.yaml, {kind}", _resumed, tmp_path, kind)
 
-    def read():
-        _, saved = RunFolder.resume(tmp_path)
-        fits = {k: v for k, v in saved.items() if k not in OPTIONS or k in KINDS[kind].__dataclass_fields__}
-        return KINDS[kind](**checked(KINDS[kind], fits, "config.yaml"))
 
-    holds(f"config.yaml, {kind}", read)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_config_of_its_own(tmp_path, kind):
+    (tmp_path / "config.yaml").write_text(json.dumps(CONFIGS[kind]))
+    assert _resumed(tmp_path, kind).seed == 0
 
 
 @given(yaml_files(CONFIG))
@@ -123,6 +139,7 @@ def model(space):
     return CostModel(space, 64)
 
 
+@slowly
 @given(yaml_files(COSTS))
 def test_costs(tmp_path, model, content):
     (tmp_path / "costs.yaml").write_bytes(content)
@@ -133,22 +150,20 @@ def test_costs(tmp_path, model, content):
     holds("costs YAML", read)
 
 
-HEAD = "study,number,searcher,accuracy,flops,arch\n"
-CSV = (
-    HEAD + 's,0,random,0.5,100,"{""k"": 3, ""width"": 8}"\ns,1,random,0.25,50,"{""k"": 1, ""width"": 16}"\n'
-).encode()
+HEAD = "trial,searcher,accuracy,flops,arch\n"
+CSV = (HEAD + '0,random,0.5,100,"{""k"": 3, ""width"": 8}"\n1,random,0.25,50,"{""k"": 1, ""width"": 16}"\n').encode()
 csv_files = st.one_of(
     bytes_of(CSV),
     bytes_of(CSV),
     st.binary(max_size=200),
-    st.text(max_size=30).map(lambda t: (HEAD + f's,0,random,{t},1,"{{}}"\n').encode("utf-8", "replace")),
-    st.text(max_size=30).map(lambda t: (HEAD + f"s,0,random,1,1,{t}\n").encode("utf-8", "replace")),
+    st.text(max_size=30).map(lambda t: (HEAD + f'0,random,{t},1,"{{}}"\n').encode("utf-8", "replace")),
+    st.text(max_size=30).map(lambda t: (HEAD + f"0,random,1,1,{t}\n").encode("utf-8", "replace")),
     st.sampled_from(
         [
-            (HEAD + "s,0,random,1,1," + "[" * 50_000 + "\n").encode(),
-            (HEAD + "s,0,random,1,1," + "x" * 200_000 + "\n").encode(),
-            (HEAD + "s,0,random,1,1,{},7,8\n").encode(),
-            (HEAD + "s,0\n").encode(),
+            (HEAD + "0,random,1,1," + "[" * 50_000 + "\n").encode(),
+            (HEAD + "0,random,1,1," + "x" * 200_000 + "\n").encode(),
+            (HEAD + "0,random,1,1,{},7,8\n").encode(),
+            (HEAD + "0\n").encode(),
             b"\xef\xbb\xbf" + CSV,
             CSV.replace(b"0.5", b"9" * 5000),
             CSV.replace(b"3", b"9" * 5000),
@@ -184,14 +199,16 @@ def _search(path, trials=0):
 
 
 # A page of SQLite's is 4,096 bytes: also what is well formed is exchanged, by its own means.
+@slowly
 @given(st.tuples(st.integers(0, 2**31), st.binary(min_size=1, max_size=64), st.booleans()))
-def test_a_study(tmp_path, study, change):
+def test_a_study(tmp_path_factory, study, change):
     at, new, cut = change
     whole = bytearray(study)
     at %= len(whole)
     whole[at : at + len(new)] = new
-    (tmp_path / "study.db").write_bytes(whole[:at] if cut else whole)
-    holds("study.db, bytes", _search, tmp_path / "study.db")
+    path = tmp_path_factory.mktemp("study") / "study.db"  # what was opened before may hold a lock
+    path.write_bytes(whole[:at] if cut else whole)
+    holds("study.db, bytes", _search, path)
 
 
 TABLES = {
@@ -214,9 +231,10 @@ cells = st.one_of(
 )
 
 
+@slowly
 @given(st.sampled_from([(t, c) for t, columns in TABLES.items() for c in columns]), cells, st.booleans())
-def test_a_study_with_another_cell(tmp_path, study, place, value, dropped):
-    path = tmp_path / "study.db"
+def test_a_study_with_another_cell(tmp_path_factory, study, place, value, dropped):
+    path = tmp_path_factory.mktemp("study") / "study.db"
     path.write_bytes(study)
     database = sqlite3.connect(path)
     try:
@@ -280,20 +298,21 @@ urls = st.one_of(
 )
 
 
+@slowly
 @given(urls)
-def test_a_storage(tmp_path, monkeypatch, url):
-    monkeypatch.chdir(tmp_path)
-    holds("storage URL", open_storage, url)
+def test_a_storage(tmp_path_factory, url):
+    with contextlib.chdir(tmp_path_factory.mktemp("storage")):
+        holds("storage URL", open_storage, url)
 
 
+@slowly
 @given(json_files([{"op_code": 0, "worker_id": "w", "study_name": "s", "directions": [1]}]).map(lambda c: c + b"\n"))
-def test_a_journal(tmp_path, content):
-    (tmp_path / "study.log").write_bytes(content)
+def test_a_journal(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("journal") / "study.log"
+    path.write_bytes(content)
     holds(
         "journal",
-        lambda: Search(
-            domain(), BOTH, Random(), budget=2, storage=open_storage(f"journal:{tmp_path}/study.log")
-        ).results(),
+        lambda: Search(domain(), BOTH, Random(), budget=2, storage=open_storage(f"journal:{path}")).results(),
     )
 
 
@@ -303,3 +322,6 @@ def test_what_is_kept_is_read_again(tmp_path, study):
     assert len(_search(tmp_path / "study.db")) == 3
     (tmp_path / "config.yaml").write_text(json.dumps(CONFIG))
     assert checked(OneShot, RunFolder.resume(tmp_path)[1], "x") == OPTIONS
+    (tmp_path / "subnets.csv").write_bytes(CSV)
+    metric, rows = read_rows(tmp_path / "subnets.csv")
+    assert (metric, [row["error_rate"] for row in rows]) == ("accuracy", [0.5, 0.75])

@@ -1,15 +1,22 @@
 """Every repair of NNI: each test fails when the repair is taken out."""
 
+import base64
 import contextlib
 import io
+import json
 import os
 import subprocess
 import sys
 from types import SimpleNamespace
 
+import cloudpickle
+import nni
 import pytest
 import requests
 from nni.experiment import launcher, rest
+from nni.experiment.data import TrialJob
+from nni.runtime.command_channel.websocket import connection
+from nni.runtime.trial_command_channel import v3
 from nni.runtime.tuner_command_channel import TunerCommandChannel
 
 from models.grammar import MODELS
@@ -112,3 +119,53 @@ def test_t_a_slow_manager_is_waited_for_and_a_dead_one_is_not(monkeypatch):
     monkeypatch.setattr(nni_compat, "_manager", SimpleNamespace(poll=lambda: 3, returncode=3))
     with pytest.raises(RuntimeError, match="ended with status 3"):
         launcher._check_rest_server(8080)
+
+
+class Answer:
+    ok, content = True, b"x"
+
+    def raise_for_status(self):
+        pass
+
+    def json(self):
+        return {"status": "DONE"}
+
+
+def test_what_comes_over_channels_is_read_and_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    encoded = {"__nni_type__": "bytes:" + base64.b64encode(cloudpickle.dumps(Evil())).decode()}
+    assert encoded == json.loads(json.dumps(encoded))
+    trial = v3.TrialCommandChannelV3("http://localhost:1")
+    told = {"type": "parameter", "parameter": json.dumps({"parameters": {"a": encoded}})}
+    trial._channel = SimpleNamespace(send=lambda command: None, receive=lambda: told)
+    assert trial.receive_parameter() == {"parameters": {"a": encoded}}
+    tuner = TunerCommandChannel("ws://localhost:1")
+    metric = {"parameter_id": 0, "type": "FINAL", "sequence": 0, "value": json.dumps(encoded)}
+    tuner._channel = SimpleNamespace(receive=lambda: {"type": "ME", "content": json.dumps(metric)})
+    assert tuner.receive().value == encoded
+    assert connection.nni.load(json.dumps(encoded)) == encoded
+    assert not (tmp_path / "ran").exists()
+    nni.load(json.dumps(encoded))
+    assert (tmp_path / "ran").is_dir(), "as NNI's own reader does"
+
+
+def test_trials_that_were_added_by_hand_are_read():
+    by_hand = {"parameter_id": None, "parameter_source": "customized", "parameters": {"a": 1}}
+    job = TrialJob(trialJobId="x", status="WAITING", hyperParameters=[json.dumps(by_hand), "[]"], finalMetricData=[{}])
+    first, second = job.hyperParameters
+    assert (first.parameter_id, first.parameters, first.parameter_index) == (None, {"a": 1}, 0)
+    assert (second.parameter_id, second.parameters) == (None, {})
+    assert (job.startTime, job.sequenceId, job.endTime) == (-1, -1, -1)
+
+
+def test_our_own_side_shows_the_token_of_the_port(monkeypatch):
+    monkeypatch.setitem(nni_compat.tokens, 8123, "secret")
+    asked = []
+    monkeypatch.setattr(requests, "request", lambda *args, **options: asked.append((args, options["auth"])) or Answer())
+    assert rest.get(8123, "/check-status") == {"status": "DONE"}
+    assert rest.get(8124, "/check-status") == {"status": "DONE"}
+    assert [auth for _, auth in asked] == [("nas", "secret"), None]
+    assert "secret" not in str([args for args, _ in asked])

@@ -103,6 +103,14 @@ def test_file_that_is_no_table(tmp_path, content):
         LatencyTable(path)
 
 
+@pytest.mark.parametrize("ms", ["-5", "NaN", "Infinity"])
+def test_a_table_of_times_that_are_none(tmp_path, ms):
+    path = tmp_path / "t.json"
+    path.write_text(f'{{"device": "d", "threads": 1, "torch": "2", "milliseconds": {{"a": {{"": 0, "cv1": {ms}}}}}}}')
+    with refused(str(path), "not a table of latencies: milliseconds.a.cv1: "):
+        LatencyTable(path)
+
+
 def test_the_quicker_of_two_measurements_stays(monkeypatch):
     given = iter(
         [{"": 5.0}, {"": 1.0, "cv1": 1.0}, {"": 3.0}, {"": 2.0}, {"": 4.0}, {"": 1.0, "cv1": 2.0}, {"": 1.0}, {"": 3.0}]

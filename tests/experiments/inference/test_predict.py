@@ -185,6 +185,18 @@ def test_no_sources(folder, tmp_path):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_path_is_not_the_folder_that_one_is_in(text, capsys):
+    """Path("") is; so of every option that is text."""
+    with pytest.raises(InputError, match="--source '': is empty"):
+        predict.find_sources([text])
+    for option in ("--source", "--weights", "--project", "--name"):
+        given = {"--source": "a", "--weights": "a.pt", option: text}
+        with pytest.raises(SystemExit):
+            detect.parse([word for pair in given.items() for word in pair])
+        assert f"argument {option}: is empty" in capsys.readouterr().err
+
+
 def _run(monkeypatch, detector, *options):
     monkeypatch.setattr(predict, "open_detector", lambda *a: detector)  # whatever file is given
     return run_script(detect.main, detect.parse(["--weights", __file__, *map(str, options)]))

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -21,7 +22,7 @@ from models import InputError, Model, load_plugin, registry, save_detector
 from models.files import atomic
 from models.postprocess import non_max_suppression
 from optimizer import NMS, export_onnx
-from tests.data.detection_sets import NAMES, coco, yolo
+from tests.data.detection_sets import NAMES, coco, voc, yolo
 from tests.lively import lively
 
 BCCD = Path(__file__).parents[4] / "shared/data/bccd/BCCD"
@@ -336,14 +337,78 @@ def test_augmented_images_and_other_channels_are_refused(model, digits, tmp_path
         evaluate(model, detection(yolo(tmp_path), IMGSZ).train, names=range(10))
     with pytest.raises(InputError, match="takes 1 channels"):
         TorchDetector(Model("models/yolov5n.yaml", ch=1))
-    with pytest.raises(InputError, match="2 classes, but the detector was made for 10"):
+    with pytest.raises(InputError, match=r"has a, b and lacks 0, 1, 2, 3, 4… \(2 classes for 10\)"):
         evaluate(model, digits[0], names=["a", "b"])
 
 
-def test_a_detector_of_other_names_is_noted(files, tmp_path, capsys, model):
+def test_a_detector_of_other_names_is_refused_and_one_without_names_noted(files, tmp_path, capsys, model):
     other = copy.deepcopy(model)
-    other.names = dict(enumerate("abcdefghij"))
+    other.names = dict(enumerate("0123456ab9"))
+    save_detector(other, tmp_path / "other.pt", imgsz=IMGSZ)
+    assert "other.pt was made for: the data has 7, 8 and lacks a, b" in _refused(
+        capsys, "--weights", tmp_path / "other.pt", "--project", tmp_path
+    )
+    assert not (tmp_path / "exp").exists()
+    other.names = {i: f"class{i}" for i in range(10)}
     save_detector(other, tmp_path / "other.pt", imgsz=IMGSZ)
     options = ["--weights", str(tmp_path / "other.pt"), "--project", str(tmp_path)]
     assert run_script(val.main, val.parse(options)) == 0
-    assert "calls its classes a, b, c, d, e…" in capsys.readouterr().out
+    assert "calls its classes class0, class1, class2, class3, class4…" in capsys.readouterr().out
+
+
+def test_classes_in_another_order_are_taken_by_name(digits):
+    """Each class has its own scores, whatever order the detector has them in."""
+    dataset, names = digits
+    order = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
+
+    def scores(*spoil):
+        found = validate.measure(Oracle(dataset, *spoil), dataset, 7, names)
+        return found.metrics.compute(), found.detections
+
+    def without_threes(z):
+        z[..., 5 + 3] = 0
+        return z
+
+    own, detections = scores(names, without_threes)
+    other, again = scores(
+        [names[k] for k in order], lambda z: torch.cat((z[..., :5], without_threes(z)[..., 5:][..., order]), 2)
+    )
+    assert own == other
+    assert own["classes"]["3"]["ap50"] == 0
+    assert own["classes"]["4"]["ap50"] > 0.99
+    assert all(torch.equal(a, b) for a, b in zip(detections, again, strict=True))
+
+
+def test_a_voc_folder_and_a_coco_folder_of_the_same_classes(tmp_path):
+    """The one numbers classes by name, the other by id."""
+    made = {write: detection_split(write(tmp_path / write.__name__), "train", IMGSZ) for write in (voc, coco)}
+    (_, by_name), (dataset, by_id) = made[voc], made[coco]
+    assert sorted(by_name) == sorted(by_id)
+    assert by_name != by_id
+    to_theirs = [by_id.index(name) for name in by_name]
+    oracle = Oracle(dataset, by_name, lambda z: torch.cat((z[..., :5], z[..., 5:][..., to_theirs]), 2))
+    found = validate.measure(oracle, dataset).metrics.compute()
+    assert found["map50"] == pytest.approx(1)
+
+
+def test_nothing_to_find_is_not_measured(files, tmp_path, capsys):
+    source = yolo(tmp_path)
+    for label in (tmp_path / "labels/val").iterdir():
+        label.write_text("")
+    model = Model("yolov5n.yaml", nc=3)
+    model.names = dict(enumerate(NAMES))
+    save_detector(model, tmp_path / "three.pt")
+    given = ("--weights", tmp_path / "three.pt", "--data", source, "--imgsz", IMGSZ, "--project", tmp_path / "runs")
+    assert "nothing to find in any image: val: 1 images, 0 boxes" in _refused(capsys, *given)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_exported_file_that_predicts_what_is_not_finite_is_refused(files, tmp_path):
+    import onnx
+
+    content = onnx.load(files / "detector.onnx")
+    weights = next(t for t in content.graph.initializer if len(t.dims) == 4)
+    weights.CopyFrom(onnx.numpy_helper.from_array(np.full(weights.dims, np.nan, np.float32), weights.name))
+    onnx.save(content, tmp_path / "nan.onnx")
+    with pytest.raises(InputError, match=r"nan\.onnx: predicts numbers that are not finite"):
+        validate.measure(OnnxDetector(tmp_path / "nan.onnx"), detection_split("digits-detect", "val", IMGSZ)[0])

@@ -1,7 +1,9 @@
 """The engine between strategies and the training service, with the service played by the test."""
 
+import base64
 from types import SimpleNamespace
 
+import cloudpickle
 import pytest
 from nni.nas.evaluator import FunctionalEvaluator
 from nni.nas.execution import training_service
@@ -200,6 +202,40 @@ def test_values_that_json_does_not_know_come_back_as_they_were():
     for i in (0, 1):
         chosen = {k: v[i] for k, v in values.items()}
         assert decode(space, encode(chosen)) == chosen
+
+
+ENCODED = {"__nni_type__": "bytes:" + base64.b64encode(cloudpickle.dumps(print)).decode()}
+BAD = {
+    "a pickle": ({"a": ENCODED, "b": 1}, "a: .*__nni_type__.* is none of its choices"),
+    "a name to import": ({"a": {"__nni_type__": "path:os.system"}, "b": 1}, "is none of its choices"),
+    "what is no choice": ({"a": 17, "b": 1}, "a: 17 is none of its choices"),
+    "a missing label": ({"a": 8}, "b is missing"),
+    "a list": ([1], "right would be {label: value}"),
+    "nothing": (None, "right would be {label: value}"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_parameters_are_labels_and_choices(case, space):
+    given, message = BAD[case]
+    with pytest.raises(InputError, match=message):
+        decode(space, given)
+
+
+def test_a_trial_takes_no_encoded_objects(space):
+    """Where a label is no choice of a list, a plain value alone is one."""
+    free = SimpleNamespace(simplify=lambda: {"x": SimpleNamespace()})
+    assert decode(free, {"x": 0.5}) == {"x": 0.5}
+    with pytest.raises(InputError, match="plain value"):
+        decode(free, {"x": ENCODED})
+
+
+def test_trials_that_others_added_are_passed_over(space, caplog):
+    jobs = [job(0, "SUCCEEDED"), job("1", "SUCCEEDED"), job(2, "SUCCEEDED"), job(3, "FAILED"), job(4, "FAILED")]
+    jobs[2].hyperParameters[0].parameters = {"a": ENCODED, "b": 1}
+    jobs[3].hyperParameters = []
+    assert [trial.number for trial in recovered(space, jobs, {})] == [0, 4]
+    assert "trial id2 is passed over: parameters of a trial: a" in caplog.text
 
 
 def job(number, status, started=1000, ended=3000):

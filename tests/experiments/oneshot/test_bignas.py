@@ -11,11 +11,11 @@ from torch import nn
 from spaces import NASBACKBONE, NASDETECTOR, CostModel, Sizes, Space, slice_weights  # isort: skip
 
 from data import Batch
-from experiments.oneshot.distillation import SoftLabels
 from experiments.oneshot.samplers import Uniform
 from experiments.run.callbacks import LastCheckpoint
 from experiments.strategies import BigNAS
 from experiments.tasks.evaluator import Classification, DataLoader, Detection
+from experiments.training.distillation import SoftLabels
 from models import Classifier, InputError, Model
 from tests.experiments.strategies_forked import forked
 from tests.experiments.strategies_toys import Data, differences, images, run, trainer

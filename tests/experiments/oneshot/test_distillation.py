@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from experiments.oneshot.distillation import AlphaDivergence, DetectionMimic, FeatureMimic, SoftLabels, Tap, mimic_of
+from experiments.oneshot.distillation import AlphaDivergence, FeatureMimic
+from experiments.training.distillation import DetectionMimic, SoftLabels, Tap, mimic_of
 from models import Classifier, InputError, Model
 from models.loss import DetectionLoss, Gains, complete_iou
 from tests.refusal import refused

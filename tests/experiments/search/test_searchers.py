@@ -292,6 +292,17 @@ def test_costs_that_are_measured_are_not_asked_of_archs_that_are_too_large():
     assert all(flops(a) <= 40 for a in asked)
 
 
+def test_a_time_below_nothing_is_refused():
+    class Latency(Flops):
+        name, unit = "latency", "ms"
+
+        def __call__(self, archs):
+            return [-5.0 for _ in archs]
+
+    with pytest.raises(InputError, match="latency: its provider tells -5 ms of an arch"):
+        Domain(DECISIONS, [Latency()]).costs((0,) * len(DECISIONS))
+
+
 class TestGrid:
     def test_numbers_and_archs(self):
         sizes = (2, 3, 4)

@@ -61,6 +61,9 @@ def test_truths_are_of_the_labels(tmp_path):
     file.write_text("\n".join(",".join(r) for r in [[*labels, "accuracy"], [*"93000003", "0.5"]]))
     with pytest.raises(InputError, match=r"truth.csv, line 2: .*layer0"):
         read_truths(file, SPACE, "accuracy")
+    file.write_text("\n".join(",".join(r) for r in [[*labels, "accuracy"], [*"03000003", "nan"]]))
+    with pytest.raises(InputError, match=r"truth.csv, line 2: accuracy is nan"):
+        read_truths(file, SPACE, "accuracy")
     file.write_text("layer0,top1\n3,0.5")
     with pytest.raises(InputError, match="right would be a column for each label of the space, and 'accuracy'"):
         read_truths(file, SPACE, "accuracy")

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -243,6 +244,22 @@ class TestRun:
         subnet_search.search_subnets(options, part)
         strip = [{k: v for k, v in row.items() if k != "seconds"} for row in table(part)]
         assert strip == [{k: v for k, v in row.items() if k != "seconds"} for row in table(whole)]
+
+    def test_a_study_that_was_emptied_is_not_begun_anew(self, small, tmp_path, rated):
+        run, options = RunFolder(tmp_path, "run"), replace(OPTIONS, supernet=small, searcher="grid", trials=3)
+        options = replace(options, baseline=False)
+        subnet_search.search_subnets(options, run)
+        subnet_search.search_subnets(options, run, resume=True)
+        told = (run.path / "subnets.csv").read_text()
+        with sqlite3.connect(run.path / "study.db") as database:
+            database.execute("DELETE FROM trials")
+        with pytest.raises(InputError, match=r"subnets.csv: has 3 evaluations, but its studies have 0: .* emptied"):
+            subnet_search.search_subnets(options, run, resume=True)
+        (run.path / "study.db").unlink()
+        with pytest.raises(InputError, match=r"the study 'subnets' is not there any more, or was emptied"):
+            subnet_search.search_subnets(options, run, resume=True)
+        assert (run.path / "subnets.csv").read_text() == told
+        assert len(rated) == 3
 
     def test_no_arch_is_rated_twice(self, supernet, tmp_path, rated):
         options = replace(OPTIONS, supernet=supernet("classify"), searcher="grid", range=["flops=:4M"], trials=9)

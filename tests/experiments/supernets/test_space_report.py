@@ -165,6 +165,12 @@ class TestErrors:
             with pytest.raises(InputError, match="--edf"):
                 read_rows(tmp_path / name)
 
+    @pytest.mark.parametrize("row", ["nan,1", "0.5,inf"])
+    def test_numbers_that_are_not_finite(self, tmp_path, row):
+        (tmp_path / "x.csv").write_text(f'accuracy,flops,arch\n0.5,1,"{{}}"\n{row},"{{}}"\n')
+        with pytest.raises(InputError, match=r"--edf .*x\.csv: row 2 holds a number that is not finite"):
+            read_rows(tmp_path / "x.csv")
+
     def test_subset(self):
         subset = Subset.read("small:a=1|2,b=x")
         assert [subset.holds(a) for a in ({"a": 1, "b": "x"}, {"a": 3, "b": "x"}, {"a": 2, "b": "y"})] == [

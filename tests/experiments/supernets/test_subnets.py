@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from argparse import Namespace
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from experiments.oneshot.teacher import read_teacher
 from experiments.run import registry
 from experiments.run.folder import RunFolder
 from experiments.supernets.subnets import SUPERNET, open_supernet, save_supernet
+from experiments.supernets.warm import begun
+from experiments.supernets.warm import read_weights as read_start
 from experiments.training.weights import read_weights
 from models import InputError, Model, load_detector, save_detector
 
@@ -75,7 +78,60 @@ def test_a_supernet_comes_back_as_it_was(detector_run):
     assert task.data.nc == 10
     state = again.state_dict()
     assert all(torch.equal(v, state[k]) for k, v in supernet.state_dict().items())
-    assert torch.load(folder / SUPERNET, weights_only=True).keys() == {"format", "yaml", "state_dict"}
+    content = torch.load(folder / SUPERNET, weights_only=True)
+    assert content.keys() == {"format", "yaml", "state_dict", "names"}
+    assert content["names"] == (*"0123456789",)
+
+
+@pytest.fixture
+def renumbered(detector_run, tmp_path):
+    """The run, and its data with the classes in another order, or with others."""
+    folder, supernet, data = detector_run
+    copy = tmp_path / "exp"
+    shutil.copytree(folder, copy)
+
+    def make(names):
+        content = torch.load(copy / SUPERNET, weights_only=True)
+        torch.save({**content, "names": names}, copy / SUPERNET)
+        return copy, supernet, data
+
+    return make
+
+
+def test_a_supernet_whose_data_has_another_order_of_classes_by_now(renumbered):
+    """Every user of a run's supernet opens it so: val.py, train.py, search_subnets.py, --inherit, --teacher RUN."""
+    order = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
+    folder, supernet, _ = renumbered([str(order.index(i)) for i in range(10)])  # their class i is our order.index(i)
+    again, task, _ = open_supernet(folder)
+    assert [*task.names] == [*"0123456789"]
+    before, after = (s.model[-1].m[0].bias.detach().view(2, -1) for s in (supernet, again))
+    assert torch.equal(after[:, :5], before[:, :5])
+    assert torch.equal(after[:, 5:], before[:, 5:][:, order])
+
+
+def test_a_supernet_of_other_classes_is_refused(renumbered):
+    folder, _, data = renumbered([*"012345678", "ten"])
+    with pytest.raises(InputError, match=r"--inherit .*other classes: the data has 9 and lacks ten"):
+        open_supernet(folder, option="--inherit")
+    options = Namespace(task="detect", data=str(data), imgsz=64, seed=0, detector=None, batch=4)
+    task = registry.load("task", "detect")(options, Space(DETECTOR), "cpu")
+    with pytest.raises(InputError, match=r"--weights .*other classes: the data has 9 and lacks ten"):
+        begun(task, read_start(folder, task), 0)
+
+
+def test_a_teacher_has_its_classes_in_the_order_of_the_data(detector_run, tmp_path):
+    _, task, _ = open_supernet(detector_run[0])
+    teacher = Model({**task.detector.config.raw})
+    order = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
+    teacher.names = {i: str(order.index(i)) for i in range(10)}
+    save_detector(teacher, tmp_path / "teacher.pt")
+    read = read_teacher(tmp_path / "teacher.pt", task)
+    before, after = (t.head.m[0].bias.detach().view(2, -1) for t in (teacher, read))
+    assert torch.equal(after[:, 5:], before[:, 5:][:, order])
+    teacher.names = dict(enumerate([*"012345678", "ten"]))
+    save_detector(teacher, tmp_path / "teacher.pt")
+    with pytest.raises(InputError, match=r"--teacher .*other classes: the data has 9 and lacks ten"):
+        read_teacher(tmp_path / "teacher.pt", task)
 
 
 def test_val_measures_subnets_and_keeps_them(detector_run, call, tmp_path):
@@ -203,7 +259,7 @@ def test_a_teacher_is_a_runs_arch_or_a_detector(detector_run, tmp_path):
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in network.state_dict().items())
 
     save_detector(Model(network.config, nc=3), tmp_path / "three.pt")
-    with pytest.raises(InputError, match="knows 3 classes, the data has 10"):
+    with pytest.raises(InputError, match=r"other classes: the data has 0.* \(10 classes for 3\)"):
         read_teacher(tmp_path / "three.pt", task)
     save_detector(Model({**network.config.raw, "anchors": [[9, 9, 12, 16]]}), tmp_path / "other.pt")
     with pytest.raises(InputError, match="other anchors or strides"):

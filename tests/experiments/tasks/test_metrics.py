@@ -1,3 +1,4 @@
+import math
 import subprocess
 import sys
 
@@ -204,8 +205,12 @@ def test_order_does_not_matter():
 def test_nothing_there_or_nothing_found(preds, targets, tmp_path):
     metrics = _metrics(preds, targets)
     result = metrics.compute()
-    assert _finite(result)
-    assert result["map50_95"] == result["map50"] == result["precision"] == result["recall"] == result["f1"] == 0
+    scores = [result[k] for k in ("map50_95", "map50", "map75", "precision", "recall", "f1")]
+    if sum(map(len, targets)):
+        assert _finite(result)
+        assert scores == [0] * 6
+    else:
+        assert all(map(math.isnan, scores)), "what cannot be measured is not 0"
     assert result["images"] == len(targets)
     assert set(result["classes"]) == ({"cat"} if targets and len(targets[0]) else set())
     metrics.plot_pr_curve(tmp_path / "pr.png")

@@ -188,7 +188,7 @@ def test_a_supernet_of_classifiers_is_searched(searched, call, tmp_path):
         (train, ["--no-autoanchor"], "--no-autoanchor: is of detectors, and"),
         (train, ["--devices", "2"], "--devices: is of detectors, and"),
         (train, ["--no-augment"], "--no-augment: is of detectors, and"),
-        (train, ["--data", "two"], "--data two has 2 classes, but"),
+        (train, ["--data", "two"], "--(2 classes for 10)"),
         (export, ["--nms"], "--nms is of detectors"),
         (detect, ["--source", "."], "a classifier's; right would be a detector.pt"),
     ],
@@ -197,7 +197,7 @@ def test_bad_input_is_one_line(searched, call, tmp_path, script, args, message):
     for name in ("a", "b"):
         (tmp_path / "two" / name).mkdir(parents=True)
         for i in range(10):
-            image = np.full((8, 8, 3), 20 * i, np.uint8)
+            image = np.full((8, 8, 3), 20 * i, np.uint8) + np.arange(8, dtype=np.uint8)[:, None, None]
             cv2.imwrite(str(tmp_path / "two" / name / f"{i}.png"), image)
     code, _, err = call(script, "--weights", searched / "classifier.pt", *args)
     assert (code, len(err.splitlines())) == (2, 1)

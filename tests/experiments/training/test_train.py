@@ -3,6 +3,7 @@
 import csv
 import json
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(whole, train, call, monkey
     for line in process.stdout:
         if "epoch 2/4" in line:
             process.send_signal(signal.SIGINT)
+            time.sleep(0.03)
+            process.send_signal(signal.SIGINT)  # a key that bounced
             break
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
@@ -133,6 +136,26 @@ def test_a_finished_run_that_is_resumed_reports_again(whole, train, script):
     assert (code, err) == (0, "")
     assert "epoch 1/4" not in out
     assert report_of(out) == report_of(whole[1])
+    assert "nothing was left to train: the 4 epochs of runs/whole are done; right would be --epochs MORE" in out
+
+
+def test_more_epochs(train, call, monkeypatch):
+    """Where rates do not depend on the epochs there are to be, two and two more are four, bit for bit."""
+    monkeypatch.chdir(train.cwd)
+    constant = [*train.always, "--recipe", "yolov5", "--lrf", "1"]
+    for epochs, name in ((4, "four"), (2, "two")):
+        code, _, err = call(train_script, *constant, "--epochs", epochs, "--name", name)
+        assert code == 0, err
+    for epochs in (1, 2):
+        code, out, err = call(train_script, "--resume", "runs/two", "--epochs", epochs)
+        assert (code, out) == (2, "")
+        assert err == f"error: --epochs {epochs}: runs/two has had 2 epochs; right would be more than 2\n"
+    code, out, err = call(train_script, "--resume", "runs/two", "--epochs", 4)
+    assert code == 0, err
+    assert "epoch 3/4" in out
+    assert "nothing was left" not in out
+    assert_same_run(train.cwd / "runs/four", train.cwd / "runs/two")
+    assert yaml.safe_load((train.cwd / "runs/two/config.yaml").read_text())["options"]["epochs"] == 4
 
 
 def test_from_weights_with_other_classes(whole, train, tmp_path, call, monkeypatch):
@@ -162,6 +185,26 @@ def test_stops_early_and_stays_so(train, call, monkeypatch):
     code, out, err = call(train_script, "--resume", "runs/early")
     assert code == 0, err
     assert f"the best of {epochs};" in out
+    code, out, err = call(train_script, "--resume", "runs/early", "--epochs", 60)
+    assert code == 0, err
+    assert len(rows_of(train.cwd / "runs/early")) > epochs, "its patience begins anew"
+    assert len(rows_of(train.cwd / "runs/early")) < 60
+
+
+def test_a_run_is_not_gone_on_with_on_other_classes(train, call, monkeypatch):
+    monkeypatch.chdir(train.cwd)
+    content = yaml.safe_load((train.cwd / train.always[3]).read_text())
+    changed = (train.cwd / train.always[3]).parent / "changed.yaml"
+    changed.write_text(yaml.safe_dump(content))
+    given = ["--cfg", train.always[1], "--data", changed, *QUICK]
+    code, _, err = call(train_script, *given, "--epochs", 1, "--name", "changed")
+    assert code == 0, err
+    changed.write_text(yaml.safe_dump({**content, "names": content["names"][::-1]}))
+    before = {p: p.read_bytes() for p in (train.cwd / "runs/changed").iterdir() if p.is_file()}
+    code, _, err = call(train_script, "--resume", "runs/changed", "--epochs", 2)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "the classes of the data were 0, 1, 2, 3, 4…, and are 9, 8, 7, 6, 5… now" in err
+    assert before == {p: p.read_bytes() for p in (train.cwd / "runs/changed").iterdir() if p.is_file()}
 
 
 def test_a_new_run_in_an_old_folder_is_not_gone_on_with(tmp_path):

@@ -1,6 +1,9 @@
 """A training as people begin it who come from elsewhere, and what it prints to be copied."""
 
+import contextlib
+import io
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,8 @@ import export
 import train
 import val
 from experiments.run.cli import run_script
-from models import load_detector
+from models import load_detector, load_plugin, registry
+from models.catalog import registered
 
 SCRIPTS = {"detect.py": detect, "export.py": export, "val.py": val}
 PLUGIN = "from models import register\nfrom models.blocks import Conv\n@register()\nclass Mine(Conv): pass\n"
@@ -31,18 +35,17 @@ def trained(digits, tiny_cfg, tmp_path_factory):
     (there / "hyp.yaml").write_text("lr0: 0.02\nmosaic: 0.0\nbox: 0.05\n")
     words = ["--cfg", "mine.yaml", "--data", "my set/data.yaml", "--plugin", "my plugin.py", "--hyp", "hyp.yaml"]
     words += ["--img-size", "64", "--batch-size", "4", "--epochs", "1", "--device", "cpu", "--classes", "1,0", "7"]
+    before = registered()
     with pytest.MonkeyPatch.context() as patch:
-        import contextlib
-        import io
-
         patch.chdir(there)
-        patch.setattr("sys.argv", ["train.py", *words])
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
-            from models import load_plugin
-
-            load_plugin("my plugin.py")
+            plugin = load_plugin("my plugin.py")
             assert run_script(train.main, train.parse([*words, "--name", "my run"])) == 0
+    # As the tests' own plug-ins are forgotten.
+    del sys.modules[plugin.__name__]
+    registry._REGISTRY.clear()
+    registry._REGISTRY.update(before)
     return there, out.getvalue()
 
 

@@ -1,5 +1,7 @@
 """The training loop in this process: clipping under half precision, what is averaged, what a bad loss says."""
 
+from types import SimpleNamespace
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -11,7 +13,7 @@ from experiments.tasks.detect import DetectionModule
 from experiments.tasks.loaders import make_loader
 from experiments.training import engine as engines
 from experiments.training.engine import Engine
-from experiments.training.loop import Training
+from experiments.training.loop import Best, Training
 from experiments.training.options import Learning
 from experiments.training.recipes import Recipe
 from models import Model, read_config
@@ -92,3 +94,20 @@ def test_steps_are_made_of_as_many_batches_as_the_schedule_says(fit):
 def test_a_loss_that_is_not_finite_ends_the_training(fit):
     with pytest.raises(InputError, match=r"the loss is not finite in epoch \d: a smaller --lr0 may help"):
         fit(epochs=3, lr0=1e30)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_weights_that_are_not_finite_after_the_last_batch_end_the_training(fit):
+    """The one step of the only epoch is its last batch's: no loss sees what it made of the weights."""
+    with pytest.raises(InputError, match="the weights are not finite after epoch 1: a smaller --lr0 may help"):
+        fit(epochs=1, accumulate=3.0, lr0=3e38)
+
+
+@pytest.mark.parametrize("measured", [{"map50": float("nan")}, {"map50": 0.5, "val_loss": float("inf")}])
+def test_what_validation_cannot_measure_is_no_best_epoch(measured):
+    trainer = SimpleNamespace(current_epoch=0, is_global_zero=True, callback_metrics=measured)
+    saved = []
+    best = Best(lambda m: m["map50"], lambda *_: saved.append(1), 0)
+    with pytest.raises(InputError, match="measured in epoch 1 is not finite"):
+        best.on_train_epoch_end(trainer, SimpleNamespace(learner=SimpleNamespace(measured=measured), average=None))
+    assert (saved, best.best) == ([], {})

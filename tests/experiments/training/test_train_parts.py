@@ -206,6 +206,36 @@ def test_weights_fit_by_name_and_shape(tiny_cfg, tmp_path):
     assert torch.equal(fewer.model[0].conv.weight, source.model[0].conv.weight)
 
 
+def test_outputs_of_classes_are_taken_by_name(tiny_cfg, tmp_path):
+    source = Model(read_config(tiny_cfg, nc=3))
+    source.names = dict(enumerate(["cat", "dog", "cow"]))
+    for conv in source.head.m:
+        conv.bias.data = torch.arange(conv.bias.numel()).float()
+    save_detector(source, tmp_path / "detector.pt")
+    start = read_weights(tmp_path / "detector.pt")
+
+    def given(*names):
+        model = Model(read_config(tiny_cfg, nc=3))
+        model.names = dict(enumerate(names))
+        fresh = [conv.bias.detach().clone().view(2, -1) for conv in model.head.m]
+        said = str(transfer(start, model))
+        return said, fresh, [conv.bias.detach().view(2, -1) for conv in model.head.m]
+
+    theirs = [conv.bias.detach().view(2, -1) for conv in source.head.m]
+    said, _, found = given("cow", "cat", "dog")
+    assert "classes" not in said
+    for a, b in zip(theirs, found, strict=True):
+        assert torch.equal(b, a[:, [0, 1, 2, 3, 4, 7, 5, 6]])
+    said, fresh, found = given("cow", "pig", "cat")
+    assert said.endswith("; classes by name: the data has pig and lacks dog")
+    for a, new, b in zip(theirs, fresh, found, strict=True):
+        assert torch.equal(b[:, [0, 1, 2, 3, 4, 5, 7]], a[:, [0, 1, 2, 3, 4, 7, 5]])
+        assert torch.equal(b[:, 6], new[:, 6]), "a class that the file has not begins anew"
+    said, _, found = given("class0", "class1", "class2")  # no names: by number
+    assert "classes" not in said
+    assert all(map(torch.equal, theirs, found))
+
+
 def test_weights_of_another_network_are_refused(tiny_cfg, tmp_path):
     save_detector(Model("yolov5n.yaml"), tmp_path / "n.pt")
     with pytest.raises(InputError, match="of another network"):

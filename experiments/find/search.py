@@ -1,0 +1,67 @@
+"""The front of mAP and cost over the archs of the supernet, and the archs that are finetuned."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..run.tables import read_csv
+from ..supernets.options import Options as Subnets
+from ..supernets.search import search_subnets
+from .costs import costs_file
+from .measure import aimed_at, search_cost
+from .phases import Job
+from .plan import plan_of
+
+
+def search(job: Job) -> dict[str, Any]:
+    """Search the supernet, and pick the finalists."""
+    options, found = job.options, job.results["measure"]
+    trials = plan_of(job).decide("search")
+    cost = search_cost(options)
+    run = job.folder("search")
+    given = Subnets(
+        supernet=str(job.path / "supernet"),
+        objectives=["metric", cost],
+        trials=trials,
+        # Repr: no digit of a limit is lost.
+        range=[f"{name}=:{limit!r}" for name, limit in aimed_at(found["limits"]).items()],
+        costs=costs_file(job) if "latency" in (cost, *found["limits"]) else None,
+        baseline=False,
+        seed=options.seed,
+        device=options.device,
+        plugin=options.plugin,
+    )
+    results = search_subnets(given, run)
+    told = read_csv(run.path / "subnets.csv")
+    rows = [_row(r, results["metric"]) for r in told if r[results["metric"]]]
+    number = min(options.finalists, 2) if options.quick else options.finalists
+    return {
+        "metric": results["metric"],
+        "cost": cost,
+        "rows": rows,
+        "finalists": finalists(rows, number, cost, options.min_map),
+    }
+
+
+def _row(r: Mapping[str, str], metric: str) -> dict[str, Any]:
+    """Of ``subnets.csv``."""
+    costs = {name: float(r[name]) for name in ("params", "flops", "latency") if r.get(name)}
+    front = r["front"] == "True"
+    return {"trial": int(r["trial"]), "rated": float(r[metric]), **costs, "front": front, "arch": json.loads(r["arch"])}
+
+
+def finalists(rows: Sequence[Mapping[str, Any]], number: int, cost: str, min_map: float | None) -> list[dict[str, Any]]:
+    """The archs that are finetuned: the best; or around the fastest that is good enough, where that is asked for.
+
+    A rating in the supernet is a lower estimate of what finetuning makes of an arch, so that two archs that are rated
+    somewhat lower are among them.
+    """
+    front = sorted((r for r in rows if r["front"]), key=lambda r: -r["rated"])
+    others = sorted((r for r in rows if not r["front"]), key=lambda r: -r["rated"])
+    if min_map is not None:
+        by_cost = sorted(front, key=lambda r: r[cost])
+        first = next((i for i, r in enumerate(by_cost) if r["rated"] >= min_map), len(by_cost) - 1)
+        front = by_cost[max(first - number + 1, 0) : first + 1][::-1]
+    return [dict(r) for r in (front + others)[:number]]

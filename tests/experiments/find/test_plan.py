@@ -1,0 +1,98 @@
+"""Time becomes epochs, and what was slower than measured leaves less to the rest."""
+
+import json
+
+import pytest
+
+from experiments.find.options import Options
+from experiments.find.phases import Job
+from experiments.find.plan import Paces, Plan, duration, steps_for
+from experiments.run.folder import RunFolder
+from models.errors import InputError
+
+NAMES = ["baselines", "supernet", "search", "finetune"]
+PACES = Paces({"baselines": 10, "supernet": 30, "search": 5, "finetune": 20}, {"test": 50, "export": 50})
+
+
+def job(tmp_path, **options):
+    return Job(Options(data="d", **options), RunFolder(tmp_path, "run"))
+
+
+def test_steps_fill_the_time_and_keep_to_it():
+    steps = {s.name: s for s in steps_for(PACES, 3600, NAMES)}
+    assert {n: s.count for n, s in steps.items()} == {"baselines": 105, "supernet": 40, "search": 105, "finetune": 35}
+    assert 0.95 * 3500 < sum(s.total for s in steps.values()) <= 3500
+
+
+def test_what_a_phase_cannot_use_others_have():
+    quick = Paces({**PACES.seconds, "baselines": 0.01}, {})
+    steps = {s.name: s for s in steps_for(quick, 3600, NAMES)}
+    assert steps["baselines"].count == 300
+    assert steps["supernet"].count == int((3600 - 3) * 0.5 / 30)
+
+
+def test_there_is_one_of_everything_at_least():
+    assert [s.count for s in steps_for(PACES, 100, NAMES)] == [1, 1, 1, 1]
+
+
+def test_equal_time_takes_half():
+    paces = Paces({**PACES.seconds, "equal": 10}, {})
+    steps = {s.name: s.total for s in steps_for(paces, 7200, [*NAMES, "equal"])}
+    assert steps["equal"] == pytest.approx(3600, rel=0.05)
+    assert sum(steps.values()) <= 7200
+    assert [(s.name, s.count) for s in steps_for(paces, 95, ["equal"])] == [("equal", 9)]
+    assert steps_for(paces, 95, []) == []
+
+
+def test_epochs_quick_and_trials_are_told(tmp_path):
+    steps = Plan(job(tmp_path, epochs=10, trials=7), PACES, NAMES).steps()
+    assert {s.name: s.count for s in steps} == {"baselines": 10, "supernet": 10, "search": 7, "finetune": 5}
+    steps = Plan(job(tmp_path, quick=True), PACES, NAMES).steps()
+    assert {s.name: s.count for s in steps} == {"baselines": 8, "supernet": 8, "search": 12, "finetune": 3}
+    steps = Plan(job(tmp_path, hours=1, trials=7), PACES, NAMES).steps()
+    assert {s.name: s.count for s in steps}["search"] == 7
+
+
+def test_a_slow_phase_leaves_less_to_the_others(tmp_path):
+    j = job(tmp_path, hours=1)
+    plan = Plan(j, PACES, NAMES)
+    assert plan.decide("baselines") == 105
+    # It took twice as long as was measured: what is trained afterwards does too.
+    j.results["baselines"], j.spent["baselines"] = {}, 2 * 1050.0
+    steps = {s.name: s for s in plan.steps()}
+    assert steps["supernet"].seconds == 60
+    assert steps["search"].seconds == 5
+    assert sum(s.total for s in steps.values()) <= 3600 - 2100 - 100
+    assert plan.left() <= 3600 - 2100
+
+
+def test_what_was_decided_stays_so(tmp_path):
+    j = job(tmp_path, hours=1)
+    assert Plan(j, PACES, NAMES).decide("baselines") == 105
+    j.spent["baselines"] = 1000.0  # and then it was interrupted
+    assert Plan(j, PACES, NAMES).decide("baselines") == 105
+    assert json.loads((tmp_path / "run/plan.json").read_text())["counts"] == {"baselines": 105}
+
+
+def test_equal_time_is_what_searching_took(tmp_path):
+    j = job(tmp_path, epochs=2, equal_time=True)
+    paces = Paces({**PACES.seconds, "equal": 10}, {})
+    plan = Plan(j, paces, [*NAMES, "equal"])
+    assert {s.name: s.count for s in plan.steps()}["equal"] == round((2 * 30 + 40 * 5 + 1 * 20) / 10)
+    for name, seconds in (("baselines", 30), ("supernet", 100), ("search", 50), ("finetune", 20)):
+        plan.decide(name)
+        j.results[name], j.spent[name] = {}, seconds
+    # The baselines took 30 s instead of 20: so will an epoch of the plain network.
+    assert plan.decide("equal") == round(170 / 15)
+
+
+def test_too_little_time_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"--hours 0.01: .* take 3 min; right would be --hours 0.14 or more"):
+        Plan(job(tmp_path, hours=0.01), PACES, NAMES).check()
+    Plan(job(tmp_path, hours=1), PACES, NAMES).check()
+    Plan(job(tmp_path, epochs=1), PACES, NAMES).check()
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0, "0 s"), (59, "59 s"), (600, "10 min"), (7200, "2.0 h")])
+def test_durations(seconds, said):
+    assert duration(seconds) == said
