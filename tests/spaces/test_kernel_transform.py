@@ -1,5 +1,7 @@
 """Small kernels by matrices: the centre at first, and plain networks once they are cut out."""
 
+import copy
+import functools
 import random
 
 import pytest
@@ -33,10 +35,17 @@ DETECTOR = {
 SMALL = {"row0.1": 3, "k": 3, "row2.1": 3, "row3.cv1_k": 1}
 
 
-def supernet(cfg=CLASSIFIER, transformed=True, seed=0):
+@functools.cache
+def built(kind):
+    """A supernet, whose copies share what is known of its rows."""
+    torch.manual_seed(0)
+    return kind(DETECTOR if kind is NASDETECTOR else CLASSIFIER)
+
+
+def supernet(cfg=CLASSIFIER, transformed=True):
     """With batch norms that do something, and matrices that are no identities."""
-    torch.manual_seed(seed)
-    net = (NASDETECTOR if "head" in cfg else NASBACKBONE)(cfg)
+    net = copy.deepcopy(built(NASDETECTOR if "head" in cfg else NASBACKBONE))
+    torch.manual_seed(1)
     if transformed:
         transform_kernels(net)
     for name, t in net.state_dict().items():
@@ -64,7 +73,7 @@ def archs(net, num=8):
 
 
 def test_a_matrix_for_each_pair_of_sizes_that_follow_one_another():
-    net = NASBACKBONE(CLASSIFIER)
+    net = supernet(transformed=False)
     parameters = {k for k, p in net.named_parameters()}
     assert transform_kernels(net) == 1 + 2 * 2 + 2 + 1
     assert transform_kernels(net) == 0
@@ -183,9 +192,9 @@ def test_what_goes_with_the_weights_is_ordered_as_they_are():
 
 
 def test_a_supernet_with_matrices_is_loaded_and_gone_on_with(images):
-    net, other = supernet(), NASBACKBONE(CLASSIFIER)
+    net, other = supernet(), supernet(transformed=False)
     load_into(other, net.state_dict())
-    again = NASBACKBONE(CLASSIFIER)
+    again = supernet(transformed=False)
     warm_start(again, CLASSIFIER, net.state_dict())
     for arch in archs(net):
         for one in (net, other, again):

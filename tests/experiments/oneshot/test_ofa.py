@@ -52,16 +52,23 @@ def cost():
     return CostModel(Space(CFG), 16)
 
 
+@pytest.fixture(scope="module")
+def built():
+    """A supernet, whose copies share what is known of its rows."""
+    torch.manual_seed(0)
+    return NASBACKBONE(CFG)
+
+
 @pytest.fixture
-def train(cost):
+def train(cost, built):
     """Train by OFA: (cfg, settings of the strategy, of the evaluator) -> strategy."""
 
     def made(cfg=CFG, evaluator=None, seed=0, engine=None, **settings):
-        torch.manual_seed(seed)
         strategy = OFA(cost=cost if cfg is CFG else None, seed=seed, **{"phases": PHASES, **settings})
         strategy.weights_engine = engine
         make = detection if "head" in cfg else classification
-        network = (NASDETECTOR if "head" in cfg else NASBACKBONE)(cfg)
+        network = (NASDETECTOR if "head" in cfg else NASBACKBONE)(cfg) if cfg is not CFG else copy.deepcopy(built)
+        torch.manual_seed(seed)
         return run(strategy, network, make(**{"epochs": 2, "num": 12, **(evaluator or {})}))
 
     return made
@@ -400,13 +407,13 @@ def test_finds_a_planted_answer():
     assert max(ratings[1, 8], ratings[1, 24]) < -0.5
 
 
-def test_channels_that_cannot_be_ordered_are_refused_before_the_training(monkeypatch, cost):
+def test_channels_that_cannot_be_ordered_are_refused_before_the_training(monkeypatch, cost, built):
     def refuse(supernet, also=()):
         raise InputError("its channels cannot be ordered")
 
     monkeypatch.setattr(ofa, "order_channels", refuse)
-    net = NASBACKBONE(CFG)
+    net = copy.deepcopy(built)
     with pytest.raises(InputError, match="cannot be ordered"):
-        OFA(cost=cost, phases=PHASES).mutate_model(copy.deepcopy(net))
+        OFA(cost=cost, phases=PHASES).mutate_model(copy.deepcopy(built))
     OFA(cost=cost, phases=PHASES[:4]).mutate_model(net)
     assert isinstance(net, nn.Module)
