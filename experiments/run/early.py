@@ -30,7 +30,7 @@ def check_search(args: argparse.Namespace) -> None:
     config = read_config(space.freeze(space.upstream()), file=space.config.file)
     if args.detector is not None:
         read_config(args.detector)
-    for given in (args.costs, args.phases):
+    for given in (args.costs, getattr(args, "phases", None)):
         if given is not None:
             load_yaml(Path(given))
     if args.task == "classify":
