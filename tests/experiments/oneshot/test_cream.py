@@ -7,9 +7,9 @@ from torch import nn
 from data import Batch
 from experiments.oneshot.board import Board
 from experiments.oneshot.cream import CreamModule, Lesson, MetaNetwork, _difference
-from experiments.oneshot.distillation import DetectionMimic, SoftLabels
 from experiments.strategies import Cream
 from experiments.tasks.evaluator import ClassificationModule, DataLoader, Detection
+from experiments.training.distillation import DetectionMimic, SoftLabels
 from spaces import NASDETECTOR
 from spaces.active import Active
 from tests.experiments.oneshot.test_strategies import Witness

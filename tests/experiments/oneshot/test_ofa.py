@@ -13,12 +13,12 @@ import yaml
 from torch import nn
 
 from experiments.oneshot import ofa
-from experiments.oneshot.distillation import SoftLabels
 from experiments.oneshot.ofa import OFAModule, largest_of
 from experiments.oneshot.phases import Phase, counts_of, default_phases, read_phases
 from experiments.run.callbacks import LastCheckpoint
 from experiments.strategies import OFA
 from experiments.tasks.evaluator import Classification, DataLoader
+from experiments.training.distillation import SoftLabels
 from experiments.training.engine import Engine
 from experiments.training.options import Learning
 from experiments.training.schedule import Schedule, starts_of
