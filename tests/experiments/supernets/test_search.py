@@ -317,7 +317,8 @@ class TestRun:
         """And the process that starts them none the less."""
         seen = []
         job = type("Job", (), {"work": lambda self: seen.append(os.environ.get("CUDA_VISIBLE_DEVICES"))})
-        monkeypatch.setattr(subnet_search, "_open", lambda options, run: job())
+        monkeypatch.setattr(subnet_search, "_open", lambda options, run, resume: job())
+        monkeypatch.setattr(subnet_search, "end_with_parent", lambda: None)  # this process has another one
         process = type("Process", (), {"is_alive": lambda self: False, "join": lambda self: None, "exitcode": 0})
         process.__init__ = lambda self, target, args: setattr(self, "start", lambda: target(*args))
         context = type("Context", (), {"Process": process})
