@@ -57,8 +57,8 @@ def heard(is_script: bool = False) -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            # The interpreter of a script that was interrupted still has a way to go, which no signal is to disturb.
-            signal.signal(number, handler if _wish.since is None or not is_script else _end)
+            # The interpreter of a script that was interrupted still has a way to go, and a line to say.
+            signal.signal(number, handler if _wish.since is None or not is_script else _hear_late)
 
 
 @contextmanager
@@ -119,7 +119,12 @@ def _hear(number: int, frame: Any) -> None:
     _end()
 
 
-def _end(*_: Any) -> None:
+def _hear_late(*_: Any) -> None:
+    if _wish.since is None or time.monotonic() - _wish.since >= _SAME_SECONDS:
+        _end()
+
+
+def _end() -> None:
     os._exit(STATUS)
 
 

@@ -390,7 +390,7 @@ def test_row_that_cannot_be_built_at_some_arch():
 
 @pytest.mark.parametrize("resolution", [64.5, "64", True, -64])
 def test_resolution_that_is_none(resolution):
-    with refused("resolution must be a positive integer"):
+    with refused("resolution: must be positive integers"):
         CostModel(Space({**COUPLED, "resolution": choice(32, resolution)}), 32)
 
 
