@@ -66,7 +66,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     if not is_first_process():  # what follows is done by one
         return {}
     if resume and len(history.rows) == history.before:
-        print(f"nothing was left to search: the {len(history.rows)} epochs of {run.path} are done", flush=True)
+        print(f"the supernet was trained: the {len(history.rows)} epochs of {run.path} are done", flush=True)
     options = replace(options, devices=1, num_nodes=1, sync_bn=False)
     supernet = strategy.supernet
     run.write_json("arch.json", arch)

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from data import EpochSampler, Hyp, augment, collate, detect, detection, letterbox
 from data.augment import RANGES
+from data.detect_index import NOTHING_IGNORED
 from data.report import Report
 from models.errors import InputError
 from tests.refusal import refused
@@ -25,7 +26,7 @@ class Painted:
         rng = np.random.default_rng(0)
         self.report = Report("train")
         self.shapes = [(int(h), int(w)) for h, w in rng.integers(60, 200, (count, 2))]
-        self.labels, self._corners = [], []
+        self.labels, self._corners, self.ignored = [], [], [NOTHING_IGNORED] * count
         for i, (h, w) in enumerate(self.shapes):
             x1, y1 = int(rng.integers(0, w // 2)), int(rng.integers(0, h // 2))
             x2, y2 = x1 + int(rng.integers(20, w // 2)), y1 + int(rng.integers(20, h // 2))
@@ -206,7 +207,8 @@ def test_workers_do_not_change_what_is_seen():
     for a, b in zip(alone, helped, strict=True):
         assert a.images.equal(b.images)
         assert a.targets.equal(b.targets)
-        assert a.metas == b.metas
+        assert [m[:3] for m in a.metas] == [m[:3] for m in b.metas]
+        assert all(np.array_equal(m.ignored, n.ignored) for m, n in zip(a.metas, b.metas, strict=True))
 
 
 def test_collate_numbers_the_images():
@@ -247,7 +249,7 @@ def test_digits_detect_says_what_is_no_number(tmp_path):
     source = tmp_path / "d.yaml"
     for text, message in (
         ("train: many\nval: 8\n", "train is 'many'"),
-        ("train: 4\nval: 8\ntest: 8\n", "test is 8; give train and val"),
+        ("train: 4\nval: 8\ntest: 0\n", "test is 0; give train, val and test a number of images"),
         ("train: 4\nval: 8\ncanvas: 10\n", "canvas is 10"),
     ):
         source.write_text("format: digits-detect\n" + text)

@@ -281,7 +281,7 @@ class TestCommand:
 
     def test_a_server_runs_no_commands_of_clients(self):
         with refused("--provider command", "FILE.py:NAME"):
-            server._serve(server.parse(["--provider", "command"]), 0)
+            server.main(server.parse(["--provider", "command"]))
 
 
 def test_table_is_the_cost_models(table):

@@ -104,5 +104,6 @@ def test_killed_in_the_search_of_the_supernet(whole, tmp_path):
     # Six ratings are there already, so that there are six to go.
     status, log = finish(tmp_path, "--resume", run, kill=(rating.Rating, "__call__", 6))
     assert status == 0, log
-    assert "epoch" not in log
+    assert "epoch 1" not in log
+    assert "the supernet was trained: the 3 epochs of" in log
     check_same(run, folder)

@@ -38,8 +38,8 @@ def main(args):
             print(process.pid, flush=True)
         if how in ("orderly", "stuck"):
             stack.enter_context(interrupts.deferred(lambda: asked.append(1)))
-        print("ready", flush=True)
         try:
+            print("ready", flush=True)
             while not asked or how == "stuck":
                 sleep(0.01)
             raise KeyboardInterrupt("go on")
