@@ -11,7 +11,7 @@ from data.classify_sets import SETS
 # Options, of any script, that are a file or a folder, or the name of something that is in neither.
 PATHS = (
     *("cfg", "config", "costs", "data", "data_root", "detector", "inherit", "latency_table", "plugin", "space"),
-    *("storage", "supernet", "teacher", "truth", "weights", "arch"),
+    *("phases", "storage", "supernet", "teacher", "truth", "weights", "arch"),
 )
 # Names that are no paths, whatever lies there.
 _WORDS = (*SETS, "elastic", "max", "min", "upstream")
