@@ -112,6 +112,8 @@ def _rules(policy: str | Path | Mapping[str, Any]) -> tuple[list[dict[str, Any]]
 def _problem(rule: Any) -> str | None:
     if not isinstance(rule, Mapping) or not isinstance(rule.get("modules"), list):
         return "it is a mapping with a list of 'modules'"
+    if other := [module for module in rule["modules"] if not isinstance(module, str)]:
+        return f"modules are names, got {other[0]!r}"
     if rule.get("section", "head") not in ("backbone", "head"):
         return f"section is backbone or head, got {rule['section']!r}"
     rows = rule.get("rows", [0, 0])

@@ -119,8 +119,9 @@ side, batch_size, threads, archs = map(_count, (limits.SIDE, limits.BATCH, limit
 processes, none_or_processes = _count(limits.PROCESSES), _count(limits.PROCESSES, 0)
 port = _count(65535)
 seed = _number(int, "0 to 4294967295", lambda n: 0 <= n < 2**32)  # NumPy takes no others
-positive_float = _number(float, "greater than 0", lambda x: 0 < x < float("inf"))
-not_negative = _number(float, "at least 0", lambda x: 0 <= x < float("inf"))
+_LARGEST = 3.4e38  # of float32, as weights and rates are
+positive_float = _number(float, "greater than 0, and a number that float32 has", lambda x: 0 < x <= _LARGEST)
+not_negative = _number(float, "at least 0, and a number that float32 has", lambda x: 0 <= x <= _LARGEST)
 share = _number(float, "at least 0 and less than 1", lambda x: 0 <= x < 1)
 fraction = _number(float, "more than 0 and less than 1", lambda x: 0 < x < 1)
 

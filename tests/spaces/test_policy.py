@@ -185,6 +185,7 @@ def test_policy_from_a_file(tmp_path):
         ({}, ["'rules'"]),
         ({"rules": []}, ["'rules'"]),
         ({"rules": [{"c2": WIDTHS}]}, ["rule 1", "'modules'"]),
+        ({"rules": [{"modules": [["Conv"]]}]}, ["rule 1", "modules are names, got ['Conv']"]),
         ({"rules": [{"modules": ["Conv"], "section": "neck"}]}, ["section is backbone or head", "neck"]),
         ({"rules": [{"modules": ["Conv"], "rows": 3}]}, ["[first, last]", "3"]),
         ({"rules": [{"modules": ["Conv"], "c2": [1, 2]}]}, ["c2 is {way: …}", "scale"]),

@@ -227,7 +227,8 @@ BAD = {
 def test_bad_input_is_one_line_and_leaves_nothing(case, detector_run, call, tmp_path):
     args, message = BAD[case]
     (tmp_path / "a.json").write_text('{"c3_2": 1}')
-    for name, options in (("other", {"cfg": "x"}), ("cut", {"strategy": "bignas", "task": "detect", "plugin": []})):
+    begun = yaml.safe_load((detector_run[0] / "config.yaml").read_text())["options"]
+    for name, options in (("other", {"cfg": "x"}), ("cut", begun)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").write_text(yaml.safe_dump({"options": options}))
     code, _, err = call(val, *(detector_run[0] if a == "RUN" else a for a in args))

@@ -175,7 +175,7 @@ def test_a_supernet_of_classifiers_is_searched(searched, call, tmp_path):
     assert content["arch"] == picked["arch"]
     assert (picked["params"] if "params" in picked else count_params(network)) == count_params(network)
     assert picked["flops"] == count_flops(network, 16)
-    assert "python train.py --weights runs/search_subnets/exp/classifier.pt --data digits --imgsz 16" in out
+    assert "train.py --weights runs/search_subnets/exp/classifier.pt --data digits --imgsz 16" in out
     assert "export.py --weights runs/search_subnets/exp/classifier.pt --imgsz 16" in out
 
 
@@ -188,7 +188,7 @@ def test_a_supernet_of_classifiers_is_searched(searched, call, tmp_path):
         (train, ["--no-autoanchor"], "--no-autoanchor: is of detectors, and"),
         (train, ["--devices", "2"], "--devices: is of detectors, and"),
         (train, ["--no-augment"], "--no-augment: is of detectors, and"),
-        (train, ["--data", "two"], "--(2 classes for 10)"),
+        (train, ["--data", "two"], "(2 classes for 10)"),
         (export, ["--nms"], "--nms is of detectors"),
         (detect, ["--source", "."], "a classifier's; right would be a detector.pt"),
     ],
