@@ -8,7 +8,9 @@ too much. Aliases of YAML and what a pickle names twice are counted as often as 
 from __future__ import annotations
 
 import codecs
+import datetime
 import json
+import numbers
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -30,6 +32,8 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+# What YAML and JSON have beside lists and mappings, and Python's and NumPy's like of it.
+_SCALARS = (str, bytes, numbers.Number, datetime.date, type(None))
 
 
 def is_file(path: str | Path) -> bool:
@@ -137,10 +141,15 @@ def parse_json(text: str | bytes, what: str | Path) -> Any:
         raise InputError(f"{what}: not JSON: {_first_line(e)}") from None
 
 
-def check_plain(value: Any, what: str | Path, most: int = limits.NODES) -> None:
+def check_plain(value: Any, what: str | Path, most: int = limits.NODES, only_plain: bool = False) -> None:
     """`InputError` if a value of lists, mappings and scalars is more than a document of `limits` can be.
 
     For what did not come through `parse_yaml`: out of a pickle, or from a script.
+
+    Parameters
+    ----------
+    only_plain
+        Whether anything else in it is refused too, such as a tensor.
     """
     known: dict[int, tuple[int, int]] = {}  # containers that were walked over: values and levels in them
     walk = [_Level(None, iter((value,)))]
@@ -159,6 +168,8 @@ def check_plain(value: Any, what: str | Path, most: int = limits.NODES) -> None:
             if isinstance(one, int) and not -limits.INTEGER <= one <= limits.INTEGER:
                 raise InputError(f"{what}: holds a whole number of {one.bit_length()} bits; right would be 63 at most")
             is_container = isinstance(one, (list, tuple, set, frozenset, Mapping))
+            if only_plain and not is_container and not isinstance(one, _SCALARS):
+                raise InputError(f"{what}: holds a {type(one).__name__} where there is text or a number")
             if is_container and id(one) not in known:
                 if id(one) in within or len(walk) > limits.DEPTH:
                     raise InputError(f"{what}: nested more than {limits.DEPTH} levels deep, or in itself")

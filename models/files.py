@@ -24,7 +24,7 @@ FORMAT = 1
 def check_format(content: Mapping[str, Any], what: str | Path) -> None:
     """`InputError` if a file was written by a later version of this project, which may mean other things by it."""
     found = content.get("format", 1) if isinstance(content, Mapping) else type(content).__name__
-    if found != FORMAT:
+    if type(found) is not int or found != FORMAT:
         raise InputError(f"{what}: of format {found}, but this version reads {FORMAT}; right would be a later version")
 
 

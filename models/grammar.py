@@ -248,7 +248,7 @@ def read_config(
     if isinstance(cfg, Config):
         file, raw = cfg.file, copy.deepcopy(cfg.raw)
     elif isinstance(cfg, Mapping):
-        check_plain(cfg, file)
+        check_plain(cfg, file, only_plain=True)
         raw = copy.deepcopy(dict(cfg))
     else:
         path = find_file(cfg)

@@ -43,7 +43,10 @@ def read_config_file(path: str) -> RetiariiExeConfig:
     service = config.training_service
     if not isinstance(service, RemoteConfig):
         raise InputError(f"--config {path}: right would be trainingService: {{platform: remote, machineList: [...]}}")
-    for machine in service.machine_list:
+    machines, texts = service.machine_list, ("host", "user", "ssh_key_file")
+    if not isinstance(machines, list) or not all(isinstance(getattr(m, n, None), str) for m in machines for n in texts):
+        raise InputError(f"--config {path}: machineList: right would be a list of {{host: …, user: …, sshKeyFile: …}}")
+    for machine in machines:
         if machine.password is not None:
             raise InputError(f"--config {path}: {machine.host}: give an sshKeyFile; a password stands in the web UI")
         machine.ssh_key_file = config_utils.resolve_path(machine.ssh_key_file, machine._base_path)

@@ -47,6 +47,9 @@ class History(pl.Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows, self.probabilities = state["rows"], state["probabilities"]
+        for found in (self.rows, self.probabilities):
+            if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+                raise TypeError("what was measured in its epochs is no list of mappings")
         self.before = len(self.rows)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:

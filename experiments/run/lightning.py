@@ -84,7 +84,17 @@ class PlainCheckpoints(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         content: dict[str, Any] = load_plain(path, may_trust=True)
+        _check_counts(content.get("loops") if isinstance(content, dict) else None, False)
         return content
+
+
+def _check_counts(value: Any, counts: bool) -> None:
+    """`TypeError` if what Lightning counts steps and epochs by holds no number, which it would find out later."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_counts(inner, counts or str(key).endswith("progress"))
+    elif counts and not isinstance(value, int):
+        raise TypeError(f"a count of steps is a {type(value).__name__}")
 
 
 def make_trainer(options: Any, accelerator: str, **more: Any) -> pl.Trainer:
@@ -97,11 +107,11 @@ def make_trainer(options: Any, accelerator: str, **more: Any) -> pl.Trainer:
 
 
 class _Begun(pl.Callback):
-    """Whether training has begun, and so everything of a checkpoint has been taken."""
+    """Whether a batch has been trained on, and so everything of a checkpoint has been of use."""
 
     begun = False
 
-    def on_train_epoch_start(self, *_: Any) -> None:
+    def on_train_batch_end(self, *_: Any) -> None:
         self.begun = True
 
     def on_train_end(self, *_: Any) -> None:  # of a run that has nothing left to do

@@ -7,7 +7,8 @@ import torch
 import yaml
 
 from models import Model, load_detector, read_config, save_detector, save_model_yaml
-from models.files import FORMAT, atomic, dump_model_yaml
+from models.errors import InputError
+from models.files import FORMAT, atomic, check_format, dump_model_yaml
 from models.upstream import load_weights
 from tests.refusal import refused
 
@@ -122,3 +123,15 @@ def test_weights_that_are_not_finite_are_neither_written_nor_read(bad, tmp_path)
     with refused("good.pt: not written: 1 of", names[1]):
         save_detector(model, tmp_path / "good.pt")
     assert load_detector(tmp_path / "good.pt")
+
+
+@pytest.mark.parametrize("found", [2, "1", True, torch.zeros(0), torch.ones(2)], ids=repr)
+def test_a_format_that_is_not_ours(found):
+    with pytest.raises(InputError, match="of format"):
+        check_format({"format": found}, "a.pt")
+
+
+@pytest.mark.parametrize("value", [torch.zeros(0), [torch.ones(2)], {"a": object()}], ids=["tensor", "list", "object"])
+def test_a_networks_yaml_holds_text_and_numbers(value):
+    with pytest.raises(InputError, match=r"a.pt: holds a (Tensor|object) where there is text or a number"):
+        read_config({**TINY, "backbone": [[-1, 1, "Conv", [8, 3, value]]]}, file="a.pt")
