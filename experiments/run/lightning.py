@@ -84,14 +84,19 @@ class PlainCheckpoints(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         content: dict[str, Any] = load_plain(path, may_trust=True)
-        _check_counts(content.get("loops") if isinstance(content, dict) else None, False)
+        _check_counts(content.get("loops") if isinstance(content, dict) else None)
         return content
 
 
-def _check_counts(value: Any, counts: bool) -> None:
+_COUNTS = ("ready", "started", "processed", "completed")  # of Lightning's progress
+
+
+def _check_counts(value: Any, counts: bool = False) -> None:
     """`TypeError` if what Lightning counts steps and epochs by holds no number, which it would find out later."""
     if isinstance(value, dict):
         for key, inner in value.items():
+            if key in _COUNTS and not isinstance(inner, int):
+                raise TypeError(f"a count of steps is a {type(inner).__name__}")
             _check_counts(inner, counts or str(key).endswith("progress"))
     elif counts and not isinstance(value, int):
         raise TypeError(f"a count of steps is a {type(value).__name__}")
@@ -107,11 +112,11 @@ def make_trainer(options: Any, accelerator: str, **more: Any) -> pl.Trainer:
 
 
 class _Begun(pl.Callback):
-    """Whether a batch has been trained on, and so everything of a checkpoint has been of use."""
+    """Whether training has begun, and so everything of a checkpoint has been taken."""
 
     begun = False
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_epoch_start(self, *_: Any) -> None:
         self.begun = True
 
     def on_train_end(self, *_: Any) -> None:  # of a run that has nothing left to do
