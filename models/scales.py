@@ -57,7 +57,8 @@ def at_scale(raw: dict[str, Any], scale: str | None, letter: str | None, file: s
     rest = {key: raw.pop(key) for key in list(raw) if key not in ("nc", "ch", "names")}
     raw.update(zip(MULTIPLES, scales[scale], strict=True))
     raw.update(rest)
-    rows = [row for section in ("backbone", "head") for row in raw.get(section) or () if isinstance(row, list)]
+    sections = [raw.get(name) for name in ("backbone", "head")]  # which may be anything: they are read later
+    rows = [row for section in sections if isinstance(section, list) for row in section if isinstance(row, list)]
     if scale in _C3K_SCALES:
         for row in rows:
             _force_c3k(row)

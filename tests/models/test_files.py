@@ -135,3 +135,9 @@ def test_a_format_that_is_not_ours(found):
 def test_a_networks_yaml_holds_text_and_numbers(value):
     with pytest.raises(InputError, match=r"a.pt: holds a (Tensor|object) where there is text or a number"):
         read_config({**TINY, "backbone": [[-1, 1, "Conv", [8, 3, value]]]}, file="a.pt")
+
+
+@pytest.mark.parametrize("head", [0.5, {"a": 1}, "x"])
+def test_a_section_that_is_none_beside_scales(head):
+    with pytest.raises(InputError, match="'head' must be a list of rows"):
+        read_config({**TINY, "scales": {"n": [1, 1, 64]}, "head": head})
