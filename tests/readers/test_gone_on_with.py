@@ -98,6 +98,21 @@ def test_of_another_shape(tmp_path, checkpoint):
         _fit(tmp_path, 2, tmp_path / "last.ckpt", width=3)
 
 
+def _set(content, key, value):
+    """With `value` in place of whatever stands under `key`, at any depth."""
+    if not isinstance(content, dict):
+        return content
+    return {k: value if k == key else _set(v, key, value) for k, v in content.items()}
+
+
+@pytest.mark.parametrize("value", [None, {}, "1"])
+@pytest.mark.parametrize("key", ["ready", "started", "processed", "completed", "rows"])
+def test_counts_and_histories_that_are_none(tmp_path, checkpoint, key, value):
+    torch.save(_set(checkpoint[1], key, value), tmp_path / "last.ckpt")
+    with refused("last.ckpt", "cannot be gone on with: TypeError"):
+        _fit(tmp_path, 2, tmp_path / "last.ckpt")
+
+
 def test_what_fails_later_is_no_matter_of_the_checkpoint(tmp_path, checkpoint, monkeypatch):
     (tmp_path / "last.ckpt").write_bytes(checkpoint[0])
 

@@ -108,6 +108,12 @@ BAD = {
     "no machines": ({"trainingService": {"platform": "local"}}, "platform: remote"),
     "a misspelt field": ({"trainingServise": {}}, "does not have field"),
     "no mapping": ([1], "not a dict"),
+    "a list of names": ({"trainingService": {"platform": "remote", "machineList": ["h"]}}, "a list of {host: …"),
+    "no machine": ({"trainingService": {"platform": "remote"}}, "a list of {host: …"),
+    "a number for a key": (
+        {"trainingService": {"platform": "remote", "machineList": [{"host": "h", "user": "u", "sshKeyFile": 3}]}},
+        "a list of {host: …",
+    ),
     "a password": (
         {"trainingService": {"platform": "remote", "machineList": [{"host": "h", "user": "u", "password": "p"}]}},
         "h: give an sshKeyFile",
