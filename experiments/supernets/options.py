@@ -61,7 +61,9 @@ class Options:
         action="append",
         metavar="COST=LOW:HIGH",
     )
-    upstream_form: bool = option("only archs that take no more than YOLOv5's own modules and arguments", False)
+    upstream_form: bool = option(
+        "only archs that take no more than YOLOv5's own modules and arguments", False, advanced=True
+    )
     costs: str | None = option(
         "where more costs come from, such as latency: providers, or a pool of servers", None, metavar="YAML"
     )
@@ -70,17 +72,21 @@ class Options:
         None,
         of="searcher",
         type=archs,
+        advanced=True,
     )
     stride: int | None = option(
-        "of grid; by default such that --trials cover the space", None, of="searcher", type=positive_int
+        "of grid; by default such that --trials cover the space", None, of="searcher", type=positive_int, advanced=True
     )
-    predictor: str = option("model that chooses among proposed archs", "none", choices=["none", "mlp", "gp"])
+    predictor: str = option(
+        "model that chooses among proposed archs", "none", choices=["none", "mlp", "gp"], advanced=True
+    )
     screen: tuple[str, int] | None = option(
         "of N proposed archs the best by a zero-cost proxy is evaluated, such as naswot:4",
         None,
         of="supernet",
         type=_screen,
         metavar="PROXY:N",
+        advanced=True,
     )
     baseline: bool = option("no random search beside the search", True)
     pick: str | None = option(
@@ -90,10 +96,11 @@ class Options:
         "sqlite:///…, journal:FILE, postgresql://… or grpc://HOST:PORT (default: study.db of the run)",
         None,
         metavar="URL",
+        advanced=True,
     )
-    study: str = option("name in the storage; one that is there is worked on together", "subnets")
+    study: str = option("name in the storage; one that is there is worked on together", "subnets", advanced=True)
     workers: int = option(
-        "processes that evaluate, each on a GPU of its own where there are several", 1, type=processes
+        "processes that evaluate, each on a GPU of its own where there are several", 1, type=processes, advanced=True
     )
     seed: int = option("fixes the archs that are asked for", 0, type=seed)
     device: str = option("auto, cpu or cuda", "auto")
@@ -110,16 +117,26 @@ class Options:
         of="cfg",
         kind="task",
         group=_UNTRAINED,
+        advanced=True,
     )
     data: str | None = option("training images, as of oneshot_nas.py", None, of="cfg", group=_UNTRAINED)
     data_root: str | None = option(
-        "where data sets lie or are downloaded to (default: datasets/)", None, of="task", group=_UNTRAINED
+        "where data sets lie or are downloaded to (default: datasets/)",
+        None,
+        of="task",
+        group=_UNTRAINED,
+        advanced=True,
     )
     imgsz: int | None = option(
-        "side of the images (classify: 64, detect: 320)", None, of="cfg", group=_UNTRAINED, type=side
+        "side of the images (classify: 64, detect: 320)", None, of="cfg", group=_UNTRAINED, type=side, advanced=True
     )
     batch: int | None = option(
-        "images that a proxy sees (classify: 64, detect: 16)", None, of="cfg", group=_UNTRAINED, type=batch_size
+        "images that a proxy sees (classify: 64, detect: 16)",
+        None,
+        of="cfg",
+        group=_UNTRAINED,
+        type=batch_size,
+        advanced=True,
     )
 
 
@@ -140,9 +157,10 @@ class Look:
         group=_LOOK,
         action="append",
         metavar="NAME:LABEL=VALUE[|VALUE],…",
+        advanced=True,
     )
     baseline_flops: float | None = option(
-        "count the archs near it", None, group=_LOOK, type=amount("flops"), metavar="4.5G"
+        "count the archs near it", None, group=_LOOK, type=amount("flops"), metavar="4.5G", advanced=True
     )
     fidelity: int | None = option(
         "how the supernet ranks N archs, beside what each reaches trained alone",
@@ -151,11 +169,16 @@ class Look:
         type=archs,
         metavar="N",
     )
-    seeds: int = option("trainings of each of those", 1, group=_LOOK, of="fidelity", type=positive_int)
+    seeds: int = option("trainings of each of those", 1, group=_LOOK, of="fidelity", type=positive_int, advanced=True)
     truth: str | None = option(
-        "CSV of what archs reach, in place of training them", None, group=_LOOK, of="fidelity", metavar="FILE"
+        "CSV of what archs reach, in place of training them",
+        None,
+        group=_LOOK,
+        of="fidelity",
+        metavar="FILE",
+        advanced=True,
     )
-    samples: int = option("bootstrap samples of the report", 10_000, group=_LOOK, type=natural)
+    samples: int = option("bootstrap samples of the report", 10_000, group=_LOOK, type=natural, advanced=True)
 
 
 @dataclass(frozen=True, kw_only=True)
