@@ -190,7 +190,11 @@ class Options(Learning, Devices):
         metavar="2M",
     )
     max_latency: float | None = option(
-        "no result has more latency", None, group=_COSTS, type=amount("latency"), metavar="8ms"
+        "no result has more latency; measured here, unless --costs tells it",
+        None,
+        group=_COSTS,
+        type=amount("latency"),
+        metavar="8ms",
     )
     target_flops: float | None = option(
         "steer the search to that many flops", None, group=_COSTS, type=amount("flops"), metavar="4G", advanced=True
@@ -199,7 +203,7 @@ class Options(Learning, Devices):
         "steer the search to that many params", None, group=_COSTS, type=amount("params"), metavar="1.8M", advanced=True
     )
     target_latency: float | None = option(
-        "steer the search to that many latency",
+        "steer the search to that latency",
         None,
         group=_COSTS,
         type=amount("latency"),
@@ -210,7 +214,7 @@ class Options(Learning, Devices):
         "weight of the target beside the loss", 1.0, of=_TARGETS, group=_COSTS, type=positive_float, advanced=True
     )
     costs: str | None = option(
-        "where latency comes from: providers, tables among them, or a pool of servers",
+        "where latency comes from: providers, tables among them, or a pool of servers (default: a table made here)",
         None,
         of=_LATENCY,
         group=_COSTS,
