@@ -117,6 +117,15 @@ def _count(most: int, least: int = 1) -> Callable[[str], Any]:
 positive_int = _count(limits.COUNT)
 natural = _count(limits.COUNT, 0)
 side, batch_size, threads, archs = map(_count, (limits.SIDE, limits.BATCH, limits.THREADS, limits.ARCHS))
+AUTO = -1  # of --batch, as YOLOv5 has it too
+
+
+def batch_or_auto(text: str) -> int:
+    """Type of ``--batch``: a number, or `AUTO`."""
+    return AUTO if text in ("auto", str(AUTO)) else batch_size(text)
+
+
+batch_or_auto.__name__ = "int"
 processes, none_or_processes = _count(limits.PROCESSES), _count(limits.PROCESSES, 0)
 port = _count(65535)
 seed = _number(int, "0 to 4294967295", lambda n: 0 <= n < 2**32)  # NumPy takes no others

@@ -8,6 +8,7 @@ from typing import Any
 from ..run.cli import (
     NamedValues,
     amount,
+    batch_or_auto,
     batch_size,
     fraction,
     natural,
@@ -163,7 +164,11 @@ class Options(Learning, Devices):
         "side of the images, a multiple of the stride (640; of classifiers as trained)", None, type=side
     )
     epochs: int = option("epochs; beside --resume more than the run has had", 100, type=positive_int, resumes=True)
-    batch: int = option("images to a batch, over all devices", 16, type=batch_size)
+    batch: int = option(
+        "images to a batch, over all devices; auto: as many as 70 %% of the free memory of a CUDA device takes",
+        16,
+        type=batch_or_auto,
+    )
     patience: int = option("stop after as many epochs without a better result; 0: never", 100, type=natural)
     autoanchor: bool = option("keep the YAML's anchors whatever the data", True, advanced=True)
     seed: int = option("fixes weights, order and augmentation", 0, type=seed)
