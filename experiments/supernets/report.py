@@ -13,7 +13,7 @@ import numpy as np
 from models.errors import InputError
 from models.files import save_model_yaml
 
-from ..run.amounts import parse_amount, written
+from ..run.amounts import parse_amount, titled, written
 from ..run.commands import command
 from ..run.console import say
 from ..run.tables import table, write_csv
@@ -123,7 +123,8 @@ def report(job: SubnetSearch, pick: Pick | None = None, say: bool = False) -> di
     costs = [o.name for o in search.objectives[1:]]
     shown = costs[0] if costs else "flops"
     picked = None if chosen is None else chosen["trial"]
-    plot_front(path / "pareto_front.html", Shown(metric, shown, tables, shares, picked))
+    units = {name: provider.unit for name, provider in job.domain.providers.items()}
+    plot_front(path / "pareto_front.html", Shown(metric, shown, tables, shares, picked, units))
     results: dict[str, Any] = {
         "metric": metric,
         "costs": costs,
@@ -171,9 +172,10 @@ def _say(job: SubnetSearch, results: Mapping[str, Any]) -> None:
         title += f", {_SHOWN} shown"
         shown = [shown[round(i * (len(shown) - 1) / (_SHOWN - 1))] for i in range(_SHOWN)]
     rows = [(str(row["trial"]), f"{row[metric]:.4f}", *(written(c, row[c]) for c in costs)) for row in shown]
+    columns = [c if c == "latency" else titled(c, p.unit) for c, p in job.domain.providers.items()]  # a latency says ms
     done, asked = next(iter(results["evaluations"].values())), job.options.trials
     say(
-        table(["trial", metric, *costs], rows, title),
+        table(["trial", metric, *columns], rows, title),
         f"ended after {done} of {asked}: no more archs were found" if done < asked else "",
         verdict(results["hypervolume"]),
         what_is_known(job.folder) if job.options.supernet else "",
