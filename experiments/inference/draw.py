@@ -1,17 +1,23 @@
-"""Detections as boxes in a picture."""
+"""Detections and labels as boxes in a picture, and pictures on a sheet."""
 
 from __future__ import annotations
 
 import colorsys
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torchvision.ops import box_convert
+
+from models.files import atomic
 
 from ..run.fonts import font_for, is_plain, say_once
 
+_ACROSS = 4  # pictures of a sheet
 _GOLDEN = 0.618034  # steps of the golden ratio around the colour circle never come close to an earlier one
 
 
@@ -51,6 +57,31 @@ def draw_detections(
         luminance = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]  # ITU-R BT.601
         draw.text((left + line, top), text, fill="black" if luminance > 140 else "white", font=font)
     return np.asarray(picture)
+
+
+def draw_labels(image: np.ndarray, labels: Tensor, names: Mapping[int, str]) -> np.ndarray:
+    """A copy of uint8 (height, width, 3) RGB with a box and a name for each label.
+
+    Parameters
+    ----------
+    labels
+        (n, 5): class, centre x, y, width, height as shares of the image.
+    """
+    height, width = image.shape[:2]
+    boxes = box_convert(labels[:, 1:], "cxcywh", "xyxy") * labels.new_tensor((width, height, width, height))
+    return draw_detections(image, torch.cat((boxes, torch.ones(len(labels), 1), labels[:, :1]), 1), names, False)
+
+
+def save_sheet(path: Path, pictures: Sequence[np.ndarray], tile: int) -> None:
+    """Write pictures, uint8 (height, width, 3) RGB, in rows of four, each within `tile` x `tile` pixels."""
+    sheet = Image.new("RGB", (min(_ACROSS, len(pictures)) * tile, -(-len(pictures) // _ACROSS) * tile), "white")
+    for k, picture in enumerate(pictures):
+        small = Image.fromarray(picture)
+        small.thumbnail((tile, tile))
+        sheet.paste(small, (k % _ACROSS * tile, k // _ACROSS * tile))
+    quality: dict[str, int] = {"quality": 90} if path.suffix.lower() in (".jpg", ".jpeg") else {}
+    with atomic(path) as temporary:
+        sheet.save(temporary, **quality)
 
 
 def lettering(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from models import limits
 from models.errors import shown
 
-from ..run.cli import batch_size, natural, none_or_processes, positive_int, side
+from ..run.cli import NamedValues, archs, batch_size, natural, none_or_processes, positive_int, seed, side
 from ..run.options import option
 
 # What a supernet's run says, and what only detectors have.
@@ -110,3 +110,27 @@ class Export:
         "rows of the YAML to leave in float", [], of="int8", group="int8", nargs="+", type=natural
     )
     force: bool = option("write the file whatever is lost", False, of="int8", group="int8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """Options of a look at data; `python -m experiments.inference.preview --help` explains them."""
+
+    data: str = option("a data.yaml, a folder (YOLO, COCO, VOC), digits-detect or bccd")
+    out: str = option("picture to write: .jpg or .png", "preview.jpg")
+    split: str = option("which images", "train", choices=["train", "val"])
+    images: int = option("how many, spread over the split", 16, type=archs)
+    imgsz: int = option("side of the images in pixels", 640, type=side)
+    augment: bool = option("as a training sees them, by mosaic, scale, colour and the rest of --hyp", False)
+    hyp: dict[str, float] = option(
+        "augmentation, as of train.py: mosaic=0.5 mixup=0.1, or a file",
+        {},
+        of="augment",
+        nargs="+",
+        action=NamedValues,
+        metavar="NAME=VALUE",
+    )
+    epoch: int = option("of the augmentation", 1, of="augment", type=positive_int)
+    seed: int = option("of the augmentation, as of train.py", 0, of="augment", type=seed)
+    classes: list[str] | None = option("only these of the data's, as of train.py", None, nargs="+")
+    single_cls: bool = option("all classes as one", False)

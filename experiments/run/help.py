@@ -35,8 +35,8 @@ class Everything(argparse.Action):
 class Parser(argparse.ArgumentParser):
     """A script's parser; of its options `add_option` marks those that only ``--help-all`` shows."""
 
-    def __init__(self, description: str | None) -> None:
-        super().__init__(description=description, formatter_class=Help)
+    def __init__(self, description: str | None, prog: str | None = None) -> None:
+        super().__init__(prog, description=description, formatter_class=Help)
         self.add_argument("--help-all", action=Everything, nargs=0, default=argparse.SUPPRESS, help="all options")
 
     def format_usage(self) -> str:
