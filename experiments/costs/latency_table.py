@@ -145,10 +145,9 @@ class LatencyTable:
             return median_ms(synchronized(lambda: module(x), self.device), _WARM_UP, _REPEATS)
 
     def _synchronize(self) -> None:
-        import torch
+        from ..run.device import synchronize
 
-        if self.device.startswith("cuda"):
-            torch.cuda.synchronize(self.device)
+        synchronize(self.device)
 
     def save(self) -> None:
         """Write the file, if there is anything new."""
@@ -217,7 +216,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--cfg", default="models/yolov5n_nas.yaml", help="YAML of the space")
     add("--imgsz", type=side, default=640, help="side of the images")
     add("--out", default="latency.json", help="JSON that is written; what it has already is kept")
-    add("--device", default="cpu", help="cpu or cuda")
+    add("--device", default="cpu", help="cpu, cuda, the number of a CUDA device, or mps")
     add("--threads", type=threads, help="threads of PyTorch (default: those of --out, or 1)")
     add("--rounds", type=positive_int, default=3, help="so often every block is measured, with all others between")
     add(

@@ -59,14 +59,14 @@ def measure_latency(network: nn.Module, shape: tuple[int, ...], device: str) -> 
 
 def synchronized(run: Callable[[], Any], device: str) -> Callable[[], Any]:
     """`run`, waiting for the device."""
-    import torch
+    from ..run.device import synchronize
 
-    if not device.startswith("cuda"):
+    if device == "cpu":
         return run
 
     def waiting() -> None:
         run()
-        torch.cuda.synchronize(device)
+        synchronize(device)
 
     return waiting
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..run.cli import amount, archs, batch_size, fraction, natural, positive_float, positive_int, seed, side
 from ..run.cli import threads as cores
-from ..run.options import option
+from ..run.options import device_option, option
 
 _LIMITS, _TIME, _MORE = "what the detector may cost", "how long it may take", "more"
 
@@ -106,7 +106,7 @@ class Options:
         advanced=True,
     )
     seed: int = option("fixes splits, weights and what is searched", 0, group=_MORE, type=seed)
-    device: str = option("trains on: auto, cpu or cuda", "auto", group=_MORE)
+    device: str = device_option(_MORE)
     plugin: list[str] = field(default_factory=list)
 
     @property

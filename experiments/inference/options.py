@@ -9,7 +9,7 @@ from models import limits
 from models.errors import shown
 
 from ..run.cli import NamedValues, archs, batch_size, natural, none_or_processes, positive_int, seed, side
-from ..run.options import option
+from ..run.options import device_option, option
 
 # What a supernet's run says, and what only detectors have.
 OF_RUN = ("data", "classes", "single_cls", "imgsz", "batch", "split", "workers")
@@ -28,7 +28,7 @@ class Detection:
     max_det: int = option("most detections of an image", 300, type=positive_int)
     rect: bool = option("do not pad images to squares: faster; not for ONNX", False)
     classes: list[str] | None = option("only these, by name or by number", None, nargs="+")
-    device: str = option("auto, cpu or cuda", "auto")
+    device: str = device_option()
     save_txt: bool = option("write labels/*.txt, as train.py reads them: class, centre, size as shares", False)
     save_conf: bool = option("with the confidence as a sixth number, which labels do not have", False, of="save_txt")
     save_crop: bool = option("write what is in each box into crops/CLASS/", False)
@@ -60,7 +60,7 @@ class Validation:
     conf: float = option("detections have more than this confidence", 0.001, type=float)
     iou: float = option("of two boxes that overlap more, the less confident goes", 0.6, type=float)
     max_det: int = option("most detections of an image", 300, type=positive_int)
-    device: str = option("auto, cpu or cuda", "auto")
+    device: str = device_option()
     workers: int = option("processes that load data", 0, type=none_or_processes)
     save_json: bool = option("write predictions.json, as COCO has it", False)
 

@@ -19,7 +19,7 @@ from ..run.cli import (
     side,
     threads,
 )
-from ..run.options import option, scale_option
+from ..run.options import device_option, option, scale_option
 from ..training.options import Learning
 
 _COSTS = "costs of the detector"
@@ -46,7 +46,7 @@ class Training(Learning):
         "share of the training images that candidates are rated on (0.2)", None, type=fraction, advanced=True
     )
     seed: int = option("fixes data, the weights' start and what the strategy draws", 0, type=seed)
-    device: str = option("auto, cpu or cuda", "auto")
+    device: str = device_option()
     plugin: list[str] = field(default_factory=list)
     weights: str | None = option(
         "what candidates begin with: detector.pt, a YOLOv5 checkpoint or a supernet's folder, fitted to each",

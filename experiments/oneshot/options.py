@@ -21,7 +21,7 @@ from ..run.cli import (
     share,
     side,
 )
-from ..run.options import logger_option, option, scale_option
+from ..run.options import device_option, logger_option, option, scale_option
 from ..training.options import Devices, Learning
 
 PLAIN = ("plain", "none")  # limits that are no numbers
@@ -84,7 +84,7 @@ class Options(Learning, Devices):
         advanced=True,
     )
     seed: int = option("fixes data, weights and the arch that is found", 0, type=seed)
-    device: str = option("auto, cpu or cuda", "auto")
+    device: str = device_option()
     logger: list[str] = logger_option()
     plugin: list[str] = field(default_factory=list)
 

@@ -24,13 +24,20 @@ _PRECISIONS = {"32": "32-true", "16-mixed": "16-mixed", "bf16-mixed": "bf16-mixe
 
 def accelerator_of(device: str) -> str:
     """Lightning's name of a device, which `device_of` has looked at."""
-    return "gpu" if device_of(device).startswith("cuda") else "cpu"
+    kind = device_of(device).partition(":")[0]
+    return "gpu" if kind == "cuda" else kind
 
 
 def _index_of(device: str) -> int | None:
     """Which CUDA device is meant, where that is said."""
     _, _, number = device_of(device).partition(":")
     return int(number) if number else None
+
+
+def placed(device: str) -> dict[str, Any]:
+    """A Lightning trainer's argument for a device that is given by its number; nothing for another."""
+    index = _index_of(device)
+    return {} if index is None else {"devices": [index]}
 
 
 def quiet_lightning() -> None:

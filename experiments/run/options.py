@@ -64,6 +64,11 @@ def scale_option(group: str | None = None) -> Any:
     return option(help, None, of="cfg", group=group, advanced=True)
 
 
+def device_option(group: str | None = None) -> Any:
+    """The option that says what networks run on; `run.device.device_of` takes it."""
+    return option("auto, cpu, cuda, the number of a CUDA device, or mps", "auto", group=group)
+
+
 def filled(text: str) -> str:
     """Type of an option: text that is not empty, which as a path would mean the folder that one is in."""
     if not text.strip():

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..run import registry
 from ..run.cli import amount, archs, batch_size, natural, positive_int, processes, seed, side
-from ..run.options import option, scale_option
+from ..run.options import device_option, option, scale_option
 
 _LOOK, _UNTRAINED = "looking at a space", "without a supernet"
 _RUN = ("plugin", "trust", "project", "name", "exist_ok")
@@ -103,7 +103,7 @@ class Options:
         "processes that evaluate, each on a GPU of its own where there are several", 1, type=processes, advanced=True
     )
     seed: int = option("fixes the archs that are asked for", 0, type=seed)
-    device: str = option("auto, cpu or cuda", "auto")
+    device: str = device_option()
     cost_imgsz: int | None = option(
         "side of the images that FLOPs are meant for (default: the supernet's)", None, type=side
     )

@@ -15,8 +15,9 @@ from spaces.kinds import kind_of
 from spaces.space import Arch
 
 from ..costs import Latency, parse_range, providers_of, read_costs
+from ..run.device import device_of
 from ..run.folder import RunFolder
-from ..run.lightning import accelerator_of, quiet_lightning
+from ..run.lightning import quiet_lightning
 from ..search import Domain, Objective, Random, Search, Searcher, evaluate, make_searcher, open_storage, study_of
 from ..search.predictor import CANDIDATES, TRUSTED, Predictor
 from .folder import supernet_folder
@@ -105,7 +106,7 @@ class SubnetSearch:
 
     def rating(self, total: int) -> Rating:
         """What rates `total` archs at most."""
-        self.supernet.to("cuda" if accelerator_of(self.options.device) == "gpu" else "cpu")
+        self.supernet.to(device_of(self.options.device))
         return Rating(lambda: self.supernet, self.task, total)
 
     def _check(self, options: Options, searcher: Searcher) -> None:

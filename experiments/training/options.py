@@ -21,7 +21,7 @@ from ..run.cli import (
     share,
     side,
 )
-from ..run.options import logger_option, option, scale_option
+from ..run.options import device_option, logger_option, option, scale_option
 
 _LEARNING, _DEVICES = "how weights are trained, alike in all scripts", "devices"
 # Of detectors alone.
@@ -172,7 +172,7 @@ class Options(Learning, Devices):
     patience: int = option("stop after as many epochs without a better result; 0: never", 100, type=natural)
     autoanchor: bool = option("keep the YAML's anchors whatever the data", True, advanced=True)
     seed: int = option("fixes weights, order and augmentation", 0, type=seed)
-    device: str = option("auto, cpu or cuda", "auto")
+    device: str = device_option()
     logger: list[str] = logger_option()
     strategy: str = option("Lightning's, such as ddp", "auto", group=_DEVICES, advanced=True)
     plugin: list[str] = field(default_factory=list)
@@ -223,5 +223,5 @@ class Pruning(Learning):
     batch: int = option("images to a batch", 16, type=batch_size)
     batches: int = option("that --method taylor looks at", 16, of="data", type=positive_int, advanced=True)
     seed: int = option("fixes order, augmentation and --method random", 0, type=seed)
-    device: str = option("auto, cpu or cuda", "auto")
+    device: str = device_option()
     plugin: list[str] = field(default_factory=list)
