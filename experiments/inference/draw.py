@@ -6,6 +6,7 @@ import colorsys
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,7 +80,7 @@ def save_sheet(path: Path, pictures: Sequence[np.ndarray], tile: int) -> None:
         small = Image.fromarray(picture)
         small.thumbnail((tile, tile))
         sheet.paste(small, (k % _ACROSS * tile, k // _ACROSS * tile))
-    quality: dict[str, int] = {"quality": 90} if path.suffix.lower() in (".jpg", ".jpeg") else {}
+    quality: dict[str, Any] = {"quality": 90} if path.suffix.lower() in (".jpg", ".jpeg") else {}
     with atomic(path) as temporary:
         sheet.save(temporary, **quality)
 

@@ -46,8 +46,8 @@ def measuring(options: Options) -> Iterator[None]:
     """Say what is measured within; who is refused for what came of it is told where it is kept."""
     device = device_of(options.device)
     if is_first_process():
-        kept = "read from" if is_file(options.latency_table or "") else "which takes minutes, kept in"
-        say(f"latency: of every block of the space on this {device_name(device)}, {kept} {options.latency_table}")
+        how = "what is missing is measured" if is_file(options.latency_table or "") else "measuring it takes minutes"
+        say(f"latency: of every block of the space on this {device_name(device)}; {how}; in {options.latency_table}")
     try:
         with Console().status("measuring"):
             yield

@@ -51,7 +51,7 @@ def option(
     """
     owners = (of,) if isinstance(of, str) else of
     argument |= {} if text is None else {"default": text}
-    about = {"help": help, "of": owners, "kind": kind, "group": group, "resumes": resumes}
+    about: dict[str, Any] = {"help": help, "of": owners, "kind": kind, "group": group, "resumes": resumes}
     about |= {"advanced": advanced, "argument": argument}
     if isinstance(default, (list, dict)):
         return field(default_factory=default.copy, metadata=about)

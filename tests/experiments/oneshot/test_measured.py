@@ -36,7 +36,7 @@ def test_measuring_is_gone_on_with_and_a_limit_that_is_refused_leaves_the_table(
     folder = tmp_path / "runs/oneshot_nas/exp"
     code, out, err = call(oneshot_nas, *SMALL, "--max-latency", "1ms")
     assert code == 130
-    assert "kept in runs/oneshot_nas/exp/latency.json" in out
+    assert "; measuring it takes minutes; in runs/oneshot_nas/exp/latency.json" in out
     assert "--resume runs/oneshot_nas/exp" in err
     assert len(json.loads((folder / "latency.json").read_text())["milliseconds"]) == 2
     del measure.interrupted_at
@@ -44,7 +44,7 @@ def test_measuring_is_gone_on_with_and_a_limit_that_is_refused_leaves_the_table(
     assert code == 2
     assert "--max-latency 1 ms: no arch keeps it, the least possible is " in err
     assert err.strip().endswith(f"what was measured is there for --latency-table {folder}/latency.json")
-    assert f"read from {folder}/latency.json" in out
+    assert f"; what is missing is measured; in {folder}/latency.json" in out
     assert len(keys) == 1 + len(set(keys))  # the one that was interrupted, again
     assert set(json.loads((folder / "latency.json").read_text())["milliseconds"]) == set(keys)
 
