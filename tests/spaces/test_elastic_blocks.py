@@ -69,6 +69,9 @@ ROWS = {
     "AConv": [-1, 1, "AConv", [C2]],
     "ADown": [-1, 1, "ADown", [C2]],
     "Silence": [-1, 1, "Silence", []],
+    "PatchEmbed": [-1, 1, "PatchEmbed", [C2, 4, 4]],
+    "Encoder": [-1, choice(1, 2), "Encoder", [WIDE, [choice(1, 2, label="h0"), choice(1, 2)], choice(1, 1.5, 2)]],
+    "ChannelNorm": [-1, 1, "ChannelNorm", []],
     "A2C2f": [-1, choice(1, 2), "A2C2f", [choice(64, 128), True, 4, False, choice(1.2, 2)]],
 }
 
