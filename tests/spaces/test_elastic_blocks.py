@@ -118,6 +118,13 @@ def test_supernet_is_its_slices(name):
     assert wrong(space(ROWS[name], [-1, 1, "Conv", [choice(8, 16)]]), num=3) == []
 
 
+def test_attention_with_one_head_more_is_its_slices():
+    """Of C2PSA whose input's width is open, by whole heads of 64 channels in its half."""
+    wide = choice(128, 256, label="psa")
+    rows = [[-1, 1, "SPPF", [wide, 5]], [-1, choice(1, 2), "C2PSA", [wide]], [-1, 1, "Conv", [16]]]
+    assert wrong(space(*rows), num=2) == []
+
+
 def test_detect_is_its_slices():
     assert wrong(detector([[1, 2], 1, "Detect", ["nc", "anchors"]])) == []
 
