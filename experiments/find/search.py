@@ -75,7 +75,7 @@ def finalists(rows: Sequence[Mapping[str, Any]], number: int, cost: str, min_map
         front = by_cost[max(first - number + 1, 0) : first + 1][::-1]
     ranked = front + others
     if min_map is None:
-        best = {r["arch"].get("resolution"): r for r in reversed(sorted(ranked, key=lambda r: -r["rated"]))}
+        best = {r["arch"].get("resolution"): r for r in sorted(ranked, key=lambda r: r["rated"])}
         of_sides = sorted(best.values(), key=lambda r: -r["rated"])
         ranked = of_sides + [r for r in ranked if r not in of_sides]
     return [dict(r) for r in ranked[:number]]
