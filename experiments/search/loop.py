@@ -158,9 +158,9 @@ class Search:
         except InputError:
             raise
         except Exception as e:  # a file that is damaged, or of another program, fails wherever it is read
-            first = (str(e).splitlines() or [""])[0]
+            said = (str(e).splitlines() or [""])[0]
             raise InputError(
-                f"the study '{name}' cannot be read: {type(e).__name__}: {first}; right would be another --storage or "
+                f"the study '{name}' cannot be read: {type(e).__name__}: {said}; right would be another --storage or "
                 "--study, or a new run"
             ) from e
 
@@ -363,9 +363,9 @@ class Search:
 
     def _answer(self, trial: FrozenTrial) -> Indices:
         history = self._history(trial.number)
-        for arch in self._first if len(history.seen) < len(self._first) else ():
-            if arch not in history.seen and self.domain.feasible(arch):
-                return arch
+        for told in self._first if len(history.seen) < len(self._first) else ():
+            if told not in history.seen and self.domain.feasible(told):
+                return told
         costs = tuple(o.name if o.name in self.domain.providers else None for o in self.objectives)
         found: list[Indices] = []
         arch: Indices | None = None
