@@ -30,7 +30,7 @@ _COSTS = "costs of the detector"
 class Training(Learning):
     """Options of a trial; `multi_trial_nas.py --help` explains them."""
 
-    task: str = option("the classification proxy, detection, or landmarks", "classify", kind="task")
+    task: str = option("classify is a proxy of detection", "classify", kind="task")
     cfg: Any = option("YAML of the search space", "models/yolov5n_nas.yaml")
     scale: str | None = scale_option()
     detector: Any = option(
@@ -48,12 +48,13 @@ class Training(Learning):
     arch_share: float | None = option(
         "share of the training images that candidates are rated on (0.2)", None, type=fraction, advanced=True
     )
-    point_loss: str = option("of landmarks: squares, or wing", "l2", of="task", choices=["l2", "wing"])
+    point_loss: str = option("of landmarks: squares, or wing", "l2", of="task", choices=["l2", "wing"], advanced=True)
     pose: float = option(
         "of landmarks: how much more an image counts whose pose is turned away, where the data say so",
         1.0,
         of="task",
         type=not_negative,
+        advanced=True,
     )
     seed: int = option("fixes data, the weights' start and what the strategy draws", 0, type=seed)
     device: str = device_option()

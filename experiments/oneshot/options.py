@@ -45,7 +45,7 @@ class Options(Learning, Devices):
     """Options of a one-shot search; `oneshot_nas.py --help` explains them."""
 
     strategy: str = option("{names}; several by commas with --ui", "darts", kind="oneshot", type=strategies)
-    task: str = option("the classification proxy, detection, or landmarks", "classify", kind="task")
+    task: str = option("classify is a proxy of detection", "classify", kind="task")
     cfg: str = option("YAML of the search space", "models/yolov5n_nas.yaml")
     scale: str | None = scale_option()
     space: str | None = option("lay choices over a plain --cfg: elastic, or a policy's YAML", None, metavar="POLICY")
@@ -86,12 +86,13 @@ class Options(Learning, Devices):
         of="strategy",
         advanced=True,
     )
-    point_loss: str = option("of landmarks: squares, or wing", "l2", of="task", choices=["l2", "wing"])
+    point_loss: str = option("of landmarks: squares, or wing", "l2", of="task", choices=["l2", "wing"], advanced=True)
     pose: float = option(
         "of landmarks: how much more an image counts whose pose is turned away, where the data say so",
         1.0,
         of="task",
         type=not_negative,
+        advanced=True,
     )
     seed: int = option("fixes data, weights and the arch that is found", 0, type=seed)
     device: str = device_option()
