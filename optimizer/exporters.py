@@ -105,7 +105,7 @@ def export_onnx(
     InputError
         The options do not fit, or the file does not compute what the detector does; no file is written then.
     """
-    onnx, ort = _need("onnx"), _need("onnxruntime")
+    onnx, ort = need("onnx"), need("onnxruntime")
     model = copy.deepcopy(model).cpu().float().eval()
     graphs = _graphs(onnx, model, imgsz, opset, batch, nms, arch)
 
@@ -140,7 +140,7 @@ def export_openvino(
 
     Inputs, outputs and options are `export_onnx`'s, the metadata below ``rt_info/framework``; compared as there.
     """
-    onnx, ov = _need("onnx"), _need("openvino")
+    onnx, ov = need("onnx"), need("openvino")
     path = Path(path)
     model = copy.deepcopy(model).cpu().float().eval()
     graphs = _graphs(onnx, model, imgsz, opset, batch, nms, arch)
@@ -237,7 +237,7 @@ def _graphs(
 
 def with_nms(predicts: Any, head: Head, nms: NMS) -> Any:
     """An ONNX model of `export_onnx` without `nms`, or what was made of it, as one with it."""
-    onnx = _need("onnx")
+    onnx = need("onnx")
     tail = _nms_graph(onnx, predicts, head, nms)
     tail.opset_import.extend(o for o in predicts.opset_import if o.domain)
     whole = onnx.compose.merge_models(predicts, tail, io_map=[(_PREDICTIONS, _PREDICTIONS)])
@@ -267,7 +267,7 @@ def _onnx_of(onnx: Any, model: Model | Classifier, imgsz: int, opset: int, batch
         warnings.simplefilter("ignore")
         try:
             if opset >= _DYNAMO_OPSET:
-                _need("onnxscript")
+                need("onnxscript")
                 shapes = {"images": {0: torch.export.Dim("N")}} if batch is None else None
                 program = torch.onnx.export(
                     network, (example,), dynamo=True, dynamic_shapes=shapes, verbose=False, **names
@@ -548,7 +548,7 @@ def _scratch(path: Path) -> Iterator[Path]:
             raise why from None
 
 
-def _need(package: str) -> Any:
+def need(package: str) -> Any:
     """Import a package that only some need; `InputError` says how to get it."""
     try:
         return importlib.import_module(package)

@@ -15,7 +15,7 @@ import numpy as np
 
 from models.errors import InputError
 
-from .exporters import _need
+from .exporters import need
 
 LOWEST_OPSET = 13  # DequantizeLinear by channel
 # Both exporters of PyTorch name weights by the row that they are of: `Network.model` is the list of rows.
@@ -132,7 +132,7 @@ def _left_in_float(graph: Any, rows: dict[str, int]) -> set[str]:
 
 
 def _quantized(model: Any, left: set[str], images: Iterable[np.ndarray]) -> Any:
-    onnx, quantization = _need("onnx"), _need("onnxruntime.quantization")
+    onnx, quantization = need("onnx"), need("onnxruntime.quantization")
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
