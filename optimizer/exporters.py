@@ -553,4 +553,5 @@ def need(package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as e:
-        raise InputError(f"this needs the package {package} ({e}); right would be: pip install {package}") from None
+        name = package.partition(".")[0]
+        raise InputError(f"this needs the package {name} ({e}); right would be: pip install {name}") from None

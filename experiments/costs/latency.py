@@ -89,6 +89,10 @@ class Latency:
                 with torch.inference_mode():
                     return timing.median_ms(timing.synchronized(run, self.device))
 
+    def of_file(self, path: Path, side: int) -> float:
+        """Milliseconds of an ONNX file that takes one image of that side; by ``onnxruntime`` alone."""
+        return timing.median_ms(session_run(path, random_image(self.space.config.ch, side), self.threads))
+
 
 def built(raw: dict[str, Any]) -> Network:
     """A plain network in eval mode, the same weights every time."""
