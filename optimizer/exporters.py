@@ -32,7 +32,7 @@ LOWEST_OPSET = 11  # NonMaxSuppression, TopK and CumSum as they are used here
 _DYNAMO_OPSET = 18  # PyTorch's newer exporter writes this one and later ones; the older exporter the earlier ones
 _CHECKED_BATCHES = (1, 2, 5)  # of a file with dynamic batch
 _PREDICTIONS, _DETECTIONS, _LOGITS = "predictions", "detections", "logits"
-_NUM_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}  # OpenVINO computes in bfloat16 where the CPU can
+NUM_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}  # OpenVINO computes in bfloat16 where the CPU can
 
 
 @dataclass(frozen=True)
@@ -147,10 +147,10 @@ def export_openvino(
     core = ov.Core()
 
     def runner(network: Any) -> Callable[[np.ndarray], np.ndarray]:
-        compiled = core.compile_model(network, "CPU", _NUM_PRECISION)
+        compiled = core.compile_model(network, "CPU", NUM_PRECISION)
         return lambda x: compiled([x])[0]
 
-    with _scratch(path) as temporary:
+    with scratch(path) as temporary:
 
         def converted(graph: Any) -> Any:
             onnx.save(graph, temporary.with_suffix(".onnx"))
@@ -534,7 +534,7 @@ def _class_by_class(z: Tensor, nms: NMS, head: Head) -> Tensor:
 
 
 @contextmanager
-def _scratch(path: Path) -> Iterator[Path]:
+def scratch(path: Path) -> Iterator[Path]:
     """A path of the same name in a temporary folder beside `path`."""
     import tempfile
 

@@ -131,6 +131,11 @@ def _left_in_float(graph: Any, rows: dict[str, int]) -> set[str]:
     return decoding | convolutions
 
 
+def left_in_float(model: Any) -> set[str]:
+    """Names of the nodes of an ONNX model that are never in 8 bits: see `Int8`."""
+    return _left_in_float(model.graph, _rows(model.graph))
+
+
 def _quantized(model: Any, left: set[str], images: Iterable[np.ndarray]) -> Any:
     onnx, quantization = need("onnx"), need("onnxruntime.quantization")
 
