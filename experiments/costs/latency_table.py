@@ -372,7 +372,7 @@ def main(args: argparse.Namespace) -> None:
     from spaces import CostModel, Space
 
     from ..run.device import device_of
-    from .table_check import Networks, check, fit
+    from .table_check import Networks, check, fit, why_not_whole
 
     def report(key: str, latency: float) -> None:
         print(f"{latency:10.3f} ms  {key}", flush=True)
@@ -381,6 +381,9 @@ def main(args: argparse.Namespace) -> None:
     options = {"provider": args.provider, "clock": args.clock, "pause": args.pause}
     table = LatencyTable(args.out, device_of(args.device), threads, report, **options)
     space = Space(args.cfg)
+    why = why_not_whole(space, table.provider)
+    if why and (args.fit or args.check):
+        raise InputError(f"--{'fit' if args.fit else 'check'}: {why}")
     try:
         CostModel(space, args.imgsz, table, space.config.is_classifier)
         for _ in range(args.rounds - 1):
@@ -391,7 +394,8 @@ def main(args: argparse.Namespace) -> None:
         print("\n".join(said), flush=True)
         number = args.fit
         if number is None:  # a correction that is there holds on as long as no block is new
-            number = _FITTED if table.provider == "onnxruntime" and (table.spread or not table.correction) else 0
+            wanted = table.provider == "onnxruntime" and not why and (table.spread or not table.correction)
+            number = _FITTED if wanted else 0
         networks = Networks(space, args.imgsz, table, args.rounds, args.seed)
         if number:
             fit(networks, number)

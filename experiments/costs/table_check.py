@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from models.errors import InputError
 from models.grammar import read_config
 from models.network import Network
 from spaces import CostModel, Space
@@ -97,6 +98,19 @@ class Networks:
         network = network.to(self.table.device).eval()
         x = torch.zeros(1, self.space.config.ch, side, side, device=self.table.device)
         return lambda: network(x)
+
+
+def why_not_whole(space: Space, provider: str) -> str:
+    """Why the networks of a space cannot be timed; empty if they can."""
+    if provider == "torch":
+        return ""
+    from .latency import built, whole
+
+    try:
+        whole(built(space.freeze(space.upstream())), provider)
+    except InputError as e:
+        return str(e)
+    return ""
 
 
 def fit(networks: Networks, number: int) -> dict[str, float]:

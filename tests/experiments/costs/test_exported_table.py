@@ -173,6 +173,18 @@ def test_what_does_not_go_together(tmp_path, monkeypatch):
         LatencyTable(clock="sun")
 
 
+def test_rows_without_a_head_have_no_whole_networks(tmp_path, capsys):
+    path, out = tmp_path / "space.json", tmp_path / "table.json"
+    path.write_text(json.dumps({"backbone": [[-1, 1, "Conv", [{"choice": [4, 8]}, 3, 2]]]}))
+    told = ["--cfg", str(path), "--imgsz", "32", "--out", str(out), "--rounds", "1", "--provider", "onnxruntime"]
+    with refused("--check: ", "needs a detector"):
+        main(parse([*told, "--check", "2"]))
+    assert not out.exists()
+    main(parse(told))
+    assert "correction" not in json.loads(out.read_text())
+    assert "2 blocks on" in capsys.readouterr().out
+
+
 def test_a_table_of_another_runtime_is_not_added_to(tmp_path):
     path = tmp_path / "t.json"
     table = LatencyTable(path, threads=1, provider="onnxruntime")
