@@ -198,7 +198,7 @@ def _exported(chain: Chain, block: Block) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            torch.onnx.export(chain, chain.inputs, buffer, dynamo=False, opset_version=_OPSET)
+            torch.onnx.export(chain, chain.inputs, buffer, dynamo=False, opset_version=_OPSET)  # type: ignore[arg-type]
         except Exception as e:  # the exporter raises what comes to it from torch and onnx
             reason = (str(e).splitlines() or [type(e).__name__])[0]
             raise block.row.error(f"PyTorch {torch.__version__} cannot export it: {reason}") from e

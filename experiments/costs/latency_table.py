@@ -74,7 +74,8 @@ class LatencyTable:
     spread
         Key of a block that was measured to its runs: what nine of ten keep, as a multiple of the median.
     correction
-        What makes a network's latency of the sum of its blocks': ``{"scale", "offset" (ms)}``; None of the sum itself.
+        What makes a network's latency of the sum of its blocks': ``{"scale", "offset" (ms), "networks", "archs"}``, the
+        last of which it was found by; None of the sum itself.
     checked
         What was found when composed latencies were compared with measured ones.
     used
@@ -97,7 +98,7 @@ class LatencyTable:
         self.made_on: dict[str, Any] = {}
         self.milliseconds: dict[str, dict[str, float]] = {}
         self.spread: dict[str, float] = {}
-        self.correction: dict[str, float] | None = None
+        self.correction: dict[str, Any] | None = None
         self.checked: dict[str, Any] | None = None
         self.used: set[str] = set()
         self.pause = pause
@@ -165,12 +166,14 @@ class LatencyTable:
     @property
     def scale(self) -> float:
         """What the milliseconds of every block are multiplied by."""
-        return self.correction["scale"] if self.correction else 1.0
+        scale: float = self.correction["scale"] if self.correction else 1.0
+        return scale
 
     @property
     def offset(self) -> float:
         """Milliseconds of a network beside its blocks."""
-        return self.correction["offset"] if self.correction else 0.0
+        offset: float = self.correction["offset"] if self.correction else 0.0
+        return offset
 
     def parts(self, block: Block) -> dict[str, float]:
         """Milliseconds of a block by submodule, each without those within it.
@@ -205,7 +208,7 @@ class LatencyTable:
                 self.milliseconds[key] = parts
                 self._unsaved += 1
 
-    def correct(self, correction: dict[str, float]) -> None:
+    def correct(self, correction: dict[str, Any]) -> None:
         """Take a correction, in place of the one before."""
         self.correction = correction
         self._unsaved += 1

@@ -63,7 +63,7 @@ class TableLatency:
             table.save()
         used: dict[str, Any] = {key: table.milliseconds[key] for key in sorted(table.used)}
         if table.correction:
-            used["correction"] = table.correction
+            used["correction"] = [table.scale, table.offset]
         content = json.dumps(used, sort_keys=True).encode()
         self.settings: dict[str, Any] = {
             "space": space.config.raw,

@@ -47,7 +47,7 @@ class Networks:
 
     def __init__(self, space: Space, imgsz: int, table: LatencyTable, rounds: int, seed: int) -> None:
         self.space, self.imgsz, self.table, self.rounds, self.seed = space, imgsz, table, rounds, seed
-        self.fitted: list[Arch] = []
+        self.fitted: list[Arch] = [*(table.correction or {}).get("archs", [])]
         self._model: CostModel | None = None
 
     def sums(self, archs: Sequence[Arch]) -> np.ndarray:
@@ -113,7 +113,7 @@ def why_not_whole(space: Space, provider: str) -> str:
     return ""
 
 
-def fit(networks: Networks, number: int) -> dict[str, float]:
+def fit(networks: Networks, number: int) -> dict[str, Any]:
     """Correct the table by whole networks, from quick ones to slow ones: ``offset + scale * sum of blocks``.
 
     A block within a network finds other memory in the caches than one that runs again and again, and a network is
@@ -132,7 +132,7 @@ def fit(networks: Networks, number: int) -> dict[str, float]:
     if sums.max() < _APART * sums.min() or scale <= 0 or offset + scale * sums.min() <= 0:
         scale, offset = statistics.median((measured / sums).tolist()), 0.0
     networks.fitted = archs
-    correction = {"scale": scale, "offset": offset, "networks": len(archs)}
+    correction: dict[str, Any] = {"scale": scale, "offset": offset, "networks": len(archs), "archs": archs}
     table.correct(correction)
     print(f"corrected by {len(archs)} whole networks: {offset:.3f} ms + {scale:.3f} x the sum of blocks", flush=True)
     return correction

@@ -35,8 +35,8 @@ class OpenvinoDetector:
 
     def __init__(self, network: Any, model: Model, imgsz: int, batch: int | None) -> None:
         self._network, self.names, self.imgsz, self.batch = network, dict(model.names), imgsz, batch
-        self.stride, self.form = int(model.stride.max()), model.head.form
-        self.form: Form
+        self.stride = int(model.stride.max())
+        self.form: Form = model.head.form
 
     def check_imgsz(self, imgsz: int) -> int:
         return imgsz

@@ -56,7 +56,9 @@ class Int8Slices:
         if not isinstance(task, DetectTask):
             raise InputError(f"{option}: is of detectors; right would be a supernet of --task detect")
         need("onnxruntime.quantization")
-        self._supernet, self.task, self._number = supernet, task, number
+        self.supernet: Callable[[], Any] = supernet
+        self.task: DetectTask = task
+        self._number = number
         self._kept: OrderedDict[tuple[Any, ...], tuple[bytes, int]] = OrderedDict()
 
     def of(self, arch: Mapping[str, Any]) -> tuple[bytes, int]:
@@ -70,7 +72,7 @@ class Int8Slices:
         return self._kept[key]
 
     def _made(self, arch: Mapping[str, Any]) -> tuple[bytes, int]:
-        supernet = self._supernet()
+        supernet = self.supernet()
         slice_ = cut_out(supernet, self.task, arch).to(next(supernet.parameters()).device)
         network = cast(Model, self.task.rated_as(slice_)).cpu()
         network.names = dict(enumerate(self.task.names))
@@ -98,7 +100,7 @@ class Int8Rating(Rating):
     """Arch to mAP50-95 of its file in 8 bits, on the training images of the architecture."""
 
     def __init__(self, slices: Int8Slices, total: int) -> None:
-        super().__init__(slices._supernet, slices.task, total)
+        super().__init__(slices.supernet, slices.task, total)
         self._slices = slices
 
     def rate(self, arch: Mapping[str, Any]) -> float:
