@@ -111,7 +111,7 @@ class LandmarkSplit(SeededDataset[tuple[Tensor, Tensor]]):
         side, flip = self._imgsz, self._source.flip
         roll = float(rng.uniform(-1, 1)) * self._source.rotate
         affine = cv2.getRotationMatrix2D((side / 2, side / 2), roll, 1 + rng.uniform(-_SCALE, _SCALE))
-        affine[:, 2] += rng.uniform(-_SHIFT, _SHIFT, 2) * side
+        affine[:, 2] = affine[:, 2] + rng.uniform(-_SHIFT, _SHIFT, 2) * side
         image = cv2.warpAffine(image, affine, (side, side), borderValue=_GREY)
         points = points @ affine[:, :2].T + affine[:, 2]
         if flip is not None and rng.random() < 0.5:

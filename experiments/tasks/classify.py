@@ -93,7 +93,7 @@ class ClassifyTask:
         share = arch_share(options) or 0.5
         given = options.data, options.imgsz, options.seed, options.data_root, space.config.ch
         self.data = classification(*given, share)
-        self._parts = {"weights": self.data.train, "arch": self.data.arch, "all": self.data.both}
+        self._parts: dict[str, Any] = {"weights": self.data.train, "arch": self.data.arch, "all": self.data.both}
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -139,7 +139,7 @@ class LandmarksTask(ClassifyTask):
         check_imgsz(options.imgsz, Classifier(space.freeze(space.upstream()), 2).imgsz_multiple)
         share = arch_share(options) or 0.5
         self.data: Any = landmarks(options.data, options.imgsz, options.seed, share, space.config.ch)
-        self._parts = {"weights": self.data.train, "arch": self.data.arch, "all": self.data.both}
+        self._parts: dict[str, Any] = {"weights": self.data.train, "arch": self.data.arch, "all": self.data.both}
 
     def module(self) -> Any:
         return LandmarksModule(self.data.normalise, self.options.point_loss, self.options.pose)

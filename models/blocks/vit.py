@@ -36,7 +36,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.proj(x)
-        position = self.position
+        position: Tensor = self.position
         if tokens.shape[2:] != position.shape[2:]:
             position = nn.functional.interpolate(position, tokens.shape[2:], mode="bilinear", align_corners=False)
         return tokens + position
@@ -54,9 +54,9 @@ class RelativeAttention(nn.Module):
         self.num_heads = num_heads
         self.qkv = nn.Linear(c, 3 * HEAD * num_heads)
         self.proj = nn.Linear(HEAD * num_heads, c)
-        for name in ("key_rows", "key_columns", "value_rows", "value_columns"):
-            table = nn.init.trunc_normal_(torch.empty(2 * _FARTHEST + 1, HEAD), std=_STD)
-            self.register_parameter(name, nn.Parameter(table))
+        self.key_rows, self.key_columns, self.value_rows, self.value_columns = (
+            nn.Parameter(nn.init.trunc_normal_(torch.empty(2 * _FARTHEST + 1, HEAD), std=_STD)) for _ in range(4)
+        )
 
     def forward(self, x: Tensor, h: int, w: int) -> Tensor:
         n, cells, _ = x.shape
