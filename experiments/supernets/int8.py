@@ -57,8 +57,8 @@ class Int8Slices:
             raise InputError(f"{option}: is of detectors; right would be a supernet of --task detect")
         need("onnxruntime.quantization")
         self.supernet: Callable[[], Any] = supernet
-        self.task: DetectTask = task
-        self._number = number
+        self.task: Any = task
+        self._number: int = number
         self._kept: OrderedDict[tuple[Any, ...], tuple[bytes, int]] = OrderedDict()
 
     def of(self, arch: Mapping[str, Any]) -> tuple[bytes, int]:
