@@ -230,12 +230,12 @@ class LatencyTable:
         return {name: round(total * share, 6) for name, share in shares.items()}
 
     def _measure_exported(self, block: Block) -> dict[str, float]:
-        from .exported_block import ExportedBlock
+        from .exported_block import ExportedBlock, forget
 
         if block.key not in self._exported:
             self._exported[block.key] = ExportedBlock(block, self.threads)
         exported = self._exported[block.key]
-        total = self._median(exported.run(), block.key)
+        total = self._median(exported.run(), block.key, forget)
         return {name: round(total * share, 6) for name, share in exported.shares().items()}
 
     def measure(self, module: nn.Module, x: Any, key: str | None = None) -> float:
@@ -246,14 +246,14 @@ class LatencyTable:
         with torch.inference_mode(), torch_threads(self.threads):
             return self._median(synchronized(lambda: module(x), self.device), key)
 
-    def times(self, run: Callable[[], Any]) -> list[float]:
+    def times(self, run: Callable[[], Any], before: Callable[[], Any] | None = None) -> list[float]:
         """Milliseconds of many runs, after a rest and warming up."""
         if self.pause:
             time.sleep(self.pause)
-        return times_ms(run, _WARM_UP, _REPEATS, self.clock)
+        return times_ms(run, _WARM_UP, _REPEATS, self.clock, before)
 
-    def _median(self, run: Callable[[], Any], key: str | None) -> float:
-        times = self.times(run)
+    def _median(self, run: Callable[[], Any], key: str | None, before: Callable[[], Any] | None = None) -> float:
+        times = self.times(run, before)
         median = statistics.median(times)
         if key is not None and median:
             self.spread[key] = nine_of_ten(times) / median

@@ -116,8 +116,8 @@ def why_not_whole(space: Space, provider: str) -> str:
 def fit(networks: Networks, number: int) -> dict[str, Any]:
     """Correct the table by whole networks, from quick ones to slow ones: ``offset + scale * sum of blocks``.
 
-    A block within a network finds other memory in the caches than one that runs again and again, and a network is
-    called once. Both are much the same for all networks of a space. The fit is that of least squares of relative
+    A network is called once, and a block in it finds other memory in the caches than by itself. Both are much the same
+    for all networks of a space. The fit is that of least squares of relative
     errors; where it makes no sense, as of networks that are all as quick, the offset is 0.
     """
     table = networks.table

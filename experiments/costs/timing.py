@@ -48,11 +48,14 @@ def times_ms(
     warm_up: tuple[int, float] = WARM_UP,
     repeats: tuple[int, float] = REPEATS,
     clock: str = "wall",
+    before: Callable[[], Any] | None = None,
 ) -> list[float]:
-    """Milliseconds of many runs; see `median_ms`."""
+    """Milliseconds of many runs; see `median_ms`. What is done `before` each of them is not timed."""
     now = time.thread_time if clock == "cpu" else time.perf_counter
 
     def timed() -> float:
+        if before is not None:
+            before()
         start = now()
         run()
         return now() - start
