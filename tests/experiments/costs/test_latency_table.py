@@ -200,3 +200,10 @@ def test_what_was_measured_stays_when_it_is_interrupted(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         main(parse(["--cfg", TINY, "--imgsz", "32", "--out", str(out)]))
     assert len(json.loads(out.read_text())["milliseconds"]) == 4
+
+
+def test_what_is_done_before_a_run_is_not_timed(monkeypatch):
+    monkeypatch.setattr(timing, "time", Clock)
+    rests, runs = Lasts(50.0), Lasts(2.0)
+    times = timing.times_ms(lambda: runs(None), (1, 0), (3, 0), before=lambda: rests(None))
+    assert times == pytest.approx([2000] * 3)
