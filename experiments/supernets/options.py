@@ -16,11 +16,23 @@ MODES = {
     "search": (
         *("supernet", "objectives", "searcher", "trials", "range", "costs", "population", "stride", "predictor"),
         *("upstream_form", "screen", "cfg", "scale", "task", "data", "data_root", "imgsz", "batch"),
-        *("baseline", "pick", "storage", "study", "workers", "seed", "device", "cost_imgsz", *_RUN),
+        *(
+            "baseline",
+            "pick",
+            "storage",
+            "study",
+            "workers",
+            "seed",
+            "device",
+            "cost_imgsz",
+            "int8",
+            "calibrate",
+            *_RUN,
+        ),
     ),
     "sample_accuracy": (
         *("supernet", "sample_accuracy", "objectives", "range", "costs", "pick", "storage", "study", "workers"),
-        *("upstream_form", "seed", "device", "cost_imgsz", "subset", "samples", *_RUN),
+        *("upstream_form", "seed", "device", "cost_imgsz", "subset", "samples", "int8", "calibrate", *_RUN),
     ),
     "fidelity": ("supernet", "fidelity", "seeds", "truth", "seed", "device", "cost_imgsz", *_RUN),
     "sample_cost": ("supernet", "cfg", "scale", "sample_cost", "range", "seed", "cost_imgsz", "baseline_flops", *_RUN),
@@ -102,6 +114,16 @@ class Options:
         advanced=True,
     )
     study: str = option("name in the storage; one that is there is worked on together", "subnets", advanced=True)
+    int8: bool = option(
+        "rate archs, and time them, as ONNX in 8 bits: what export.py --int8 makes of the slice", False, of="supernet"
+    )
+    calibrate: int = option(
+        "of its training images so many are calibrated on, none of those that rate",
+        32,
+        of="int8",
+        type=positive_int,
+        advanced=True,
+    )
     workers: int = option(
         "processes that evaluate, each on a GPU of its own where there are several", 1, type=processes, advanced=True
     )

@@ -133,6 +133,7 @@ def report(job: SubnetSearch, pick: Pick | None = None, say: bool = False) -> di
         "hypervolume": {name: float(share[-1]) for name, share in shares.items() if len(share)},
         "front": [row for row in own if row["front"]],
         "picked": chosen,
+        **({"int8": job.options.calibrate} if job.options.int8 else {}),
     }
     job.run.write_json("results.json", results)
     if say:
@@ -165,9 +166,8 @@ def _say(job: SubnetSearch, results: Mapping[str, Any]) -> None:
     metric = results["metric"]
     costs = list(job.domain.providers)
     shown = sorted(results["front"], key=lambda r: -r[metric])
-    title = (
-        f"front of {job.options.searcher}: {len(shown)} of {next(iter(results['evaluations'].values()))} evaluations"
-    )
+    searcher = f"{job.options.searcher}{' in 8 bits' if job.options.int8 else ''}"
+    title = f"front of {searcher}: {len(shown)} of {next(iter(results['evaluations'].values()))} evaluations"
     if len(shown) > _SHOWN:
         title += f", {_SHOWN} shown"
         shown = [shown[round(i * (len(shown) - 1) / (_SHOWN - 1))] for i in range(_SHOWN)]
@@ -203,8 +203,13 @@ def write_pick(job: SubnetSearch, results: Mapping[str, Any]) -> None:
     data, imgsz = (job.trained.data, side) if job.task.is_whole else ("path/to/data.yaml", job.imgsz)
     weights = path / f"{job.task.result}.pt"
     costs = ", ".join(f"{c} {written(c, row[c])}" for c in job.domain.providers)
+    in_8_bits: tuple[str, ...] = ()
+    if job.options.int8:
+        in_8_bits = ("--int8", "--data", data)
+        written_to = job.int8.write(row["arch"], path / f"{job.task.result}-int8.onnx")
     say(
         f"picked trial {row['trial']}: {results['metric']} {row[results['metric']]:.4f}, {costs}",
         f"finetune: {command('train.py', '--weights', weights, '--data', data, '--imgsz', imgsz)}",
-        f"ONNX:     {command('export.py', '--weights', weights, '--imgsz', imgsz)}",
+        f"ONNX:     {command('export.py', '--weights', weights, '--imgsz', imgsz, *in_8_bits)}",
+        f"in 8 bits, as it was rated: {written_to}" if in_8_bits else "",
     )
