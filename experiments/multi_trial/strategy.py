@@ -89,8 +89,14 @@ class MultiTrialStrategy(Strategy):
         seed: int | None = None,
         dedup: bool = True,
         feasible: Callable[[Arch], bool] | None = None,
+        **unknown: Any,
     ) -> None:
         super().__init__()
+        if unknown:
+            raise InputError(
+                f"{type(self).__name__} takes no '{next(iter(unknown))}'; what became of NNI's options: "
+                "docs/nni-strategies.md"
+            )
         self.objectives, self.costs = tuple(objectives), costs
         self.directions = tuple(directions or ("maximize" if o == "metric" else "minimize" for o in objectives))
         if len(self.directions) != len(self.objectives) or not set(self.directions) <= {"maximize", "minimize"}:
