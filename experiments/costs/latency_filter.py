@@ -24,7 +24,7 @@ class LatencyFilter:
     threshold
         In ms: an arch that takes longer does not pass.
     predictor
-        Of the device, such as ``cortexA76cpu_tflite21``: the table is the file of that name, with ``.json``, in `folder`.
+        Of the device, such as ``cortexA76cpu_tflite21``: the table is the file of that name with ``.json``, in `folder`.
     space
         The YAML's path or mapping, or a model space that was made of one.
     imgsz
