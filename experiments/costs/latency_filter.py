@@ -24,7 +24,7 @@ class LatencyFilter:
     threshold
         In ms: an arch that takes longer does not pass.
     predictor
-        Of the device, such as ``cortexA76cpu_tflite21``: the table is the file of that name with ``.json``, in `folder`.
+        Of the device, such as ``cortexA76cpu_tflite21``: its table is the file of that name with ``.json``.
     space
         The YAML's path or mapping, or a model space that was made of one.
     imgsz
@@ -32,7 +32,7 @@ class LatencyFilter:
     reverse
         What takes longer passes, and nothing else.
     folder
-        Of tables; the working folder by default.
+        Where the table lies; the working folder by default.
 
     Raises
     ------
