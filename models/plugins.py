@@ -18,8 +18,7 @@ def load_plugin(path: str | Path) -> ModuleType:
     if not is_file(path):
         raise InputError(f"--plugin {path}: no such plug-in file")
     path = Path(path).resolve()
-    # The same in all processes, so that what one of them pickles the others know.
-    name = f"plugin_{path.stem}_{hashlib.sha256(bytes(path)).hexdigest()[:8]}"
+    name = _name_of(path)
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -40,6 +39,16 @@ def load_plugin(path: str | Path) -> ModuleType:
         first = (str(e).splitlines() or [""])[0]
         raise InputError(f"--plugin {path}: the plug-in file cannot be imported: {type(e).__name__}: {first}") from e
     return module
+
+
+def plugin_of(path: Path) -> ModuleType:
+    """What was imported of a plug-in file."""
+    return sys.modules[_name_of(path.resolve())]
+
+
+def _name_of(path: Path) -> str:
+    """The same in all processes, so that what one of them pickles the others know."""
+    return f"plugin_{path.stem}_{hashlib.sha256(bytes(path)).hexdigest()[:8]}"
 
 
 def loaded_plugins() -> list[Path]:

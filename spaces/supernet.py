@@ -88,9 +88,10 @@ def hooks() -> list[Any]:
 
 def _refuse(module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]) -> bool:
     if isinstance(module, MutableModule) and module.mutables and not isinstance(module, Searchable):
+        native = [o.bound_type.__name__.removeprefix("Mutable") for o in NATIVE_MIXED_OPERATIONS]
         raise InputError(
-            f"'{name}' is a {type(module).__name__} with a choice, which supernets know of LayerChoice, InputChoice, "
-            f"Repeat, Cell, {', '.join(o.bound_type.__name__.removeprefix('Mutable') for o in NATIVE_MIXED_OPERATIONS)} only"
+            f"'{name}' is a {type(module).__name__} with a choice, which supernets know of "
+            f"{', '.join(['LayerChoice', 'InputChoice', 'Repeat', 'Cell', *native])} only"
         )
     return True
 

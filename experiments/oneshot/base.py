@@ -363,6 +363,8 @@ class OneShot(SupernetStrategy):
     bilevel: ClassVar[bool] = True
     # Whether a slice of the supernet is as good as a network that was trained alone.
     leaves_slices: ClassVar[bool] = False
+    # Whether it searches the rows of a YAML alone, and no other model space.
+    of_yamls: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -47,7 +47,12 @@ class Options(Learning, Devices):
     task: str = option("the classification proxy, or detection", "classify", kind="task")
     cfg: str = option("YAML of the search space", "models/yolov5n_nas.yaml")
     scale: str | None = scale_option()
-    space: str | None = option("lay choices over a plain --cfg: elastic, or a policy's YAML", None, metavar="POLICY")
+    space: str | None = option(
+        "lay choices over a plain --cfg: elastic, or a policy's YAML; or, without --cfg, a space of NNI, such as "
+        "nni:MobileNetV3, see docs/nni-spaces.md",
+        None,
+        metavar="POLICY",
+    )
     upstream_form: bool = option("only archs that take no more than YOLOv5's own modules and arguments", False)
     detector: str | None = option(
         "YAML that gives neck, head and classes (default: --cfg's own; without any, a classifier)", None

@@ -16,6 +16,7 @@ from models.errors import InputError
 from models.files import plain_content
 from models.grammar import Config, load_yaml, read_config
 from models.strides import POOLED, check_imgsz, strides
+from spaces.hub import is_reference, load_file
 from spaces.space import Space
 
 from .folder import RunFolder
@@ -24,6 +25,9 @@ from .folder import RunFolder
 def check_search(args: argparse.Namespace) -> None:
     """Space, detector, side of the images and data of a new search."""
     check_loggers(getattr(args, "logger", []))
+    if is_reference(getattr(args, "space", None)):
+        check_network_space(args)
+        return
     space = Space(read_config(args.cfg, scale=args.scale))
     if not space.decisions and getattr(args, "space", None) is None:
         raise InputError(nothing_to_search(args))
@@ -39,6 +43,14 @@ def check_search(args: argparse.Namespace) -> None:
     elif args.task == "detect" and config.has_head:
         _check_side(args, config)
         check_detection_set(args.data)
+
+
+def check_network_space(args: argparse.Namespace) -> None:
+    """A space of NNI; the Python file that it names is a plug-in of the run from here on."""
+    file = load_file(args.space)
+    if file is not None and file not in args.plugin:
+        args.plugin = [*args.plugin, file]
+    check_set(args.data)
 
 
 def nothing_to_search(options: Any) -> str:
