@@ -14,6 +14,7 @@ from experiments.run.cli import add_plugin_option, add_run_options, run_or_resum
 from experiments.run.early import check_search
 from experiments.run.options import add_options, parse_args, refuse_others, refuse_unfit
 from experiments.run.registry import KINDS
+from spaces.hub import is_reference
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -50,6 +51,11 @@ def main(args: argparse.Namespace) -> None:
         check_search(args)
 
     def work(options: Options, run: Any, resume: bool) -> None:
+        if is_reference(options.space):
+            from experiments.multi_trial import network_search
+
+            network_search.search(options, run, resume)
+            return
         from experiments.multi_trial.search import search
 
         search(options, run, resume)

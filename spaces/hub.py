@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import ast
 import functools
-import itertools
-import math
+import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,8 +40,6 @@ HUB: dict[str, tuple[str, dict[str, Any]]] = {
 }
 _CLASSES = ("num_labels", "num_classes", "nc")  # what constructors call the number of classes
 _SIDE = ("img_size", "imgsz", "image_size")
-# Subsets of one choice of inputs, where any number may be chosen.
-_SUBSETS = 256
 
 
 @dataclass(frozen=True)
@@ -163,10 +160,8 @@ class NetworkSpace:
         takes = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)][1:]
         any_name = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
         defaults |= {n: self.nc for n in _CLASSES if n in takes} | {n: self.imgsz for n in _SIDE if n in takes}
-        if unknown := [n for n in arguments if n not in takes]:
-            raise InputError(
-                f"--space {self.text}: {name} takes no '{unknown[0]}'; there are {', '.join([*takes][1:])}"
-            )
+        if unknown := [n for n in arguments if n not in takes and not any_name]:
+            raise InputError(f"--space {self.text}: {name} takes no '{unknown[0]}'; there are {', '.join(takes)}")
         return functools.partial(kind, **defaults | arguments)
 
     def build(self) -> Any:
@@ -180,20 +175,14 @@ class NetworkSpace:
             raise InputError(f"--space {self.text}: cannot be built: {type(e).__name__}: {first}") from e
 
     def _values(self) -> dict[str, tuple[Any, ...]]:
-        from .nni_compat import Categorical, CategoricalMultiple, MutableAnnotation
+        from .nni_compat import Categorical, CategoricalMultiple, MutableAnnotation, subsets
 
         found: dict[str, tuple[Any, ...]] = {}
         for label, mutable in self._whole.simplify().items():
             if isinstance(mutable, Categorical):
                 found[str(label)] = tuple(mutable.values)
             elif isinstance(mutable, CategoricalMultiple):
-                n, chosen = len(mutable.values), mutable.n_chosen
-                sizes = range(n + 1) if chosen is None else (chosen,)
-                if sum(math.comb(n, size) for size in sizes) > _SUBSETS:
-                    raise InputError(f"--space {self.text}: '{label}' is a choice between more than {_SUBSETS} subsets")
-                found[str(label)] = tuple(
-                    itertools.chain.from_iterable(itertools.combinations(mutable.values, size) for size in sizes)
-                )
+                found[str(label)] = tuple(subsets(mutable))
             elif not isinstance(mutable, MutableAnnotation):
                 kind = type(mutable).__name__
                 raise InputError(f"--space {self.text}: '{label}' is a {kind}: right would be a choice of values")
@@ -227,6 +216,21 @@ class NetworkSpace:
             network: nn.Module = self.build()
         return network
 
+    def plain(self, arch: Mapping[str, Any], frozen: nn.Module) -> nn.Module:
+        """The plain network of an arch, with the weights of what a supernet was frozen to.
+
+        Both have the same tensors in the same order, but not always by the same names: a constructor may leave out an
+        identity, which freezing leaves in.
+        """
+        network = self.network(arch)
+        own, given = network.state_dict(), frozen.state_dict()
+        if [v.shape for v in own.values()] != [v.shape for v in given.values()]:
+            raise InputError(
+                f"--space {self.text}: what it builds within an arch is not what its supernet is frozen to"
+            )
+        network.load_state_dict(dict(zip(own, given.values(), strict=True)))
+        return network
+
     def complete(self, arch: Mapping[str, Any]) -> dict[str, Any]:
         """The arch in the order of the space, several inputs as a tuple; `InputError` if it is of another space."""
         found = {}
@@ -242,6 +246,18 @@ class NetworkSpace:
     def lists(arch: Mapping[str, Any]) -> dict[str, Any]:
         """An arch as NNI and JSON have it."""
         return {label: list(value) if isinstance(value, tuple) else value for label, value in arch.items()}
+
+    def written(self) -> dict[str, tuple[Any, ...]]:
+        """Label to values as plain text and numbers, several inputs as JSON: what trials are told, see `read`."""
+        return {label: tuple(map(_written, d.values)) for label, d in self.decisions.items()}
+
+    def read(self, arch: Mapping[str, Any]) -> dict[str, Any]:
+        """An arch of `written` values."""
+        values = self.written()
+        try:
+            return {label: d.values[values[label].index(arch[label])] for label, d in self.decisions.items()}
+        except (KeyError, ValueError) as e:
+            raise InputError(f"the arch is none of {self.text}: {e}") from None
 
     def is_valid(self, arch: Mapping[str, Any]) -> bool:
         """Whether it keeps the constraints of the space, such as NAS-Bench-101's number of edges."""
@@ -259,3 +275,7 @@ class NetworkSpace:
             if self.is_valid(arch):
                 return arch
         raise InputError(f"--space {self.text}: no arch was found that keeps its constraints")
+
+
+def _written(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, tuple) else value

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -27,11 +26,9 @@ from .nni_compat import (
     PathSamplingCell,
     model_context,
     recursive_freeze,
+    subsets,
 )
 from .supernet_parts import MixedRepeat, Searchable, weighted
-
-# A choice of several inputs is one of so many subsets at most.
-_SUBSETS = 256
 
 
 class MixedInput(InputChoice, Searchable):
@@ -40,7 +37,7 @@ class MixedInput(InputChoice, Searchable):
     def __init__(self, choice: InputChoice, active: Active) -> None:
         super().__init__(choice.n_candidates, choice.n_chosen, choice.reduction, label=choice.label)
         self.active = active
-        self._subsets = list(itertools.combinations(range(choice.n_candidates), cast(int, choice.n_chosen)))
+        self._subsets = subsets(choice.choice)
 
     def forward(self, candidate_inputs: list[Tensor]) -> Tensor:
         def reduced(i: int) -> Tensor:
@@ -58,8 +55,6 @@ class MixedInput(InputChoice, Searchable):
             raise InputError(
                 f"'{name}' is a choice of any number of inputs, or a list of them, which supernets know not"
             )
-        if (subsets := math.comb(module.n_candidates, module.n_chosen)) > _SUBSETS:
-            raise InputError(f"'{name}' is a choice between {subsets} subsets of inputs; {_SUBSETS} are the most")
         return cls(module, mutate_kwargs["active"])
 
 

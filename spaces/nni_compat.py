@@ -6,8 +6,10 @@ what there is to write anew.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
+import math
 import time
 import warnings
 from types import SimpleNamespace
@@ -35,7 +37,14 @@ from nni.experiment.config import ExperimentConfig
 from nni.experiment.config import utils as config_utils
 from nni.experiment.config.base import ConfigBase
 from nni.experiment.config.training_services import RemoteConfig
-from nni.mutable import Categorical, CategoricalMultiple, MutableAnnotation, MutableExpression, ensure_frozen
+from nni.mutable import (
+    Categorical,
+    CategoricalMultiple,
+    MutableAnnotation,
+    MutableExpression,
+    ensure_frozen,
+    label_scope,
+)
 from nni.nas.evaluator import Evaluator, FunctionalEvaluator
 from nni.nas.evaluator.pytorch import DataLoader, Lightning, LightningModule, Trainer
 from nni.nas.evaluator.pytorch.lightning import SupervisedLearningModule
@@ -76,6 +85,8 @@ from nni.runtime.tuner_command_channel import TunerCommandChannel, channel
 from nni.runtime.tuner_command_channel.command_type import CommandType
 from nni.utils import MetricType
 
+from models.errors import InputError
+
 _PATIENCE_S = 60.0
 
 
@@ -84,7 +95,23 @@ def _freeze_operation(self: Any, sample: Any) -> Any:
     arguments = {**self.init_arguments, **{k: v.freeze(sample) for k, v in self.mutable_arguments.items()}}
     operation = self.bound_type(**arguments)
     operation.load_state_dict({k: v for k, v in self.freeze_weight(**arguments).items() if v is not None})
+    _keep_numbers(self, operation, self.mutable_arguments)
     return operation
+
+
+def _mutate_operation(cls: Any, module: Any, *args: Any) -> Any:
+    """NNI makes the operation of a supernet anew: a number that a space sets after it was made is lost."""
+    operation = _mutate(cls, module, *args)
+    if isinstance(operation, MixedOperation):
+        _keep_numbers(module, operation, operation.mutable_arguments)
+    return operation
+
+
+def _keep_numbers(source: Any, target: Any, chosen: Any) -> None:
+    """Of normalisations, as `ProxylessNAS` and `MobileNetV3Space` set them for all of their modules."""
+    for name in ("eps", "momentum"):
+        if hasattr(source, name) and name not in chosen:
+            setattr(target, name, getattr(source, name))
 
 
 def _ordered_arch_parameters(self: Any) -> list[Any]:
@@ -109,6 +136,14 @@ def _parse_plain(self: Any, sample: Any) -> Any:
     """NNI wants a list of several inputs, which nothing can be counted by; a tuple is as good."""
     given = sample.get(self.label)
     return _parse_simple(self, {**sample, self.label: [*given]} if isinstance(given, tuple) else sample)
+
+
+def subsets(mutable: Any, most: int = 256) -> list[tuple[Any, ...]]:
+    """The values of a `CategoricalMultiple`; `InputError` if they are more than `most`."""
+    sizes = range(len(mutable.values) + 1) if mutable.n_chosen is None else (mutable.n_chosen,)
+    if sum(math.comb(len(mutable.values), size) for size in sizes) > most:
+        raise InputError(f"'{mutable.label}' is a choice between subsets of inputs, of which {most} are the most")
+    return [chosen for size in sizes for chosen in itertools.combinations(mutable.values, size)]
 
 
 def _freeze_nds(self: Any, sample: Any) -> Any:
@@ -206,6 +241,7 @@ channel.load = _load_plain
 data.TrialJob.__init__ = _init_job
 launcher._start_rest_server, launcher._check_rest_server = _start_manager, _wait_for_manager
 MixedOperation.freeze = _freeze_operation
+_mutate, MixedOperation.mutate = MixedOperation.mutate.__func__, classmethod(_mutate_operation)
 _parse_simple, CategoricalMultiple._parse_simple_format = CategoricalMultiple._parse_simple_format, _parse_plain
 _rebuild_nds, NDS.freeze = NDS.freeze, _freeze_nds
 DartsLightningModule.arch_parameters = _ordered_arch_parameters
@@ -266,9 +302,11 @@ __all__ = [
     "ensure_frozen",
     "hub",
     "is_supernet",
+    "label_scope",
     "model_context",
     "nni",
     "recursive_freeze",
+    "subsets",
     "tokens",
     "traverse_all_options",
 ]

@@ -5,7 +5,6 @@ What a strategy decides, it writes there; no module knows of probabilities, cont
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -25,6 +24,7 @@ from .nni_compat import (
     ModelSpace,
     MutableModule,
     OneShotStrategy,
+    subsets,
 )
 from .supernet_parts import Expression, MixedLayer, MixedRepeat, Searchable
 
@@ -107,7 +107,7 @@ def decisions(space: nn.Module) -> dict[str, tuple[Any, ...]]:
     found = {}
     for label, mutable in cast(ModelSpace, space).simplify().items():
         if isinstance(mutable, CategoricalMultiple) and mutable.n_chosen is not None:
-            found[str(label)] = tuple(itertools.combinations(mutable.values, mutable.n_chosen))
+            found[str(label)] = tuple(subsets(mutable))
             continue
         if not isinstance(mutable, Categorical):
             raise InputError(f"'{label}' is a {type(mutable).__name__}; one-shot strategies take choices of one value")

@@ -32,6 +32,9 @@ class Training(Learning):
     task: str = option("the classification proxy, or detection", "classify", kind="task")
     cfg: Any = option("YAML of the search space", "models/yolov5n_nas.yaml")
     scale: str | None = scale_option()
+    space: str | None = option(
+        "without --cfg, a space of NNI, such as nni:MobileNetV3, see docs/nni-spaces.md", None, metavar="nni:NAME"
+    )
     detector: Any = option("YAML that gives neck, head and classes; --cfg's own head where it has one", None)
     data: str = option("as for oneshot_nas.py (classify: digits, detect: digits-detect)", None)
     data_root: str | None = option("where data sets lie or are downloaded to (default: datasets/)", None, of="task")

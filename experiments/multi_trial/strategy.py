@@ -18,7 +18,15 @@ from typing import Any, ClassVar
 
 from models.errors import InputError
 from spaces.choices import Decision
-from spaces.nni_compat import Categorical, ModelEventType, ModelStatus, MutableAnnotation, Strategy
+from spaces.nni_compat import (
+    Categorical,
+    CategoricalMultiple,
+    ModelEventType,
+    ModelStatus,
+    MutableAnnotation,
+    Strategy,
+    subsets,
+)
 from spaces.space import Arch
 
 from ..search import Asked, Domain, Objective, Search, Searcher
@@ -324,6 +332,8 @@ def decisions_of(model_space: Any) -> dict[str, list[Any]]:
     for label, mutable in model_space.simplify().items():
         if isinstance(mutable, Categorical):
             decisions[str(label)] = list(mutable.values)  # NNI's label is a string of its own kind
+        elif isinstance(mutable, CategoricalMultiple):
+            decisions[str(label)] = subsets(mutable)
         elif not isinstance(mutable, MutableAnnotation):
             raise InputError(f"decision '{label}' is a {type(mutable).__name__}: right would be a choice of values")
     return decisions

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from data import classification
 from models.files import FORMAT
@@ -47,8 +44,7 @@ class NetworkTask(ClassifyTask):
 
     def cut_out(self, supernet: Any, arch: Mapping[str, Any]) -> Any:
         """The plain network that a supernet is at an arch."""
-        network: nn.Module = copy.deepcopy(supernet.freeze(self.searched.lists(arch)))
-        return network
+        return self.searched.plain(arch, supernet.freeze(self.searched.lists(arch)))
 
     def hand_over(
         self, network: Any, folder: Path, arch: Mapping[str, Any], name: str | None = None, is_slice: bool = False
