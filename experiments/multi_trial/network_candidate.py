@@ -74,8 +74,6 @@ _OF_YAMLS = (
 
 def check(options: Any) -> None:
     """`InputError` for options that a space of NNI has no use for."""
-    if options.task != "classify":
-        raise InputError(f"--task {options.task}: networks of {options.space} classify; right would be --task classify")
     for name in _OF_YAMLS:
         if getattr(options, name) != type(options).__dataclass_fields__[name].default:
             raise InputError(f"--{name.replace('_', '-')}: is of a YAML's space, which {options.space} is not")

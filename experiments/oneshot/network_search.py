@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 
 from models.errors import InputError
 from models.plugins import load_plugins_of_run
+from spaces import make_supernet
 from spaces.hub import load_file
 
 from ..costs.frozen import FrozenBudget, FrozenCosts
@@ -60,6 +61,10 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     _check(options)
     task = NetworkTask(options, accelerator)
     trainer_options(options, accelerator)
+    try:
+        make_supernet(task.space())  # what there is no supernet of is said before anything is written
+    except InputError as e:
+        raise InputError(f"--space {options.space}: {e}; multi_trial_nas.py takes it") from None
     costs = FrozenCosts(task.searched)
     limits = Limits(_limit(options.max_flops), _limit(options.max_params))
     budget = FrozenBudget(costs, limits) if limits.any else None
@@ -117,8 +122,6 @@ def _check(options: Options) -> None:
             f"--strategy {options.strategy}: slices of a YAML's rows, which {options.space} has not; right would be "
             f"one of {', '.join(fitting())}"
         )
-    if options.task != "classify":
-        raise InputError(f"--task {options.task}: networks of {options.space} classify; right would be --task classify")
     for name in _OF_YAMLS:
         blank = Options.__dataclass_fields__[name]
         default = blank.default_factory() if callable(blank.default_factory) else blank.default

@@ -47,6 +47,8 @@ def check_search(args: argparse.Namespace) -> None:
 
 def check_network_space(args: argparse.Namespace) -> None:
     """A space of NNI; the Python file that it names is a plug-in of the run from here on."""
+    if args.task != "classify":
+        raise InputError(f"--task {args.task}: networks of {args.space} classify; right would be --task classify")
     file = load_file(args.space)
     if file is not None and file not in args.plugin:
         args.plugin = [*args.plugin, file]

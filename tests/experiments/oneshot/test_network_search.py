@@ -19,20 +19,7 @@ from spaces import fixed_arch
 from spaces.hub import NetworkSpace, is_reference, load_file, read_reference
 
 MINE = Path(__file__).parents[2] / "assets" / "nni_space.py"
-QUICK = [
-    "--epochs",
-    "1",
-    "--imgsz",
-    "16",
-    "--batch",
-    "512",
-    "--device",
-    "cpu",
-    "--population",
-    "4",
-    "--generations",
-    "1",
-]
+QUICK = ["--epochs", "1", "--imgsz", "16", "--batch", "512", "--device", "cpu"]
 
 
 def search(*words):
