@@ -58,7 +58,8 @@ class Options(Learning, Devices):
         "YAML that gives neck, head and classes (default: --cfg's own; without any, a classifier)", None
     )
     data: str = option(
-        "classify: digits (default), cluttered-digits, fashion-mnist, cifar10, imagenette, tinyimagenet, or a folder; "
+        "classify: digits (default), cluttered-digits, fashion-mnist, cifar10, cifar100, imagenette, tinyimagenet, "
+        "or a folder; "
         "detect: digits-detect (default), bccd, a data YAML, or a folder",
         None,
     )
