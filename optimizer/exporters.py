@@ -31,7 +31,7 @@ TOLERANCE = 1e-4
 LOWEST_OPSET = 11  # NonMaxSuppression, TopK and CumSum as they are used here
 _DYNAMO_OPSET = 18  # PyTorch's newer exporter writes this one and later ones; the older exporter the earlier ones
 _CHECKED_BATCHES = (1, 2, 5)  # of a file with dynamic batch
-_PREDICTIONS, _DETECTIONS, _LOGITS = "predictions", "detections", "logits"
+_PREDICTIONS, _DETECTIONS, _LOGITS, _POINTS = "predictions", "detections", "logits", "points"
 _NUM_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}  # OpenVINO computes in bfloat16 where the CPU can
 
 
@@ -85,11 +85,12 @@ def export_onnx(
     - with `nms`, ``detections``, float32 (K, 7): index of the image in the batch, x1, y1, x2, y2 in pixels of the
       input, confidence, class; images in order, in each the most confident first. As `non_max_suppression` does
       with one class a box; by the operator NonMaxSuppression;
-    - of a classifier ``logits``, float32 (N, nc).
+    - of a classifier ``logits``, float32 (N, nc);
+    - of landmarks ``points``, float32 (N, 2 K): x0, y0, x1, … in shares of the side.
 
     Its metadata hold, as text: ``names`` (JSON, {index: name}), ``stride``, ``imgsz``, ``batch`` (dynamic, or a
     number), ``arch`` (JSON; null for a network of no search), ``yaml``, ``nms`` (JSON of `NMS`, or null), ``task``
-    (detect or classify) and ``form`` (of the predictions; empty for a classifier).
+    (detect, classify or landmarks) and ``form`` (of the predictions; empty for a classifier).
 
     Parameters
     ----------
@@ -182,7 +183,7 @@ def metadata(model: Model | Classifier, imgsz: int, batch: int | None, nms: NMS 
         "arch": json.dumps(arch),
         "yaml": dump_model_yaml(model.config.raw),
         "nms": json.dumps(None if nms is None else asdict(nms)),
-        "task": "detect" if isinstance(model, Model) else "classify",
+        "task": "detect" if isinstance(model, Model) else "landmarks" if model.landmarks else "classify",
         "form": model.head.form if isinstance(model, Model) else "",
     }
 
@@ -260,7 +261,7 @@ class _Computed(nn.Module):
 def _onnx_of(onnx: Any, model: Model | Classifier, imgsz: int, opset: int, batch: int | None) -> Any:
     """The network, fused, as an ONNX model."""
     network = _Computed(copy.deepcopy(model).fuse()).eval()
-    given = _PREDICTIONS if isinstance(model, Model) else _LOGITS
+    given = _PREDICTIONS if isinstance(model, Model) else _POINTS if model.landmarks else _LOGITS
     example = torch.zeros(batch or 2, model.config.ch, imgsz, imgsz)
     names: dict[str, Any] = {"input_names": ["images"], "output_names": [given], "opset_version": opset}
     with warnings.catch_warnings(), torch.no_grad():

@@ -28,6 +28,8 @@ def check_search(args: argparse.Namespace) -> None:
     if is_reference(getattr(args, "space", None)):
         check_network_space(args)
         return
+    if hasattr(args, "max_trials") and args.space is not None:
+        raise InputError(f"--space {args.space}: right would be nni:NAME here, or oneshot_nas.py --space {args.space}")
     space = Space(read_config(args.cfg, scale=args.scale))
     if not space.decisions and getattr(args, "space", None) is None:
         raise InputError(nothing_to_search(args))
@@ -40,6 +42,8 @@ def check_search(args: argparse.Namespace) -> None:
     if args.task == "classify":
         _check_side(args, config.backbone())
         check_set(args.data)
+    elif args.task == "landmarks":
+        _check_side(args, config.backbone())
     elif args.task == "detect" and config.has_head:
         _check_side(args, config)
         check_detection_set(args.data)
@@ -57,7 +61,7 @@ def check_network_space(args: argparse.Namespace) -> None:
 
 def nothing_to_search(options: Any) -> str:
     """What is said of a YAML without choices."""
-    policy = "--space elastic" if hasattr(options, "space") else "oneshot_nas.py --space elastic"
+    policy = "oneshot_nas.py --space elastic" if hasattr(options, "max_trials") else "--space elastic"
     return (
         f"{options.cfg}: there is nothing to search, the YAML has no choices; {policy} lays them over any plain YAML, "
         "and models/*_nas.yaml have their own (try yolov5n_nas.yaml)"

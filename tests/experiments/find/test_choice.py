@@ -7,7 +7,8 @@ from experiments.find.bases import space_around, with_sizes
 from experiments.find.choice import Candidate, choose
 from experiments.find.measure import aimed_at, choose_sides, ladder, search_cost, usable
 from experiments.find.options import Options
-from experiments.find.search import finalists
+from experiments.find.search import finalists, plain_archs
+from models.files import save_model_yaml
 from models.grammar import read_config
 from spaces import Space
 
@@ -25,11 +26,19 @@ def test_the_best_within_the_limit_is_chosen_and_compared_with_the_plain_one():
     assert "s1 0.600 at 7.9 ms, plain plain 0.500 at 8 ms" in found.said
 
 
-@pytest.mark.parametrize("score", [0.5, 0.4])
-def test_the_plain_one_is_handed_over_where_none_is_better(score):
-    found = choose([candidate("s1", score, 7.0), PLAIN], {"latency": 8.0})
+@pytest.mark.parametrize(("score", "latency"), [(0.5, 8.0), (0.4, 7.0)])
+def test_the_plain_one_is_handed_over_where_none_is_better(score, latency):
+    found = choose([candidate("s1", score, latency), PLAIN], {"latency": 8.0})
     assert (found.name, found.plain, found.rival) == ("plain", "plain", "s1")
     assert found.said.startswith("no searched network beats the plain one at that cost; the plain one is handed over")
+
+
+def test_of_equals_the_cheapest_is_handed_over():
+    nets = [PLAIN, candidate("s1", 0.498, 5.0), candidate("s2", 0.496, 6.0), candidate("s3", 0.49, 1.0)]
+    assert choose(nets, {}).name == "s1"
+    assert choose([PLAIN, candidate("s1", 0.504, 9.0)], {}).name == "plain"
+    assert choose([PLAIN, candidate("s1", 0.504, 8.0)], {}).name == "plain"
+    assert choose([PLAIN, candidate("s1", 0.506, 9.0)], {}).name == "s1"
 
 
 def test_a_limit_that_no_plain_network_keeps():
@@ -59,13 +68,28 @@ def test_min_map_takes_the_fastest_that_has_it():
 
 
 def rows(*told):
-    return [{"trial": i, "rated": r, "latency": t, "front": front} for i, (r, t, front) in enumerate(told)]
+    return [{"trial": i, "rated": r, "latency": t, "front": front, "arch": {}} for i, (r, t, front) in enumerate(told)]
 
 
 def test_finalists_are_the_best_of_the_front_then_others():
     found = rows((0.5, 5, True), (0.7, 9, True), (0.1, 1, True), (0.69, 9.5, False))
     assert [r["trial"] for r in finalists(found, 2, "latency", None)] == [1, 0]
     assert [r["trial"] for r in finalists(found, 4, "latency", None)] == [1, 0, 2, 3]
+
+
+def test_finalists_are_of_several_sides():
+    found = rows((0.5, 5, True), (0.7, 9, True), (0.69, 8, True), (0.1, 1, True), (0.6, 9.5, False))
+    for row, side in zip(found, (256, 192, 192, 192, 256), strict=True):
+        row["arch"] = {"resolution": side}
+    assert [r["trial"] for r in finalists(found, 2, "latency", None)] == [1, 4]
+    assert [r["trial"] for r in finalists(found, 4, "latency", None)] == [1, 4, 2, 0]
+
+
+def test_a_search_begins_with_the_plain_network_at_every_side(tmp_path):
+    space = with_sizes(space_around(dict(read_config("yolov5n_dfl.yaml").raw), 3), [320, 256], 256)
+    save_model_yaml(space, tmp_path / "space.yaml")
+    upstream = Space(space).upstream()
+    assert plain_archs(tmp_path / "space.yaml") == [upstream, {**upstream, "resolution": 320}]
 
 
 def test_finalists_for_a_map_are_the_fastest_that_has_it_and_the_next_faster():
