@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 
 from .documents import is_file
 from .errors import InputError
+
+# Called with every file before it is imported.
+before: list[Callable[[Path], None]] = []
 
 
 def load_plugin(path: str | Path) -> ModuleType:
@@ -25,6 +28,8 @@ def load_plugin(path: str | Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise InputError(f"--plugin {path}: not a Python file, by its name; right would be {path.stem}.py")
     module = importlib.util.module_from_spec(spec)
+    for call in before:
+        call(path)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)

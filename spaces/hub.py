@@ -10,6 +10,7 @@ import ast
 import functools
 import json
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from inspect import isclass, signature
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.errors import InputError
-from models.plugins import load_plugin, loaded_plugins, plugin_of
+from models.plugins import before, load_plugin, loaded_plugins, plugin_of
 
 from .choices import Decision
 
@@ -38,6 +39,7 @@ HUB: dict[str, tuple[str, dict[str, Any]]] = {
     "NasBench201": ("NasBench201", {}),
     **{name: (name, _CELLS) for name in ("DARTS", "ENAS", "NASNet", "AmoebaNet", "PNAS")},
 }
+_IMPORTS_NNI = re.compile(rb"^\s*(?:from|import)\s+nni\b", re.MULTILINE)
 _CLASSES = ("num_labels", "num_classes", "nc")  # what constructors call the number of classes
 _SIDE = ("img_size", "imgsz", "image_size")
 
@@ -60,6 +62,15 @@ class Reference:
     name: str
     file: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+def repair_first(path: Path) -> None:
+    """Before a plug-in imports NNI itself: NNI's own order of imports matters, and what it warns of."""
+    if _IMPORTS_NNI.search(path.read_bytes()):
+        from . import nni_compat  # noqa: F401
+
+
+before.append(repair_first)
 
 
 def is_reference(text: Any) -> bool:
@@ -94,8 +105,6 @@ def load_file(text: str) -> str | None:
     """Import the file that a reference names, as a plug-in; its path, or None where it names none."""
     reference = read_reference(text)
     if reference.file is not None:
-        from . import nni_compat  # noqa: F401  (before the file imports NNI: its repairs, and the order of its imports)
-
         load_plugin(reference.file)
     _look(reference)
     return reference.file

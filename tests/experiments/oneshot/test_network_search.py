@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import sys
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -14,9 +16,9 @@ from experiments.run.folder import RunFolder
 from experiments.run.options import made
 from experiments.tasks.network import NetworkTask
 from models import InputError, count_flops, count_params
-from models.plugins import plugin_of
+from models.plugins import before, plugin_of
 from spaces import fixed_arch
-from spaces.hub import NetworkSpace, is_reference, load_file, read_reference
+from spaces.hub import NetworkSpace, is_reference, load_file, read_reference, repair_first
 
 MINE = Path(__file__).parents[2] / "assets" / "nni_space.py"
 QUICK = ["--epochs", "1", "--imgsz", "16", "--batch", "512", "--device", "cpu"]
@@ -125,3 +127,28 @@ def test_archs_of_another_space_are_refused():
     space = NetworkSpace("nni:NasBench201(stem_out_channels=2, num_modules_per_stack=1)", 10, 16)
     with pytest.raises(InputError, match="the arch is none of nni:NasBench201"):
         space.complete({"cell/0_1": "none"})
+
+
+@pytest.mark.parametrize(("line", "repaired"), [("from nni.nas.hub.pytorch import DARTS", 1), ("import nnicer", 0)])
+def test_a_plugin_that_imports_nni_does_so_after_its_repairs(line, repaired, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(f"x = 1\n{line}\n")
+    monkeypatch.delitem(sys.modules, "spaces.nni_compat")
+    stand_in = ModuleType("spaces.nni_compat")
+    monkeypatch.setattr("builtins.__import__", seen := Importer(stand_in))
+    repair_first(tmp_path / "mine.py")
+    monkeypatch.undo()
+    assert seen.count == repaired
+    assert repair_first in before
+
+
+class Importer:
+    """In place of `import`: counts imports of the door to NNI."""
+
+    def __init__(self, module):
+        self.module, self.count, self.own = module, 0, __import__
+
+    def __call__(self, name, globals=None, locals=None, fromlist=(), level=0):
+        if "nni_compat" in (fromlist or ()):
+            self.count += 1
+            return SimpleNamespace(nni_compat=self.module)
+        return self.own(name, globals, locals, fromlist, level)
