@@ -5,6 +5,7 @@ import pytest
 from experiments.find.baselines import begins
 from experiments.find.bases import space_around, with_sizes
 from experiments.find.choice import Candidate, choose
+from experiments.find.finetune import promising
 from experiments.find.measure import aimed_at, choose_sides, ladder, search_cost, usable
 from experiments.find.options import Options
 from experiments.find.search import finalists, plain_archs
@@ -90,6 +91,13 @@ def test_a_search_begins_with_the_plain_network_at_every_side(tmp_path):
     save_model_yaml(space, tmp_path / "space.yaml")
     upstream = Space(space).upstream()
     assert plain_archs(tmp_path / "space.yaml") == [upstream, {**upstream, "resolution": 320}]
+
+
+def test_the_most_promising_of_a_kind_is_trained_on():
+    found = {n: {"map50_95": m, "told": t} for n, m, t in (("a", 0.5, 8.0), ("b", 0.6, 9.0), ("c", 0.55, 4.0))}
+    assert promising(found, None) == "b"
+    assert promising(found, 0.52) == "c"
+    assert promising(found, 0.9) == "b"
 
 
 def test_finalists_for_a_map_are_the_fastest_that_has_it_and_the_next_faster():
