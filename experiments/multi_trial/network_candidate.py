@@ -54,7 +54,7 @@ def run_trial(training: Training, written: Mapping[str, Any]) -> None:
     torch.set_num_threads(training.threads)
     load_plugins_of_run(training.plugin)
     accelerator = accelerator_of(training.device)
-    task = NetworkTask(training, accelerator)
+    task: Any = NetworkTask(training, accelerator)
     arch = task.searched.read(written)
     costs: dict[str, float] = {**FrozenCosts(task.searched).of(arch)}
     if violated := Limits(training.max_flops, training.max_params).violated(costs):

@@ -222,7 +222,7 @@ class OneShotModule(BaseOneShotLightningModule):
 
 def _check_settings(strategy: type[OneShot], settings: Mapping[str, Any]) -> None:
     """`InputError` for a setting that no class of the strategy's module takes, which would fail when it is run."""
-    classes: tuple[type, ...] = getattr(strategy.module_class, "__mro__", ())
+    classes: tuple[Any, ...] = getattr(strategy.module_class, "__mro__", ())
     own = [c for c in classes if "__init__" in vars(c)]
     known = {name for c in own for name in signature(c.__init__).parameters}
     if unknown := [name for name in settings if own and name not in known]:

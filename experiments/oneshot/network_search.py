@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import statistics
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -74,8 +75,8 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
 
     pl.seed_everything(options.seed, verbose=False)
     history = History(run.path / "metrics.csv")
-    given: Any = options, run, task, costs, budget, accelerator, history, None, resume
-    strategy, found = run_strategy(*given, cut=lambda supernet, task, arch: task.cut_out(supernet, arch))
+    given: Any = options, run, task, costs, budget, accelerator, history, None, resume, _cut_out
+    strategy, found = run_strategy(*given)
     leave()
     if not is_first_process():
         return {}
@@ -97,7 +98,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     }
     epochs = options.finetune if options.finetune is not None else options.epochs if options.baseline else 0
     starts = ("scratch", "inherited") if options.retrain == "both" else (options.retrain or "scratch",)
-    train = Retraining(task, run, options, epochs, accelerator, resume)
+    train = Retraining(cast(Any, task), run, options, epochs, accelerator, resume)
     if not epochs or not train.has_done("derived", starts[-1]):
         task.hand_over(derived, run.path, arch)
     if epochs:
@@ -114,6 +115,10 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     run.write_json("results.json", results)
     _report(options, run, results)
     return results
+
+
+def _cut_out(supernet: Any, task: NetworkTask, arch: Mapping[str, Any]) -> Any:
+    return task.cut_out(supernet, arch)
 
 
 def _check(options: Options) -> None:
