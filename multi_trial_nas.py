@@ -15,6 +15,7 @@ from experiments.run.early import check_search
 from experiments.run.help import Parser
 from experiments.run.options import add_options, parse_args, refuse_others, refuse_unfit
 from experiments.run.registry import KINDS
+from spaces.hub import is_reference
 
 
 def make_parser() -> Parser:
@@ -55,6 +56,11 @@ def main(args: argparse.Namespace) -> None:
         check_search(args)
 
     def work(options: Options, run: Any, resume: bool) -> None:
+        if is_reference(options.space):
+            from experiments.multi_trial import network_search
+
+            network_search.search(options, run, resume)
+            return
         from experiments.multi_trial.search import search
 
         search(options, run, resume)

@@ -14,6 +14,7 @@ from experiments.run.folder import new_run
 from experiments.run.help import Parser
 from experiments.run.options import add_options, parse_args, refuse_unfit
 from experiments.run.registry import KINDS
+from spaces.hub import is_reference
 
 
 def make_parser() -> Parser:
@@ -34,7 +35,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     def work(options: Options, run: Any, resume: bool) -> None:
-        if options.ui is None and options.trials == 1 and "," not in options.strategy:
+        if is_reference(options.space):
+            from experiments.oneshot import network_search
+
+            network_search.search(options, run, resume)
+        elif options.ui is None and options.trials == 1 and "," not in options.strategy:
             from experiments.oneshot.search import search
 
             search(options, run, resume)

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from models.errors import InputError
 
-from .classify_arrays import cifar10, digits, fashion_mnist
+from .classify_arrays import digits, fashion_mnist
+from .classify_cifar import cifar10, cifar100
 from .classify_files import folder, imagenette, tinyimagenet
 from .classify_sets import SETS, check_set, set_folder
 from .classify_source import Source
@@ -22,7 +23,9 @@ from .cluttered_digits import cluttered_digits
 from .seeded import SeededDataset
 from .split import stratified
 
-_SETS = dict(zip(SETS, (digits, cluttered_digits, fashion_mnist, cifar10, imagenette, tinyimagenet), strict=True))
+_SETS = dict(
+    zip(SETS, (digits, cluttered_digits, fashion_mnist, cifar10, cifar100, imagenette, tinyimagenet), strict=True)
+)
 _LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # ITU-R BT.601
 
 
@@ -96,9 +99,9 @@ def classification(
     class), `val` is not.
 
     Args:
-        name: `digits`, `cluttered-digits`, `fashion-mnist`, `cifar10`, `imagenette`, `tinyimagenet`, or a folder of
-            images in the layout
-            `<class>/…` or `train/<class>/…` with `val/<class>/…` (or `test/…`).
+        name: `digits`, `cluttered-digits`, `fashion-mnist`, `cifar10`, `cifar100`, `imagenette`, `tinyimagenet`, or a
+            folder: of images in the layout `<class>/…`, or `train/<class>/…` with `val/<class>/…` (or `test/…`), as
+            ImageNet has it; or the unpacked archive of Tiny ImageNet or CIFAR.
         imgsz: side of the square images, in pixels.
         seed: of the splits and of the augmentation.
         root: where archives are looked for and downloaded to; `datasets/` below the current directory if None.

@@ -1,4 +1,4 @@
-"""Classification sets that fit in memory as they are: digits, Fashion-MNIST, CIFAR-10.
+"""Classification sets that fit in memory as they are: digits, Fashion-MNIST.
 
 Images stay uint8 at their native size and are resized item by item, which is cheaper than it is to hold them large.
 """
@@ -58,18 +58,6 @@ def fashion_mnist(root: Path, imgsz: int) -> Source:
     is_val = np.arange(sum(map(len, labels))) >= len(labels[0])
     pixels = torch.from_numpy(np.concatenate(images))[:, None]
     return Source(pixels, np.concatenate(labels).astype(np.int64), _FASHION_NAMES, is_val, 1 / 16, flip=True)
-
-
-def cifar10(root: Path, imgsz: int) -> Source:
-    """60,000 photographs of 32x32 pixels in 10 classes (Krizhevsky, 2009)."""
-    from torchvision.datasets import CIFAR10
-
-    train = download("cifar10", root, lambda: CIFAR10(str(root), train=True, download=True))
-    test = CIFAR10(str(root), train=False)
-    images = torch.from_numpy(np.concatenate([train.data, test.data])).permute(0, 3, 1, 2).contiguous()
-    labels = np.array([*train.targets, *test.targets], dtype=np.int64)
-    is_val = np.arange(len(labels)) >= len(train)
-    return Source(images, labels, tuple(train.classes), is_val, 1 / 8, flip=True)  # 1/8: the customary 4 of 32 pixels
 
 
 def _read_idx(path: Path, ndim: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from torch import Tensor
 from models.errors import InputError
 from models.text import read_text
 
+from .classify_cifar import cifar, is_cifar
 from .classify_source import Images, Source
 from .download import download
 from .images import UnreadableImageError, image_shape, in_threads, list_images, read_rgb
@@ -18,10 +19,18 @@ from .images import UnreadableImageError, image_shape, in_threads, list_images, 
 _log = logging.getLogger(__name__)
 _RAM_BYTES = 2 << 30  # decoded images are kept in memory up to here
 _SHIFT = 1 / 8
+_ANNOTATIONS = "val_annotations.txt"  # of Tiny ImageNet
 
 
 def folder(path: Path, imgsz: int) -> Source:
-    """A folder in the layout `<class>/…`, or `train/<class>/…` with `val/<class>/…` (or `test/<class>/…`)."""
+    """A folder in the layout `<class>/…`, or `train/<class>/…` with `val/<class>/…` (or `test/<class>/…`).
+
+    An unpacked archive of Tiny ImageNet or CIFAR is known by its own files.
+    """
+    if is_cifar(path):
+        return cifar(path)
+    if (path / "val" / _ANNOTATIONS).is_file():
+        return _tinyimagenet(path, imgsz)
     train = path / "train"
     if not train.is_dir():
         names = _class_names(path)
@@ -50,8 +59,11 @@ def imagenette(root: Path, imgsz: int) -> Source:
 
 def tinyimagenet(root: Path, imgsz: int) -> Source:
     """Tiny ImageNet, 200 classes, 64x64: the stock archive, unpacked, as `tiny-imagenet-200` in `root`."""
-    home = root / "tiny-imagenet-200"
-    table = home / "val" / "val_annotations.txt"
+    return _tinyimagenet(root / "tiny-imagenet-200", imgsz)
+
+
+def _tinyimagenet(home: Path, imgsz: int) -> Source:
+    table = home / "val" / _ANNOTATIONS
     if not (home / "train").is_dir() or not table.is_file():
         raise InputError(
             f"{home}: not found or not whole; unpack tiny-imagenet-200.zip there"

@@ -6,7 +6,7 @@ from models.errors import InputError
 
 from .places import PROJECT, direct, listed
 
-SETS = ("digits", "cluttered-digits", "fashion-mnist", "cifar10", "imagenette", "tinyimagenet")
+SETS = ("digits", "cluttered-digits", "fashion-mnist", "cifar10", "cifar100", "imagenette", "tinyimagenet")
 
 LANDMARKS = "digits-landmarks"  # of `data.landmarks`
 # What is taken where no data are named, by the kind of a file of weights.

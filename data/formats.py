@@ -144,6 +144,7 @@ def _from_folder(root: Path, needs: Sequence[str]) -> Spec:
     others = [] if named else [p for p in sorted(root.glob("*.y*ml")) if _is_data_yaml(p)]
     if named is not None or len(others) == 1:
         return _from_yaml(named or others[0], needs)
+    root = root if named or others else _inside_devkit(root)
     kind = "voc" if format_voc.is_voc(root) else "coco"
     entries = _entries(kind, root)
     if not set(needs) <= set(entries):
@@ -153,6 +154,15 @@ def _from_folder(root: Path, needs: Sequence[str]) -> Spec:
             f" (COCO), or Annotations/ and ImageSets/Main/{{train,val}}.txt (Pascal VOC){several}"
         )
     return Spec(str(root), root, kind, entries, None, {})
+
+
+def _inside_devkit(root: Path) -> Path:
+    """The year's folder of VOC's development kit, as it is unpacked: `VOCdevkit/VOC2012`."""
+    kit = child(root, "VOCdevkit") or root
+    years = [p for p in sorted(kit.glob("VOC[0-9][0-9][0-9][0-9]")) if p.is_dir()]
+    if len(years) > 1:
+        raise InputError(f"{kit}: holds {', '.join(p.name for p in years)}: give the folder of one of them")
+    return years[0] if years else root
 
 
 def _is_data_yaml(path: Path) -> bool:

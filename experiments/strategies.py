@@ -5,9 +5,13 @@ from models.lazy import lazy_exports
 from .run.registry import KINDS
 
 _EXPORTS = {
-    name: module.removeprefix("experiments.")
-    for kind in ("oneshot", "multi-trial")
-    for module, _, name in (entry.target.partition(":") for entry in KINDS[kind].values())
+    **dict.fromkeys(("FBNet", "ProxylessNAS", "RandomOneShot", "Strategy", "TPEStrategy"), "nni_names"),
+    "LatencyFilter": "costs.latency_filter",
+    **{
+        name: module.removeprefix("experiments.")
+        for kind in ("oneshot", "multi-trial")
+        for module, _, name in (entry.target.partition(":") for entry in KINDS[kind].values())
+    },
 }
 __all__ = sorted(_EXPORTS)
 __getattr__ = lazy_exports(__package__, _EXPORTS)

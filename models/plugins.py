@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 
 from .documents import is_file
 from .errors import InputError
+
+# Called with every file before it is imported.
+before: list[Callable[[Path], None]] = []
 
 
 def load_plugin(path: str | Path) -> ModuleType:
@@ -18,14 +21,15 @@ def load_plugin(path: str | Path) -> ModuleType:
     if not is_file(path):
         raise InputError(f"--plugin {path}: no such plug-in file")
     path = Path(path).resolve()
-    # The same in all processes, so that what one of them pickles the others know.
-    name = f"plugin_{path.stem}_{hashlib.sha256(bytes(path)).hexdigest()[:8]}"
+    name = _name_of(path)
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise InputError(f"--plugin {path}: not a Python file, by its name; right would be {path.stem}.py")
     module = importlib.util.module_from_spec(spec)
+    for call in before:
+        call(path)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
@@ -40,6 +44,16 @@ def load_plugin(path: str | Path) -> ModuleType:
         first = (str(e).splitlines() or [""])[0]
         raise InputError(f"--plugin {path}: the plug-in file cannot be imported: {type(e).__name__}: {first}") from e
     return module
+
+
+def plugin_of(path: Path) -> ModuleType:
+    """What was imported of a plug-in file."""
+    return sys.modules[_name_of(path.resolve())]
+
+
+def _name_of(path: Path) -> str:
+    """The same in all processes, so that what one of them pickles the others know."""
+    return f"plugin_{path.stem}_{hashlib.sha256(bytes(path)).hexdigest()[:8]}"
 
 
 def loaded_plugins() -> list[Path]:

@@ -34,8 +34,12 @@ class Active(dict[str, int | Mixture]):
     """
 
     def set(self, arch: Mapping[str, Any], values: Mapping[str, Sequence[Any]]) -> None:
-        """Activate the path of an arch, whose values are found in `values`, label to all of the decision's."""
-        self.update({label: values[label].index(value) for label, value in arch.items()})
+        """Activate the path of an arch, whose values are found in `values`, label to all of the decision's.
+
+        Several inputs are a tuple, or, as a JSON has it, a list.
+        """
+        for label, value in arch.items():
+            self[label] = values[label].index(tuple(value) if isinstance(value, list) else value)
 
     def __reduce__(self) -> Any:
         return Active, ({k: v for k, v in self.items() if isinstance(v, int)},)

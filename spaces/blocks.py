@@ -20,7 +20,7 @@ from models.grammar import Call
 from .fused import fast_layout, mixed_conv, norm_act, weights_of
 from .nas_rows import ACTIVATIONS, BOTTLENECK_RATIOS, NASC3Row, NASConvRow, kernel_candidates
 from .nni_compat import LayerChoice, MixedOperation, ParametrizedModule, nni, traverse_all_options
-from .supernet import MixedLayer
+from .supernet_parts import MixedLayer
 
 
 class NASConv(nn.Module):

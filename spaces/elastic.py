@@ -37,7 +37,7 @@ from .kernel_transform import add_transforms
 from .nni_compat import nni
 from .rows import ChoiceRow
 from .space import Space
-from .supernet import Searchable
+from .supernet_parts import Searchable
 
 __all__ = ["Builder", "ElasticRow", "ResolutionChoice", "gradients_in_place"]
 

@@ -6,8 +6,10 @@ what there is to write anew.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
+import math
 import time
 import warnings
 from types import SimpleNamespace
@@ -35,7 +37,14 @@ from nni.experiment.config import ExperimentConfig
 from nni.experiment.config import utils as config_utils
 from nni.experiment.config.base import ConfigBase
 from nni.experiment.config.training_services import RemoteConfig
-from nni.mutable import Categorical, MutableAnnotation, MutableExpression, ensure_frozen
+from nni.mutable import (
+    Categorical,
+    CategoricalMultiple,
+    MutableAnnotation,
+    MutableExpression,
+    ensure_frozen,
+    label_scope,
+)
 from nni.nas.evaluator import Evaluator, FunctionalEvaluator
 from nni.nas.evaluator.pytorch import DataLoader, Lightning, LightningModule, Trainer
 from nni.nas.evaluator.pytorch.lightning import SupervisedLearningModule
@@ -44,7 +53,19 @@ from nni.nas.execution.event import FinalMetricEvent, ModelEventType, TrainingEn
 from nni.nas.execution.training_service import TrainingServiceExecutionEngine
 from nni.nas.experiment import NasExperiment, NasExperimentConfig
 from nni.nas.experiment.config import SimplifiedModelFormatConfig, TrainingServiceEngineConfig
-from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableModule, ParametrizedModule, Repeat
+from nni.nas.hub import pytorch as hub
+from nni.nas.hub.pytorch.nasnet import NDS, NDSStage
+from nni.nas.nn.pytorch import (
+    Cell,
+    ChosenInputs,
+    InputChoice,
+    LayerChoice,
+    ModelSpace,
+    MutableModule,
+    ParametrizedModule,
+    Repeat,
+)
+from nni.nas.nn.pytorch.base import recursive_freeze
 from nni.nas.oneshot.pytorch.base_lightning import BaseOneShotLightningModule
 from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy, is_supernet
@@ -55,6 +76,7 @@ from nni.nas.oneshot.pytorch.supermodule.operation import (
     MixedOperation,
     MixedOperationSamplingPolicy,
 )
+from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingCell
 from nni.nas.space import ExecutableModelSpace, ModelStatus, RawFormatModelSpace, SimplifiedModelSpace, model_context
 from nni.nas.strategy.base import Strategy, StrategyStatus
 from nni.runtime.command_channel.websocket import connection
@@ -62,6 +84,8 @@ from nni.runtime.trial_command_channel import v3 as trial_channel
 from nni.runtime.tuner_command_channel import TunerCommandChannel, channel
 from nni.runtime.tuner_command_channel.command_type import CommandType
 from nni.utils import MetricType
+
+from models.errors import InputError
 
 _PATIENCE_S = 60.0
 
@@ -71,7 +95,23 @@ def _freeze_operation(self: Any, sample: Any) -> Any:
     arguments = {**self.init_arguments, **{k: v.freeze(sample) for k, v in self.mutable_arguments.items()}}
     operation = self.bound_type(**arguments)
     operation.load_state_dict({k: v for k, v in self.freeze_weight(**arguments).items() if v is not None})
+    _keep_numbers(self, operation, self.mutable_arguments)
     return operation
+
+
+def _mutate_operation(cls: Any, module: Any, *args: Any) -> Any:
+    """NNI makes the operation of a supernet anew: a number that a space sets after it was made is lost."""
+    operation = _mutate(cls, module, *args)
+    if isinstance(operation, MixedOperation):
+        _keep_numbers(module, operation, operation.mutable_arguments)
+    return operation
+
+
+def _keep_numbers(source: Any, target: Any, chosen: Any) -> None:
+    """Of normalisations, as `ProxylessNAS` and `MobileNetV3Space` set them for all of their modules."""
+    for name in ("eps", "momentum"):
+        if hasattr(source, name) and name not in chosen:
+            setattr(target, name, getattr(source, name))
 
 
 def _ordered_arch_parameters(self: Any) -> list[Any]:
@@ -90,6 +130,28 @@ def _ordered_arch_parameters(self: Any) -> list[Any]:
 def _on_validation_epoch_end(self: Any) -> None:
     """Passed on to the evaluator's module, which reports the intermediate result; NNI's one-shot base forgets it."""
     self.training_module.on_validation_epoch_end()
+
+
+def _parse_plain(self: Any, sample: Any) -> Any:
+    """NNI wants a list of several inputs, which nothing can be counted by; a tuple is as good."""
+    given = sample.get(self.label)
+    return _parse_simple(self, {**sample, self.label: [*given]} if isinstance(given, tuple) else sample)
+
+
+def subsets(mutable: Any, most: int = 256) -> list[tuple[Any, ...]]:
+    """The values of a `CategoricalMultiple`; `InputError` if they are more than `most`."""
+    sizes = range(len(mutable.values) + 1) if mutable.n_chosen is None else (mutable.n_chosen,)
+    if sum(math.comb(len(mutable.values), size) for size in sizes) > most:
+        raise InputError(f"'{mutable.label}' is a choice between subsets of inputs, of which {most} are the most")
+    return [chosen for size in sizes for chosen in itertools.combinations(mutable.values, size)]
+
+
+def _freeze_nds(self: Any, sample: Any) -> Any:
+    """NNI's is a new network of fresh weights; a supernet's (`nni_cells.carry_over`) are carried over."""
+    network = _rebuild_nds(self, sample)
+    if (carry_over := getattr(self, "carry_over", None)) is not None:
+        carry_over(self, network, sample)
+    return network
 
 
 def _receive_for_nas(self: Any) -> Any:
@@ -179,14 +241,21 @@ channel.load = _load_plain
 data.TrialJob.__init__ = _init_job
 launcher._start_rest_server, launcher._check_rest_server = _start_manager, _wait_for_manager
 MixedOperation.freeze = _freeze_operation
+_mutate, MixedOperation.mutate = MixedOperation.mutate.__func__, classmethod(_mutate_operation)
+_parse_simple, CategoricalMultiple._parse_simple_format = CategoricalMultiple._parse_simple_format, _parse_plain
+_rebuild_nds, NDS.freeze = NDS.freeze, _freeze_nds
 DartsLightningModule.arch_parameters = _ordered_arch_parameters
 BaseOneShotLightningModule.on_validation_epoch_end = _on_validation_epoch_end
 
 __all__ = [
     "NATIVE_MIXED_OPERATIONS",
+    "NDS",
     "BaseOneShotLightningModule",
     "BaseSuperNetModule",
     "Categorical",
+    "CategoricalMultiple",
+    "Cell",
+    "ChosenInputs",
     "ConfigBase",
     "DataLoader",
     "Evaluator",
@@ -196,6 +265,7 @@ __all__ = [
     "ExperimentConfig",
     "FinalMetricEvent",
     "FunctionalEvaluator",
+    "InputChoice",
     "LayerChoice",
     "Lightning",
     "LightningModule",
@@ -208,10 +278,12 @@ __all__ = [
     "MutableAnnotation",
     "MutableExpression",
     "MutableModule",
+    "NDSStage",
     "NasExperiment",
     "NasExperimentConfig",
     "OneShotStrategy",
     "ParametrizedModule",
+    "PathSamplingCell",
     "RawFormatModelSpace",
     "RemoteConfig",
     "Repeat",
@@ -228,9 +300,13 @@ __all__ = [
     "config_utils",
     "credentials",
     "ensure_frozen",
+    "hub",
     "is_supernet",
+    "label_scope",
     "model_context",
     "nni",
+    "recursive_freeze",
+    "subsets",
     "tokens",
     "traverse_all_options",
 ]

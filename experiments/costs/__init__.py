@@ -3,6 +3,7 @@
 from models.lazy import lazy_exports
 
 _EXPORTS = {
+    "Budget": "budget",
     "COUNTED": "counted",
     "Cached": "cache",
     "PROVIDERS": "catalog",
@@ -11,10 +12,13 @@ _EXPORTS = {
     "Counted": "counted",
     "Hardware": "roofline",
     "Latency": "latency",
+    "LatencyFilter": "latency_filter",
+    "Limits": "limits",
     "Remote": "pool.client",
     "Range": "ranges",
     "Roofline": "roofline",
     "TableLatency": "table",
+    "Target": "limits",
     "Trust": "pool.client",
     "make_provider": "make",
     "measure_latency": "timing",

@@ -91,6 +91,13 @@ def run_trial(training: Training, arch: Mapping[str, Any]) -> None:
         network = cut_out(open_supernet(training.inherit, task=task, option="--inherit").supernet, task, arch)
     elif training.weights is not None:
         network = cut_out(begun(task, read_weights(training.weights, task), training.seed)[0], task, arch)
+    train_and_report(training, task, network, costs, accelerator)
+
+
+def train_and_report(
+    training: Training, task: SearchTask, network: Network, costs: dict[str, float], accelerator: str
+) -> None:
+    """Train a network that keeps its limits, tell NNI what it reaches, and leave its weights."""
     pruning = None if training.journal is None else Pruning(training, training.journal)
     progress = _Progress(task, lambda metric: reward(training, metric, costs), pruning)
     how: dict[str, Any] = {"batch": training.batch, "seed": training.seed, "finetunes": training.inherit is not None}

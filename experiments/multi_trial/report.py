@@ -53,7 +53,8 @@ def report(options: Options, run: RunFolder, metric: str, trials: Sequence[Trial
     """The best trials."""
     counts = {status: number for status, number in results["trials"].items() if status != "all"}
     reward = [] if options.target_latency is None else ["reward"]
-    columns = ["trial", *reward, metric, "unseen", "parameters", f"GFLOPs at {options.cost_imgsz}"]
+    side = options.cost_imgsz if options.space is None else options.imgsz
+    columns = ["trial", *reward, metric, "unseen", "parameters", f"GFLOPs at {side}"]
     times = ["latency"] if options.max_latency is not None or options.target_latency is not None else []
     columns += [titled(name) for name in times]
     done = sorted((t for t in trials if status_of(t) == "done"), key=value_of, reverse=True)

@@ -48,22 +48,15 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
         open_supernet(options.inherit, task=task, option="--inherit")  # its errors before the first trial, not in each
     if options.weights is not None:
         begun(task, read_weights(options.weights, task), options.seed)
-    most = registry.KINDS["multi-trial"][options.strategy].defaults.get("population")
-    if most is not None and options.population is None and not resume:
-        # The most suits 200 trials; few trials are never to be all at random.
-        options = replace(options, population=min(max(options.max_trials // 4, 2), most))  # saved, for --resume
-    if options.pruner != "none":
-        if options.config is not None:
-            raise InputError("--pruner: the machines of --config share no file; right would be one of them")
-        options = replace(options, journal=str((run.path / "pruning.log").resolve()))
+    options = completed(options, run, resume)
     training = training_of(options, space)
-    strategy = _strategy(options, _budget(options, task))
+    strategy = strategy_of(options, _budget(options, task))
     model_space, evaluator, id = (
         Decisions(training["cfg"]),
         Candidate(training),
         experiment_id(run) if resume else None,
     )
-    experiment = RetiariiExperiment(model_space, evaluator, [], strategy, _config(options, run), id)
+    experiment = RetiariiExperiment(model_space, evaluator, [], strategy, config_of(options, run), id)
     log = TrialLog(
         run.path,
         task.metric,
@@ -72,6 +65,12 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
         experiment.stderr_of,
         lambda trial: experiment.output_of(trial, "weights.pt").unlink(missing_ok=True),
     )
+    run_trials(options, run, resume, experiment, log)
+    return _finish(options, run, task, space, experiment, log)
+
+
+def run_trials(options: Options, run: RunFolder, resume: bool, experiment: RetiariiExperiment, log: TrialLog) -> None:
+    """Run the experiment, or go on with it, under the web UI."""
     experiment.on_trial_end = log.add
     going_on = resume and has_trials(experiment.folder)
     if going_on:
@@ -84,7 +83,19 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     else:
         experiment.run(None, options.port, host=options.host)
     log.write()
-    return _finish(options, run, task, space, experiment, log)
+
+
+def completed(options: Options, run: RunFolder, resume: bool) -> Options:
+    """With what follows from other options, and is saved for ``--resume``."""
+    most = registry.KINDS["multi-trial"][options.strategy].defaults.get("population")
+    if most is not None and options.population is None and not resume:
+        # The most suits 200 trials; few trials are never to be all at random.
+        options = replace(options, population=min(max(options.max_trials // 4, 2), most))
+    if options.pruner != "none":
+        if options.config is not None:
+            raise InputError("--pruner: the machines of --config share no file; right would be one of them")
+        options = replace(options, journal=str((run.path / "pruning.log").resolve()))
+    return options
 
 
 def view(run: str, project: str, port: int, host: str) -> None:
@@ -93,7 +104,8 @@ def view(run: str, project: str, port: int, host: str) -> None:
     view_experiment((folder.path / "nni" / experiment_id(folder)).resolve(), port, host)
 
 
-def _strategy(options: Options, budget: Budget | None) -> Any:
+def strategy_of(options: Options, budget: Any) -> Any:
+    """The strategy within a budget, or what has its methods."""
     settings: dict[str, Any] = {"seed": options.seed}
     if budget is not None:
         settings["feasible"] = lambda arch: budget.feasible([arch])[0]
@@ -114,7 +126,7 @@ def _budget(options: Options, task: SearchTask) -> Budget | None:
     return Budget(model, limits) if limits.any else None
 
 
-def _config(options: Options, run: RunFolder) -> RetiariiExeConfig:
+def config_of(options: Options, run: RunFolder) -> RetiariiExeConfig:
     if options.config is not None:
         from ..nni_experiment.machines import read_config_file
 
@@ -132,8 +144,35 @@ def _config(options: Options, run: RunFolder) -> RetiariiExeConfig:
 def _finish(
     options: Options, run: RunFolder, task: SearchTask, space: Space, experiment: RetiariiExperiment, log: TrialLog
 ) -> dict[str, Any]:
+    best, results, weights = best_trial(run, task.metric, experiment, log)
+    raw = space.freeze(best.arch)
+    network = task.network(raw)
+    network.load_state_dict(weights)
+    run.write_json("arch.json", best.arch)
+    model = task.hand_over(network, run.path, best.arch)
+    cost = f"flops_{options.cost_imgsz}"
+    flops = count_flops(model, resolution_of(model, options.cost_imgsz), model.config.ch)
+    results = {"task": options.task, **results, task.result: {"params": count_params(model), cost: flops}}
     trials = experiment.trials
-    plot_trials(trials, task.metric, run.path / "trials.png")
+    if len(experiment.strategy.objectives) > 1:
+        results["front"] = [_values_of(trials, t.arch) for t in experiment.strategy.pareto_front()]
+    run.write_json("results.json", results)
+    report(options, run, task.metric, trials, results)
+    return results
+
+
+def best_trial(
+    run: RunFolder, metric: str, experiment: RetiariiExperiment, log: TrialLog
+) -> tuple[Trial, dict[str, Any], dict[str, Any]]:
+    """The best trial, what is to be said of all of them, and the state dict of the best; draws their picture.
+
+    Raises
+    ------
+    InputError
+        No trial has a result.
+    """
+    trials = experiment.trials
+    plot_trials(trials, metric, run.path / "trials.png")
     counts = {
         s: sum(status_of(t) == s for t in trials) for s in ("done", "pruned", "failed", "infeasible", "cancelled")
     }
@@ -142,26 +181,13 @@ def _finish(
         raise InputError(f"no trial has a result ({counted(counts)}), see {run.path / 'trials'}")
     weights = run.path / "trials" / best.id / "weights.pt"
     experiment.fetch(best, "weights.pt", weights)
-    raw = space.freeze(best.arch)
-    network = task.network(raw)
-    network.load_state_dict(load_plain(weights)["state_dict"])
-    run.write_json("arch.json", best.arch)
-    model = task.hand_over(network, run.path, best.arch)
-    cost = f"flops_{options.cost_imgsz}"
-    flops = count_flops(model, resolution_of(model, options.cost_imgsz), model.config.ch)
     results: dict[str, Any] = {
-        "task": options.task,
-        "metric": task.metric,
+        "metric": metric,
         "trials": {"all": len(trials), **counts},
         "arch": best.arch,
         "best": {"number": best.number, "id": best.id, **_values(best)},
-        task.result: {"params": count_params(model), cost: flops},
     }
-    if len(experiment.strategy.objectives) > 1:
-        results["front"] = [_values_of(trials, t.arch) for t in experiment.strategy.pareto_front()]
-    run.write_json("results.json", results)
-    report(options, run, task.metric, trials, results)
-    return results
+    return best, results, load_plain(weights)["state_dict"]
 
 
 def _values(trial: Trial) -> dict[str, Any]:

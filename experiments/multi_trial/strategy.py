@@ -18,7 +18,15 @@ from typing import Any, ClassVar
 
 from models.errors import InputError
 from spaces.choices import Decision
-from spaces.nni_compat import Categorical, ModelEventType, ModelStatus, MutableAnnotation, Strategy
+from spaces.nni_compat import (
+    Categorical,
+    CategoricalMultiple,
+    ModelEventType,
+    ModelStatus,
+    MutableAnnotation,
+    Strategy,
+    subsets,
+)
 from spaces.space import Arch
 
 from ..search import Asked, Domain, Objective, Search, Searcher
@@ -89,8 +97,14 @@ class MultiTrialStrategy(Strategy):
         seed: int | None = None,
         dedup: bool = True,
         feasible: Callable[[Arch], bool] | None = None,
+        **unknown: Any,
     ) -> None:
         super().__init__()
+        if unknown:
+            raise InputError(
+                f"{type(self).__name__} takes no '{next(iter(unknown))}'; what became of NNI's options: "
+                "docs/nni-strategies.md"
+            )
         self.objectives, self.costs = tuple(objectives), costs
         self.directions = tuple(directions or ("maximize" if o == "metric" else "minimize" for o in objectives))
         if len(self.directions) != len(self.objectives) or not set(self.directions) <= {"maximize", "minimize"}:
@@ -318,6 +332,8 @@ def decisions_of(model_space: Any) -> dict[str, list[Any]]:
     for label, mutable in model_space.simplify().items():
         if isinstance(mutable, Categorical):
             decisions[str(label)] = list(mutable.values)  # NNI's label is a string of its own kind
+        elif isinstance(mutable, CategoricalMultiple):
+            decisions[str(label)] = subsets(mutable)
         elif not isinstance(mutable, MutableAnnotation):
             raise InputError(f"decision '{label}' is a {type(mutable).__name__}: right would be a choice of values")
     return decisions

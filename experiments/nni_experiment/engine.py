@@ -14,12 +14,14 @@ from typing import Any
 from models.errors import InputError
 from spaces.nni_compat import (
     Categorical,
+    CategoricalMultiple,
     ExecutableModelSpace,
     MetricType,
     ModelStatus,
     TrainingEndEvent,
     TrainingServiceExecutionEngine,
     nni,
+    subsets,
 )
 from spaces.space import Arch
 
@@ -308,6 +310,11 @@ def _chosen(label: str, mutable: Any, given: Any) -> Any:
             if _plain(value) == given:
                 return value
         raise InputError(f"parameters of a trial: {label}: {given!r:.80} is none of its choices")
+    if isinstance(mutable, CategoricalMultiple):
+        for value in subsets(mutable):
+            if _plain(value) == given:
+                return value
+        raise InputError(f"parameters of a trial: {label}: {given!r:.80} are none of its inputs")
     if not isinstance(given, (bool, int, float, str)):
         raise InputError(f"parameters of a trial: {label}: {given!r:.80}: right would be a plain value")
     return given

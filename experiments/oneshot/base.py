@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self, cast
 
@@ -219,6 +220,17 @@ class OneShotModule(BaseOneShotLightningModule):
             self.engine.load_state_dict(engine_state(checkpoint))
 
 
+def _check_settings(strategy: type[OneShot], settings: Mapping[str, Any]) -> None:
+    """`InputError` for a setting that no class of the strategy's module takes, which would fail when it is run."""
+    classes: tuple[Any, ...] = getattr(strategy.module_class, "__mro__", ())
+    own = [c for c in classes if "__init__" in vars(c)]
+    known = {name for c in own for name in signature(c.__init__).parameters}
+    if unknown := [name for name in settings if own and name not in known]:
+        raise InputError(
+            f"{strategy.__name__} takes no '{unknown[0]}'; what became of NNI's options: docs/nni-strategies.md"
+        )
+
+
 class Bilevel(OneShotModule):
     """Architecture and weights by turns, each on its own half of the data (Liu et al. 2019, section 2.2).
 
@@ -351,6 +363,8 @@ class OneShot(SupernetStrategy):
     bilevel: ClassVar[bool] = True
     # Whether a slice of the supernet is as good as a network that was trained alone.
     leaves_slices: ClassVar[bool] = False
+    # Whether it searches the rows of a YAML alone, and no other model space.
+    of_yamls: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -361,6 +375,7 @@ class OneShot(SupernetStrategy):
         **settings: Any,
     ) -> None:
         super().__init__(mutation_hooks=mutation_hooks)
+        _check_settings(type(self), settings)
         self.budget, self.settings = budget, settings
         self.weights_engine, self.initialise = weights_engine, initialise
 

@@ -228,6 +228,7 @@ class BigNAS(SPOS):
 
     module_class = BigNASModule  # type: ignore[assignment]
     leaves_slices = True
+    of_yamls = True
 
     def __init__(
         self,

@@ -48,7 +48,12 @@ class Options(Learning, Devices):
     task: str = option("classify is a proxy of detection", "classify", kind="task")
     cfg: str = option("YAML of the search space", "models/yolov5n_nas.yaml")
     scale: str | None = scale_option()
-    space: str | None = option("lay choices over a plain --cfg: elastic, or a policy's YAML", None, metavar="POLICY")
+    space: str | None = option(
+        "lay choices over a plain --cfg: elastic, or a policy's YAML; or, without --cfg, a space of NNI, such as "
+        "nni:MobileNetV3, see docs/nni-spaces.md",
+        None,
+        metavar="POLICY",
+    )
     upstream_form: bool = option(
         "only archs that take no more than YOLOv5's own modules and arguments", False, advanced=True
     )
@@ -56,7 +61,8 @@ class Options(Learning, Devices):
         "YAML that gives neck, head and classes (default: --cfg's own; without any, a classifier)", None, advanced=True
     )
     data: str = option(
-        "classify: digits (default), cluttered-digits, fashion-mnist, cifar10, imagenette, tinyimagenet, or a folder; "
+        "classify: digits (default), cluttered-digits, fashion-mnist, cifar10, cifar100, imagenette, tinyimagenet, "
+        "or a folder; "
         "detect: digits-detect (default), bccd, a data YAML, or a folder; landmarks: digits-landmarks, or a YAML",
         None,
     )

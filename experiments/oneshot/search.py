@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
@@ -68,7 +69,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
 
     pl.seed_everything(options.seed, verbose=False)
     history = History(run.path / "metrics.csv")
-    strategy, arch = _run_strategy(options, run, task, costs, budget, accelerator, history, start, resume)
+    strategy, found = run_strategy(options, run, task, costs, budget, accelerator, history, start, resume)
     leave()
     if not is_first_process():  # what follows is done by one
         return {}
@@ -76,6 +77,7 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
         print(f"the supernet was trained: the {len(history.rows)} epochs of {run.path} are done", flush=True)
     options = replace(options, devices=1, num_nodes=1, sync_bn=False)
     supernet = strategy.supernet
+    arch = supernet.space.complete(found)
     run.write_json("arch.json", arch)
     save_supernet(supernet, run.path / SUPERNET)
     plot_probabilities(history.probabilities, run.path / "alphas.png", space, arch)
@@ -152,7 +154,7 @@ def _cost(network: Network, imgsz: int) -> dict[str, Any]:
     return {"params": count_params(network), "flops": count_flops(network, imgsz, network.config.ch)}
 
 
-def _run_strategy(
+def run_strategy(
     options: Options,
     run: RunFolder,
     task: SearchTask,
@@ -162,8 +164,17 @@ def _run_strategy(
     history: History,
     start: Any,
     resume: bool,
+    cut: Callable[[Any, Any, Mapping[str, Any]], Any] = cut_out,
 ) -> tuple[OneShot, dict[str, Any]]:
-    """Run the experiment; the strategy, whose supernet is on the CPU, and the arch that it exports."""
+    """Run the experiment; the strategy, whose supernet is on the CPU, and the arch that it exports.
+
+    Parameters
+    ----------
+    costs, budget
+        Or what has their methods.
+    cut
+        (supernet, task, arch) -> the arch's network, with weights of the supernet.
+    """
     checkpoint = run.path / "last.ckpt"
     fit_kwargs: dict[str, Any] = {}
     if resume and checkpoint.exists():
@@ -185,7 +196,7 @@ def _run_strategy(
         **trainer_options(options, accelerator),
     )
     space = task.space()
-    rating = Rating(lambda: strategy.supernet, task, options.population * options.generations)
+    rating = Rating(lambda: strategy.supernet, task, options.population * options.generations, cut)
     context = Context(task, costs, budget, rating, run.path)
     strategy = registry.load("oneshot", options.strategy).from_options(options, context)
     told: Any = {"say": say} if is_first_process() else {}
@@ -200,5 +211,5 @@ def _run_strategy(
     gone_on_with = checkpoint if fit_kwargs else None
     with interruptible(evaluator.trainer), restoring(evaluator.trainer, gone_on_with), rating:
         experiment.run(config)
-    whole = strategy.supernet.cpu().space
-    return strategy, whole.complete(experiment.export_top_models(formatter="dict")[0])
+    strategy.supernet.cpu()
+    return strategy, experiment.export_top_models(formatter="dict")[0]

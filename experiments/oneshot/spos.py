@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,20 +25,44 @@ from .options import Options
 
 # Batches that batch norm statistics are taken from, for every arch that is rated.
 _STATISTICS_BATCHES = 20
+_TRIES = 1000  # of paths that are drawn until one passes the filter
 
 
 class SinglePathModule(OneShotModule):
-    """One path a step, drawn uniformly (section 3.2); afterwards, the arch that the search found."""
+    """One path a step, drawn uniformly (section 3.2); afterwards, the arch that the search found.
+
+    Parameters
+    ----------
+    filter
+        See `SPOS`.
+    """
 
     best: Arch | None = None
+
+    def __init__(self, *args: Any, filter: Callable[[Arch], bool] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.filter = filter
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         return self.step_weights((self._loss_of(path, batch, batch_idx) for path in self.paths()), batch_idx)
 
     def paths(self) -> Iterable[Iterable[int]]:
         """The paths of a step: the index of a value for each decision."""
+        path = self._drawn()
+        if self.filter is not None:
+            for _ in range(_TRIES):
+                if self.filter(self.arch_of(path)):
+                    return [path]
+                path = self._drawn()
+            raise InputError(f"none of {_TRIES} paths that were drawn passes the filter; right would be a wider one")
+        return [path]
+
+    def arch_of(self, path: Iterable[int]) -> Arch:
+        return {label: values[i] for (label, values), i in zip(self.choices.items(), path, strict=True)}
+
+    def _drawn(self) -> list[int]:
         drawn = torch.rand(len(self.choices), dtype=torch.float64, generator=self.generator).tolist()
-        return [[int(share * len(values)) for share, values in zip(drawn, self.choices.values(), strict=True)]]
+        return [int(share * len(values)) for share, values in zip(drawn, self.choices.values(), strict=True)]
 
     def _loss_of(self, path: Iterable[int], batch: Any, batch_idx: int) -> Tensor:
         self.take(path)
@@ -84,6 +108,9 @@ class SPOS(OneShot):
         Of the ratings, so that a search that was killed goes on where it was; in memory by default.
     earlier
         File of ratings that earlier versions left behind; what it knows is not rated again.
+    filter
+        Arch to whether it may be the result, such as a `costs.LatencyFilter`: paths of the training are drawn until one
+        passes (those of `FairNAS` are not, which would be fair no longer), and the search looks at no others.
     gradient_clip_val, budget
         See `base.OneShotModule`.
     """
@@ -99,9 +126,11 @@ class SPOS(OneShot):
         seed: int = 0,
         storage: str | None = None,
         earlier: Path | None = None,
+        filter: Callable[[Arch], bool] | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__(**settings)
+        super().__init__(**settings if filter is None else {**settings, "filter": filter})
+        self.filter = filter
         self.rate, self.searcher, self.evaluations, self.seed = rate or self.minus_loss, searcher, evaluations, seed
         self.storage, self.earlier = storage, earlier
         self.rated: list[tuple[Arch, float]] = []
@@ -152,16 +181,20 @@ class SPOS(OneShot):
 
     def _domain(self) -> Domain:
         """The places of values, which need not be plain, as the budget allows them."""
-        budget = self.budget
+        budget, passes = self.budget, self.filter or (lambda arch: True)
         decisions = {k: Decision(k, tuple(range(len(v))), names=tuple(map(str, v))) for k, v in self.choices.items()}
-        if budget is None:
+        if budget is None and self.filter is None:
             return Domain(decisions)
-        cheapest = budget.cheapest()
-        return Domain(
-            decisions,
-            allows=lambda archs: budget.feasible([self._arch_of(dict(zip(decisions, a, strict=True))) for a in archs]),
-            known=[tuple(values.index(cheapest[label]) for label, values in self.choices.items())],
-        )
+
+        def allows(paths: Sequence[Sequence[int]]) -> list[bool]:
+            archs = [self._arch_of(dict(zip(decisions, path, strict=True))) for path in paths]
+            fits = [True] * len(archs) if budget is None else budget.feasible(archs)
+            return [ok and passes(arch) for arch, ok in zip(archs, fits, strict=True)]
+
+        known = []
+        if budget is not None and passes(cheapest := budget.cheapest()):
+            known = [tuple(values.index(cheapest[label]) for label, values in self.choices.items())]
+        return Domain(decisions, allows=allows, known=known)
 
     def _arch_of(self, indices: Mapping[str, int]) -> Arch:
         return {label: self.choices[label][i] for label, i in indices.items()}

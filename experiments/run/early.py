@@ -16,6 +16,7 @@ from models.errors import InputError
 from models.files import plain_content
 from models.grammar import Config, load_yaml, read_config
 from models.strides import POOLED, check_imgsz, strides
+from spaces.hub import is_reference, load_file
 from spaces.space import Space
 
 from .folder import RunFolder
@@ -24,6 +25,11 @@ from .folder import RunFolder
 def check_search(args: argparse.Namespace) -> None:
     """Space, detector, side of the images and data of a new search."""
     check_loggers(getattr(args, "logger", []))
+    if is_reference(getattr(args, "space", None)):
+        check_network_space(args)
+        return
+    if hasattr(args, "max_trials") and args.space is not None:
+        raise InputError(f"--space {args.space}: right would be nni:NAME here, or oneshot_nas.py --space {args.space}")
     space = Space(read_config(args.cfg, scale=args.scale))
     if not space.decisions and getattr(args, "space", None) is None:
         raise InputError(nothing_to_search(args))
@@ -43,9 +49,19 @@ def check_search(args: argparse.Namespace) -> None:
         check_detection_set(args.data)
 
 
+def check_network_space(args: argparse.Namespace) -> None:
+    """A space of NNI; the Python file that it names is a plug-in of the run from here on."""
+    if args.task != "classify":
+        raise InputError(f"--task {args.task}: networks of {args.space} classify; right would be --task classify")
+    file = load_file(args.space)
+    if file is not None and file not in args.plugin:
+        args.plugin = [*args.plugin, file]
+    check_set(args.data)
+
+
 def nothing_to_search(options: Any) -> str:
     """What is said of a YAML without choices."""
-    policy = "--space elastic" if hasattr(options, "space") else "oneshot_nas.py --space elastic"
+    policy = "oneshot_nas.py --space elastic" if hasattr(options, "max_trials") else "--space elastic"
     return (
         f"{options.cfg}: there is nothing to search, the YAML has no choices; {policy} lays them over any plain YAML, "
         "and models/*_nas.yaml have their own (try yolov5n_nas.yaml)"

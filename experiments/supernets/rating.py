@@ -24,10 +24,18 @@ class Rating:
         Gives the supernet, once it is there.
     total
         So many ratings at most, for the time that is left.
+    cut
+        (supernet, task, arch) -> the slice.
     """
 
-    def __init__(self, supernet: Callable[[], Any], task: SearchTask, total: int) -> None:
-        self.supernet, self.task, self.total, self.metric = supernet, task, total, task.metric
+    def __init__(
+        self,
+        supernet: Callable[[], Any],
+        task: SearchTask,
+        total: int,
+        cut: Callable[[Any, Any, Mapping[str, Any]], Any] = cut_out,
+    ) -> None:
+        self.cut, self.supernet, self.task, self.total, self.metric = cut, supernet, task, total, task.metric
         self.best, self.count = float("-inf"), 0
         columns = ("search", BarColumn(), MofNCompleteColumn(), TextColumn("best {task.fields[best]:.4f}"))
         self._bar = Progress(*columns, TimeRemainingColumn(), disable=not Console().is_terminal)
@@ -47,7 +55,7 @@ class Rating:
     def rate(self, arch: Mapping[str, Any]) -> float:
         """The rating itself."""
         supernet = self.supernet()
-        return self.task.rate(cut_out(supernet, self.task, arch).to(next(supernet.parameters()).device))
+        return self.task.rate(self.cut(supernet, self.task, arch).to(next(supernet.parameters()).device))
 
     def __enter__(self) -> Rating:
         return self

@@ -13,15 +13,19 @@ import cloudpickle
 import nni
 import pytest
 import requests
+import torch
 from nni.experiment import launcher, rest
 from nni.experiment.data import TrialJob
+from nni.mutable import CategoricalMultiple
+from nni.nas.nn.pytorch import MutableBatchNorm2d
 from nni.runtime.command_channel.websocket import connection
 from nni.runtime.trial_command_channel import v3
 from nni.runtime.tuner_command_channel import TunerCommandChannel
 
 from models.grammar import MODELS
-from spaces import NASBACKBONE, nni_compat
+from spaces import NASBACKBONE, make_supernet, nni_compat
 from spaces.nni_compat import BaseOneShotLightningModule, DartsLightningModule
+from spaces.supernet import decisions
 from tests.spaces.supernets import SMALL, darts
 
 ORDER = """
@@ -169,3 +173,28 @@ def test_our_own_side_shows_the_token_of_the_port(monkeypatch):
     assert rest.get(8124, "/check-status") == {"status": "DONE"}
     assert [auth for _, auth in asked] == [("nas", "secret"), None]
     assert "secret" not in str([args for args, _ in asked])
+
+
+def test_several_inputs_may_be_a_tuple():
+    choice = CategoricalMultiple([0, 1, 2], n_chosen=2, label="inputs")
+    assert choice.freeze({"inputs": (0, 2)}) == [0, 2]
+    with pytest.raises(ValueError, match="must be contained"):
+        choice.freeze({"inputs": (0, 3)})
+
+
+def test_numbers_of_normalisations_survive_the_supernet():
+    class Space(nni_compat.ModelSpace):
+        def __init__(self):
+            super().__init__()
+            self.norm = MutableBatchNorm2d(nni.choice("width", [2, 4]))
+            self.norm.eps, self.norm.momentum = 0.5, 0.25
+
+    supernet = make_supernet(Space())
+    for norm in (supernet.norm, supernet.freeze({"width": 2}).norm):
+        assert (norm.eps, norm.momentum) == (0.5, 0.25)
+
+
+def test_a_frozen_network_of_cells_has_the_weights_of_its_supernet():
+    supernet = make_supernet(nni_compat.hub.ENAS(width=2, num_cells=3, dataset="cifar"))
+    arch = {label: values[-1] for label, values in decisions(supernet).items()}
+    assert torch.equal(supernet.freeze(arch).stem[0].weight, supernet.stem[0].weight)

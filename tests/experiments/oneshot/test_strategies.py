@@ -594,7 +594,10 @@ class Refused(ModelSpace):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: InputChoice(2, label="input"), "'input' is a CategoricalMultiple; one-shot strategies take choices"),
+        (
+            lambda: InputChoice(2, None, label="input"),
+            "'input' is a CategoricalMultiple; one-shot strategies take choices",
+        ),
         (lambda: MutableDropout(nni.choice("p", [0.1, 0.5])), "'block' is a MutableDropout with a choice"),
         (lambda: MutableConv2d(3, 4, 1, bias=nni.choice("bias", [True, False])), "'block': Unsupported mutable arg"),
     ],
