@@ -17,6 +17,9 @@ from .measure import aimed_at, search_cost
 from .phases import Job
 from .plan import plan_of
 
+# So much of a plain network's time a FLOP another network of its space takes at least.
+_FASTER = 0.8
+
 
 def search(job: Job) -> dict[str, Any]:
     """Search the supernet, and pick the finalists."""
@@ -34,7 +37,7 @@ def search(job: Job) -> dict[str, Any]:
         objectives=["metric", cost],
         trials=trials,
         # Repr: no digit of a limit is lost.
-        range=[f"{name}=:{limit!r}" for name, limit in aimed_at(found["limits"]).items()],
+        range=[f"{name}=:{limit!r}" for name, limit in ranges(found["limits"], found["costs"][base]).items()],
         first=[str(run.path / name) for name in first],
         costs=costs_file(job) if "latency" in (cost, *found["limits"]) else None,
         baseline=False,
@@ -52,6 +55,23 @@ def search(job: Job) -> dict[str, Any]:
         "rows": rows,
         "finalists": finalists([r for r in rows if r["arch"] not in plain], number, cost, options.min_map),
     }
+
+
+def ranges(limits: Mapping[str, float], plain: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """What archs may cost at most. Those with so many FLOPs that they cannot be fast enough are not timed.
+
+    Parameters
+    ----------
+    plain
+        Costs of the plain network, by side of the images.
+    """
+    found = aimed_at(limits)
+    if "latency" in found:
+        # Timing an arch takes as long as rating it; nearly all that are drawn of a wide space are too slow.
+        fastest = min(costs["latency"] / costs["flops"] for costs in plain.values())
+        most = found["latency"] / (_FASTER * fastest)
+        found["flops"] = min(found.get("flops", most), most)
+    return found
 
 
 def _row(r: Mapping[str, str], metric: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from experiments.find.choice import Candidate, choose
 from experiments.find.finetune import promising
 from experiments.find.measure import aimed_at, choose_sides, ladder, search_cost, usable
 from experiments.find.options import Options
-from experiments.find.search import finalists, plain_archs
+from experiments.find.search import finalists, plain_archs, ranges
 from models.files import save_model_yaml
 from models.grammar import read_config
 from spaces import Space
@@ -84,6 +84,15 @@ def test_finalists_are_of_several_sides():
         row["arch"] = {"resolution": side}
     assert [r["trial"] for r in finalists(found, 2, "latency", None)] == [1, 4]
     assert [r["trial"] for r in finalists(found, 4, "latency", None)] == [1, 4, 2, 0]
+
+
+def test_what_has_too_many_flops_to_be_fast_enough_is_not_timed():
+    plain = {"64": {"latency": 2.0, "flops": 1e8}, "96": {"latency": 4.0, "flops": 2.5e8}}
+    found = ranges({"latency": 10.0}, plain)
+    assert found["latency"] == pytest.approx(9.7)
+    assert found["flops"] == pytest.approx(9.7 / (0.8 * 4.0 / 2.5e8))
+    assert ranges({"latency": 10.0, "flops": 1e8}, plain)["flops"] == 1e8
+    assert ranges({"params": 1e6}, plain) == {"params": 1e6}
 
 
 def test_a_search_begins_with_the_plain_network_at_every_side(tmp_path):
