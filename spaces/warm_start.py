@@ -290,7 +290,7 @@ class _Loading:
             if value is None and layer == "linear":
                 continue
             if value is not None and layer in by_class:
-                found[key] = rows_by_class(value, self.num_classes, *by_class[layer], self.classes)
+                found[key] = rows_by_class(value, self.num_classes, by_class[layer], self.classes)
                 if layer == "linear":
                     continue
             elif value is not None:
