@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import blocks, dfl, heads, registry, segment  # noqa: F401  (importing blocks and heads registers what they define)
 from .errors import InputError
 from .grammar import Config, Row
@@ -31,6 +33,12 @@ def is_head(row: Row) -> bool:
     """Whether a row is a detection head."""
     entry = registered().get(row.module)
     return entry is not None and isinstance(entry.cls, type) and issubclass(entry.cls, Head)
+
+
+def finds(config: Config) -> str:
+    """What the last row finds, see `models.head.Head.finds`; ``boxes`` where it is no head."""
+    head: Any = registered()[config.rows[-1].module].cls if is_head(config.rows[-1]) else Head
+    return str(head.finds)
 
 
 def check_head(config: Config) -> None:

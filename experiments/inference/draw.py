@@ -1,14 +1,16 @@
-"""Detections as boxes in a picture."""
+"""Detections as boxes, and masks, in a picture."""
 
 from __future__ import annotations
 
 import colorsys
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from data.outline import Crop
 
 from ..run.fonts import font_for, is_plain, say_once
 
@@ -51,6 +53,22 @@ def draw_detections(
         luminance = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]  # ITU-R BT.601
         draw.text((left + line, top), text, fill="black" if luminance > 140 else "white", font=font)
     return np.asarray(picture)
+
+
+def draw_masks(image: np.ndarray, detections: Tensor, masks: Sequence[Crop]) -> np.ndarray:
+    """A copy of uint8 (height, width, 3) RGB in which the pixels of each mask are half of its class's colour.
+
+    Parameters
+    ----------
+    detections, masks
+        See `draw_detections`; one of each.
+    """
+    picture = image.copy()
+    for row, (mask, left, top) in [*zip(detections.tolist(), masks, strict=True)][::-1]:
+        place = np.s_[top : top + mask.shape[0], left : left + mask.shape[1]]
+        inside = mask.astype(bool)
+        picture[place][inside] = image[place][inside] // 2 + np.array(color_of(int(row[5])), dtype=np.uint8) // 2
+    return picture
 
 
 def lettering(

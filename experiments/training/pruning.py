@@ -220,7 +220,7 @@ class _Work:
             for batch in itertools.islice(batches, self.options.batches):
                 if isinstance(network, Model):
                     batch = batch._replace(images=batch.images.to(device), targets=batch.targets.to(device))
-                    yield learner.loss(network(learner.inputs(batch)), batch.targets)[0]
+                    yield learner.loss_of(network(learner.inputs(batch)), batch)[0]
                 else:
                     images, labels = (t.to(device) for t in batch)
                     yield torch.nn.functional.cross_entropy(network(images), labels)
