@@ -29,9 +29,7 @@ class Detection:
     rect: bool = option("do not pad images to squares: faster; not for ONNX", False)
     classes: list[str] | None = option("only these, by name or by number", None, nargs="+")
     device: str = option("auto, cpu or cuda", "auto")
-    save_txt: bool = option(
-        "write labels/*.txt, as train.py reads them: class, centre, size as shares, or corners", False
-    )
+    save_txt: bool = option("write labels/*.txt, as train.py reads them: class, centre, size as shares", False)
     save_conf: bool = option("with the confidence as a sixth number, which labels do not have", False, of="save_txt")
     save_crop: bool = option("write what is in each box into crops/CLASS/", False)
     save_json: bool = option("write detections.json", False)
@@ -52,8 +50,7 @@ class Validation:
         "of --supernet: max, min, upstream, or arch JSONs", ["max", "min"], of="supernet", nargs="+"
     )
     data: str = option(
-        "a data.yaml, a folder (YOLO, COCO, VOC), digits-detect (default), digits-segment or bccd; of classifiers digits",
-        None,
+        "a data.yaml, a folder (YOLO, COCO, VOC), digits-detect (default) or bccd; of classifiers digits", None
     )
     classes: list[str] | None = option("only these of the data's, as of train.py", None, nargs="+")
     single_cls: bool = option("all classes as one", False)
