@@ -101,4 +101,4 @@ class Segment(Detect):
     def decode(self, logits: Tensor, level: int) -> Tensor:
         of_boxes, coefficients = logits.split((5 + self.nc, self.num_coefficients), -1)
         decoded = super().decode(of_boxes, level)
-        return torch.cat((decoded, coefficients.reshape(len(decoded), -1, self.num_coefficients)), -1)
+        return torch.cat((decoded, coefficients.reshape(logits.shape[0], -1, self.num_coefficients)), -1)

@@ -71,7 +71,7 @@ class Detector(Protocol):
         """(N, A, …) as `Model` in eval mode, in `form`; with `nms`, (K, 7) as `optimizer.export_onnx`."""
 
     def compute(self, prepared: Any) -> tuple[Tensor, Tensor | None]:
-        """What `predict` gives, and the prototypes of masks, (N, k, H, W), if it has any."""
+        """What `predict` gives, and the prototypes of masks, (N, k, H, W); of a detector that finds masks."""
 
     def wait(self) -> None:
         """Return when all that was asked has been computed: for measuring time."""
@@ -221,6 +221,18 @@ def open_detector(weights: str | Path, device: str = "cpu") -> Detector:
     return TorchDetector(model, device, content.get("imgsz", DEFAULT_IMGSZ))
 
 
+def computed(detector: Detector, prepared: Any) -> tuple[Tensor, Tensor | None]:
+    """What a detector predicts, and the prototypes of its masks where it finds any."""
+    if coefficients_of(detector):
+        return detector.compute(prepared)
+    return detector.predict(prepared), None
+
+
+def coefficients_of(detector: Detector) -> int:
+    """Numbers behind a detector's predictions; one that finds boxes alone need not say that they are none."""
+    return int(getattr(detector, "num_coefficients", 0))
+
+
 def detections_of(
     detector: Detector,
     predicted: Tensor,
@@ -238,7 +250,7 @@ def detections_of(
     Of each image (n, 6 + k) on the CPU: x1, y1, x2, y2 in pixels of the network input, confidence, class, coefficients.
     """
     if detector.nms is None:
-        given: dict[str, Any] = {"form": detector.form, "num_coefficients": detector.num_coefficients}
+        given: dict[str, Any] = {"form": detector.form, "num_coefficients": coefficients_of(detector)}
         found = non_max_suppression(predicted, conf, iou, max_det, multi_label, classes, **given)
         return [d.cpu() for d in found]
     images = []

@@ -31,7 +31,7 @@ from models.files import atomic, write_text
 
 from ..run.folder import RunFolder
 from ..tasks.masks import crops_of
-from .detectors import Detector, detections_of, open_detector
+from .detectors import Detector, computed, detections_of, open_detector
 from .draw import draw_detections, draw_masks
 from .options import Detection
 
@@ -149,7 +149,7 @@ def segment_image(
     where the detector finds boxes alone.
     """
     canvas, box = letterbox(image, imgsz or detector.imgsz, rect, detector.stride)
-    predicted, prototypes = detector.compute(detector.prepare(to_tensor(canvas)[None]))
+    predicted, prototypes = computed(detector, detector.prepare(to_tensor(canvas)[None]))
     (found,) = detections_of(detector, predicted, 1, conf, iou, max_det, classes=classes)
     boxes = clip_boxes_to_image(box.to_image(found[:, :4]), (image.shape[0], image.shape[1]))
     masks = None if prototypes is None else crops_of(prototypes[0].cpu(), found[:, 6:], boxes, box)

@@ -26,7 +26,7 @@ from ..run.console import say
 from ..run.folder import RunFolder
 from ..tasks.masks import Masks, masks_of
 from ..tasks.metrics import NMS_FOR_AP, DetectionMetrics, ignored_of, in_original_pixels, metrics_of, score_table
-from .detectors import Detector, TorchDetector, detections_of, open_detector
+from .detectors import Detector, TorchDetector, coefficients_of, computed, detections_of, open_detector
 from .options import Validation
 
 
@@ -108,14 +108,14 @@ def measure(
     _require_predictions(detector)
     detector.check_imgsz(dataset.imgsz)
     loader = DataLoader(dataset, detector.batch or batch, collate_fn=collate, num_workers=workers)
-    finds_masks = detector.num_coefficients > 0 and dataset.masks
+    finds_masks = coefficients_of(detector) > 0 and dataset.masks
     metrics = metrics_of("masks" if finds_masks else "boxes", names)
     measured = Measured(metrics, [], [], {"pre": 0.0, "model": 0.0, "nms": 0.0})
     clock = _Clock(detector, measured.speed)
     for images in track(loader, "validating", transient=True, disable=not Console().is_terminal):
         prepared = detector.prepare(images.images)
         clock.stop("pre")
-        predicted, prototypes = detector.compute(prepared)
+        predicted, prototypes = computed(detector, prepared)
         clock.stop("model")
         found = detections_of(detector, predicted, len(images.images), conf, iou, max_det, multi_label=True)
         detections, objects = in_original_pixels(found, images)
@@ -176,7 +176,7 @@ def validate(options: Validation, run: RunFolder) -> dict[str, Any]:
     detector = open_detector(options.weights, options.device)
     _require_predictions(detector)
     imgsz = detector.check_imgsz(options.imgsz or detector.imgsz)
-    chosen = options.classes, options.single_cls, detector.num_coefficients > 0
+    chosen = options.classes, options.single_cls, coefficients_of(detector) > 0
     dataset, names = detection_split(options.data, options.split, imgsz, *chosen)
     check_classes(options.weights, names_of(detector) or (), options.data, names)
     require_boxes(dataset, options.data)
