@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from ..run.amounts import COSTS, written
 
+# Of mAP50-95 on validation images: so little one training is apart from another of the same network.
+EQUAL = 0.005
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -41,17 +44,21 @@ class Choice:
 
 
 def choose(candidates: Sequence[Candidate], limits: Mapping[str, float], min_map: float | None = None) -> Choice:
-    """The best within the limits; with `min_map` the fastest that has it. The plain one where none is better."""
+    """The best within the limits, of equals the cheapest; with `min_map` the fastest that has it.
+
+    Networks are equals whose mAP is not `EQUAL` below the best one's. Of as cheap ones the plain one is taken.
+    """
     within = [c for c in candidates if _keeps(c, limits)]
     pool = within or [min(candidates, key=lambda c: max(c.costs[n] / limit for n, limit in limits.items()))]
     good = [c for c in pool if min_map is None or c.map50_95 >= min_map]
     by_speed = min_map is not None and bool(good)
 
     def order(c: Candidate) -> tuple[float, bool]:
-        # Of equals the plain one.
-        return c.costs["latency"] if by_speed else -c.map50_95, not c.is_plain
+        return c.costs["latency"], not c.is_plain
 
-    ranked = sorted(good or pool, key=order)
+    by_map = sorted(good or pool, key=lambda c: (-c.map50_95, not c.is_plain))
+    equals = by_map if by_speed else [c for c in by_map if by_map[0].map50_95 - c.map50_95 < EQUAL]
+    ranked = sorted(equals, key=order) + [c for c in by_map if c not in equals]
     plains = [c for c in ranked if c.is_plain] or [c for c in pool if c.is_plain]
     plain = plains[0] if plains else min((c for c in candidates if c.is_plain), key=lambda c: c.costs["latency"])
     best = ranked[0]

@@ -36,7 +36,7 @@ PHASES = (
     Phase("supernet", "training the supernet", supernet),
     Phase("search", "searching it", search),
     Phase("finetune", "finetuning the best, and plain ones of equal cost", finetune),
-    Phase("equal", "the plain network for equal time", equal),
+    Phase("equal", "the plain networks for equal time", equal),
     Phase("decide", "choosing by the validation images", decide),
     Phase("test", "the test images, once", test),
     Phase("export", "what is handed over", export),

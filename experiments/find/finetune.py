@@ -15,7 +15,7 @@ from ..tasks.resize import resolution_of
 from ..training.engine import FINETUNE
 from .choice import Candidate, Choice, choose
 from .phases import Job
-from .plan import plan_of
+from .plan import duration, plan_of, searching_seconds
 from .train import train, validated
 
 # All begin with trained weights: a tenth of the usual rate, as a slice of a supernet takes.
@@ -34,17 +34,19 @@ def finetune(job: Job) -> dict[str, Any]:
 
 
 def equal(job: Job) -> dict[str, Any]:
-    """The plain network, trained on for as long as searching and finetuning took."""
+    """Each plain network, trained on for as long as supernet, search and finetuning took together."""
     if not job.options.equal_time:
         return {}
-    epochs = plan_of(job).decide("equal")
-    base = job.results["baselines"]["chosen"]
-    network = job.results["baselines"]["networks"][base]
-    job.note(f"plain {base} for as long as searching and finetuning took: {epochs} epochs")
-    weights = str(job.path / network["weights"])
-    trained = train(job, ("finalists", f"{base}-long"), weights=weights, imgsz=network["side"], epochs=epochs)
-    start = {"kind": "plain", "base": base, "side": network["side"], "before": network["map50_95"]}
-    return {"candidates": {f"{base}-long": start | _kept(trained, start, network["weights"])}, "epochs": epochs}
+    seconds, found = searching_seconds(job), {}
+    for base, network in job.results["baselines"]["networks"].items():
+        # Of what is done alone, and so the same after an interruption.
+        epochs = max(round(seconds / (60 * network["minutes"] / network["epochs"])), 1)
+        job.note(f"plain {base} for as long as searching and finetuning took, {duration(seconds)}: {epochs} epochs")
+        weights = str(job.path / network["weights"])
+        trained = train(job, ("finalists", f"{base}-long"), weights=weights, imgsz=network["side"], epochs=epochs)
+        start = {"kind": "plain", "base": base, "side": network["side"], "before": network["map50_95"]}
+        found[f"{base}-long"] = start | _kept(trained, start, network["weights"])
+    return {"candidates": found}
 
 
 def decide(job: Job) -> dict[str, Any]:

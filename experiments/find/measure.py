@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def measure(job: Job) -> dict[str, Any]:
         "sides": {b.name: chosen[b.name][1] for b in bases},
         "limits": limits,
         "notes": notes,
-        "paces": {"seconds": dict(paces.seconds), "fixed": dict(paces.fixed)},
+        "paces": asdict(paces),
     }
 
 
@@ -194,14 +195,16 @@ def paces_of(
         "search": (0.2 * train + 8 * options.batch) * rating + 2 * told + 0.1,
         "finetune": sum(alone) + finalists * max(alone),
     }
-    if options.equal_time:
-        seconds["equal"] = max(alone)
     fixed = {
         "test": 2 * export + 4 * images["test"] * rating,
         "export": 2 * export + (20 * export if options.int8 else 0),
         "report": 10 + 2 * images["test"] * rating,
     }
-    return Paces({k: round(v, 4) for k, v in seconds.items()}, {k: round(v, 2) for k, v in fixed.items()})
+    return Paces(
+        {k: round(v, 4) for k, v in seconds.items()},
+        {k: round(v, 2) for k, v in fixed.items()},
+        equal=len(bases) if options.equal_time else 0,
+    )
 
 
 def _export_seconds(raw: Mapping[str, Any], side: int, nc: int) -> float:

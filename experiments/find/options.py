@@ -85,7 +85,9 @@ class Options:
     batch: int = option("images to a batch", 16, group=_MORE, type=batch_size)
     finalists: int = option("archs of the front that are finetuned", 3, group=_MORE, type=positive_int)
     equal_time: bool = option(
-        "also train the plain network for as long as searching and finetuning took", False, group=_MORE
+        "also train each plain network for as long as searching and finetuning took; not within --hours",
+        False,
+        group=_MORE,
     )
     fidelity: int = option(
         "tell how the supernet ranks so many archs, each trained alone as long as it was; not within --hours",
@@ -98,6 +100,12 @@ class Options:
     )
     seed: int = option("fixes splits, weights and what is searched", 0, group=_MORE, type=seed)
     device: str = option("trains on: auto, cpu or cuda", "auto", group=_MORE)
+    precision: str = option(
+        "of the trainings; auto: 16-mixed on CUDA",
+        "auto",
+        group=_MORE,
+        choices=["auto", "32", "16-mixed", "bf16-mixed"],
+    )
     plugin: list[str] = field(default_factory=list)
 
     @property

@@ -19,10 +19,11 @@ _FILE = "plan.json"
 # Of the time that is left, for what is trained or searched.
 _SHARES = {"baselines": 0.3, "supernet": 0.35, "search": 0.15, "finetune": 0.2}
 # More brings nothing.
-_MOST = {"baselines": 300, "supernet": 300, "search": 500, "finetune": 100, "equal": 1000}
+_MOST = {"baselines": 300, "supernet": 300, "search": 500, "finetune": 100}
 _QUICK = {"baselines": 8, "supernet": 8, "search": 12, "finetune": 3}
+SEARCHING = ("supernet", "search", "finetune")
 _TRIALS = 40  # where epochs are told
-UNITS = {"baselines": "epochs", "supernet": "epochs", "search": "archs", "finetune": "epochs", "equal": "epochs"}
+UNITS = {"baselines": "epochs", "supernet": "epochs", "search": "archs", "finetune": "epochs"}
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,17 @@ class Paces:
     Attributes
     ----------
     seconds
-        Of an epoch of all baselines together, of the supernet, of all finetunings together and of the plain network
-        that is trained for equal time; of the rating of an arch. By phase.
+        Of an epoch of all baselines together, of the supernet and of all finetunings together; of the rating of an
+        arch. By phase.
     fixed
         Of what takes as long as it takes, by phase: ``test``, ``export`` and so on.
+    equal
+        Plain networks that are trained for equal time, beside the time of all else.
     """
 
     seconds: Mapping[str, float]
     fixed: Mapping[str, float]
+    equal: int = 0
 
     def slower(self, factor: float, names: Sequence[str]) -> Paces:
         """With trainings that take so many times as long."""
@@ -74,10 +78,7 @@ def steps_for(paces: Paces, seconds: float, names: Sequence[str]) -> list[Step]:
     What a phase does not need of its share, since more brings nothing, others have.
     """
     left, counts = seconds - sum(paces.fixed.values()), {}
-    wanted = [name for name in names if name != "equal"]
-    shares = {name: _SHARES[name] for name in wanted}
-    if "equal" in names:  # it takes as long as all the others together
-        shares["equal"] = sum(shares.values()) or 1.0
+    shares = {name: _SHARES[name] for name in names}
     open_names = list(shares)
     while open_names:
         of = sum(shares[n] for n in open_names)
@@ -122,8 +123,7 @@ class Plan:
         told, seconds = told_counts(self.job.options), seconds_told(self.job.options)
         paces = self._corrected()
         if seconds is None:
-            equal = self._as_long(told, paces) if "equal" in names else {}
-            found = [Step(n, {**told, **equal}[n], paces.seconds[n]) for n in names]
+            found = [Step(n, told[n], paces.seconds[n]) for n in names]
         else:
             found = steps_for(paces, seconds - sum(self.job.spent.values()), names)
         found = [replace(s, count=told.get(s.name, s.count)) for s in found]
@@ -132,17 +132,17 @@ class Plan:
     def decide(self, name: str) -> int:
         """The count of a phase that begins; from now on it is that."""
         if name not in self._decided:
-            count = next(s.count for s in self.steps() if s.name == name)
-            if name == "equal":  # by then it is known how long searching took
-                as_long = self._as_long({}, self._corrected())["equal"]
-                count = as_long if seconds_told(self.job.options) is None else min(as_long, count)
-            self._decided[name] = count
+            self._decided[name] = next(s.count for s in self.steps() if s.name == name)
             self.job.run.write_json(_FILE, {"counts": self._decided, "paces": asdict(self._corrected())})
         return self._decided[name]
 
     def left(self, of: str | None = None) -> float:
         """Seconds from now on, or of one phase."""
         totals = {s.name: s.total for s in self.steps()}
+        if self.paces.equal and "equal" not in self.job.results:
+            totals["equal"] = self.paces.equal * (
+                searching_seconds(self.job) + sum(totals.get(n, 0) for n in SEARCHING)
+            )
         fixed = {k: v for k, v in self.paces.fixed.items() if k not in self.job.results}
         return {**totals, **fixed}.get(of, 0.0) if of is not None else sum(totals.values()) + sum(fixed.values())
 
@@ -165,31 +165,31 @@ class Plan:
         steps = self.steps()
         rows = [[s.name, f"{s.count} {UNITS[s.name]}", duration(s.total)] for s in steps]
         rows += [[name, "", duration(v)] for name, v in self.paces.fixed.items()]
+        if self.paces.equal:
+            rows.append(["equal", f"{self.paces.equal} plain, as long each", duration(self.left("equal"))])
         seconds = seconds_told(self.job.options)
+        beside = ", beside equal" if self.paces.equal else ""
         kept = (
             ""
             if seconds is None
-            else f"; it is kept to --hours {seconds / 3600:g}: what takes longer leaves less to the rest"
+            else f"; --hours {seconds / 3600:g} is kept to{beside}: what takes longer leaves less to the rest"
         )
         say(
             table(["phase", "", "about"], rows, "the plan", left=["phase"]),
             f"about {duration(self.left())} from now on{kept}",
         )
 
-    def _as_long(self, counts: Mapping[str, int], paces: Paces) -> dict[str, int]:
-        """Epochs of the plain network that take as long as searching and finetuning."""
-        done = sum(self.job.spent.get(n, 0.0) for n in ("supernet", "search", "finetune"))
-        to_do = sum(
-            counts[n] * paces.seconds[n] for n in ("supernet", "search", "finetune") if n not in self.job.results
-        )
-        return {"equal": min(max(round((done + to_do) / paces.seconds["equal"]), 1), _MOST["equal"])}
-
     def _corrected(self) -> Paces:
         """Trainings are as much slower, or faster, than measured on random images as the one of the baselines was."""
         if "baselines" not in self.job.results or not self._decided.get("baselines"):
             return self.paces
         factor = self.job.spent["baselines"] / (self._decided["baselines"] * self.paces.seconds["baselines"])
-        return self.paces.slower(factor, ("supernet", "finetune", "equal"))
+        return self.paces.slower(factor, ("supernet", "finetune"))
+
+
+def searching_seconds(job: Job) -> float:
+    """What supernet, search and finetuning took until now."""
+    return sum(job.spent.get(name, 0.0) for name in SEARCHING)
 
 
 def duration(seconds: float) -> str:
@@ -203,4 +203,4 @@ def duration(seconds: float) -> str:
 def plan_of(job: Job, names: Sequence[str] | None = None) -> Plan:
     """The plan of what the phase ``measure`` found."""
     found: Any = job.results["measure"]["paces"]
-    return Plan(job, Paces(found["seconds"], found["fixed"]), list(found["seconds"]) if names is None else names)
+    return Plan(job, Paces(**found), list(found["seconds"]) if names is None else names)

@@ -32,6 +32,7 @@ def supernet(job: Job) -> dict[str, Any]:
             baseline=False,
             seed=o.seed,
             device=o.device,
+            precision=o.precision,
             plugin=o.plugin,
         )
         search(options, run, resume=(run.path / "last.ckpt").is_file())

@@ -27,7 +27,15 @@ def train(job: Job, names: tuple[str, ...], **options: Any) -> dict[str, Any]:
     file = run.path / "results.json"
     if not file.is_file():
         o = job.options
-        given = Training(data=job.data, batch=o.batch, seed=o.seed, device=o.device, plugin=o.plugin, **options)
+        given = Training(
+            data=job.data,
+            batch=o.batch,
+            seed=o.seed,
+            device=o.device,
+            precision=o.precision,
+            plugin=o.plugin,
+            **options,
+        )
         training.train(given, run, resume=(run.path / "last.ckpt").is_file())
     found = json.loads(file.read_text(encoding="utf-8"))
     return {

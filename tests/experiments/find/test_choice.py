@@ -25,11 +25,19 @@ def test_the_best_within_the_limit_is_chosen_and_compared_with_the_plain_one():
     assert "s1 0.600 at 7.9 ms, plain plain 0.500 at 8 ms" in found.said
 
 
-@pytest.mark.parametrize("score", [0.5, 0.4])
-def test_the_plain_one_is_handed_over_where_none_is_better(score):
-    found = choose([candidate("s1", score, 7.0), PLAIN], {"latency": 8.0})
+@pytest.mark.parametrize(("score", "latency"), [(0.5, 8.0), (0.4, 7.0)])
+def test_the_plain_one_is_handed_over_where_none_is_better(score, latency):
+    found = choose([candidate("s1", score, latency), PLAIN], {"latency": 8.0})
     assert (found.name, found.plain, found.rival) == ("plain", "plain", "s1")
     assert found.said.startswith("no searched network beats the plain one at that cost; the plain one is handed over")
+
+
+def test_of_equals_the_cheapest_is_handed_over():
+    nets = [PLAIN, candidate("s1", 0.498, 5.0), candidate("s2", 0.496, 6.0), candidate("s3", 0.49, 1.0)]
+    assert choose(nets, {}).name == "s1"
+    assert choose([PLAIN, candidate("s1", 0.504, 9.0)], {}).name == "plain"
+    assert choose([PLAIN, candidate("s1", 0.504, 8.0)], {}).name == "plain"
+    assert choose([PLAIN, candidate("s1", 0.506, 9.0)], {}).name == "s1"
 
 
 def test_a_limit_that_no_plain_network_keeps():

@@ -35,13 +35,8 @@ def test_there_is_one_of_everything_at_least():
     assert [s.count for s in steps_for(PACES, 100, NAMES)] == [1, 1, 1, 1]
 
 
-def test_equal_time_takes_half():
-    paces = Paces({**PACES.seconds, "equal": 10}, {})
-    steps = {s.name: s.total for s in steps_for(paces, 7200, [*NAMES, "equal"])}
-    assert steps["equal"] == pytest.approx(3600, rel=0.05)
-    assert sum(steps.values()) <= 7200
-    assert [(s.name, s.count) for s in steps_for(paces, 95, ["equal"])] == [("equal", 9)]
-    assert steps_for(paces, 95, []) == []
+def test_nothing_is_left_to_plan_at_the_end():
+    assert steps_for(PACES, 95, []) == []
 
 
 def test_epochs_quick_and_trials_are_told(tmp_path):
@@ -74,16 +69,18 @@ def test_what_was_decided_stays_so(tmp_path):
     assert json.loads((tmp_path / "run/plan.json").read_text())["counts"] == {"baselines": 105}
 
 
-def test_equal_time_is_what_searching_took(tmp_path):
-    j = job(tmp_path, epochs=2, equal_time=True)
-    paces = Paces({**PACES.seconds, "equal": 10}, {})
-    plan = Plan(j, paces, [*NAMES, "equal"])
-    assert {s.name: s.count for s in plan.steps()}["equal"] == round((2 * 30 + 40 * 5 + 1 * 20) / 10)
-    for name, seconds in (("baselines", 30), ("supernet", 100), ("search", 50), ("finetune", 20)):
+def test_equal_time_is_what_searching_takes_and_takes_nothing_from_it(tmp_path):
+    j = job(tmp_path, hours=1, equal_time=True)
+    plan = Plan(j, Paces(PACES.seconds, PACES.fixed, equal=2), NAMES)
+    assert plan.steps() == Plan(j, PACES, NAMES).steps()
+    assert plan.left("equal") == 2 * (40 * 30 + 105 * 5 + 35 * 20)
+    for name, seconds in (("baselines", 1050), ("supernet", 100), ("search", 50), ("finetune", 20)):
         plan.decide(name)
         j.results[name], j.spent[name] = {}, seconds
-    # The baselines took 30 s instead of 20: so will an epoch of the plain network.
-    assert plan.decide("equal") == round(170 / 15)
+    assert plan.left("equal") == 2 * 170
+    assert plan.left() == 2 * 170 + 100
+    j.results["equal"] = {}
+    assert plan.left() == 100
 
 
 def test_too_little_time_is_refused(tmp_path):
