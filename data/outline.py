@@ -137,7 +137,8 @@ def of_coco(written: Any) -> Outline | None:
         return Polygons(tuple(np.array(p, dtype=np.float64).reshape(-1, 2) for p in parts))
     if not isinstance(written, dict):
         return None
-    size, counts = written.get("size"), written.get("counts")
+    size: Any = written.get("size")
+    counts: Any = written.get("counts")
     if not isinstance(size, list) or len(size) != 2 or not all(type(n) is int and 0 < n <= limits.SIDE for n in size):
         return None
     if isinstance(counts, str):

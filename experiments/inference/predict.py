@@ -269,6 +269,7 @@ class _Work:
         """Keep what was found for the JSON, and write it as a label file."""
         self.found.num_detections += len(detections)
         height, width = image.shape[:2]
+        each: Sequence[Crop | None] = [None] * len(detections) if masks is None else masks
         if self.options.save_json:
             self.found.records.append(
                 {
@@ -283,7 +284,7 @@ class _Work:
                             "box": [round(v, 2) for v in row[:4]],
                             **({} if mask is None else {"segmentation": run_lengths(mask, (height, width))}),
                         }
-                        for row, mask in zip(detections.tolist(), masks or [None] * len(detections), strict=True)
+                        for row, mask in zip(detections.tolist(), each, strict=True)
                     ],
                 }
             )

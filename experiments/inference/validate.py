@@ -233,7 +233,7 @@ def save_coco_json(
         suffix, as an integer where it is one, and ``category_id`` the class's number from 0.
     """
     rows = []
-    of_images: list[Any] = measured.masks or [None] * len(measured.metas)
+    of_images: Sequence[Any] = measured.masks if measured.masks else [None] * len(measured.metas)
     for meta, found, of_image in zip(measured.metas, measured.detections, of_images, strict=True):
         file = Path(meta.name)
         image_id = _id_of(file, ids[0]) if ids else int(file.stem) if file.stem.isdecimal() else file.stem

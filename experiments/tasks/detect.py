@@ -127,7 +127,7 @@ class DetectionModule(TaskModule):
         behind = self.head.num_coefficients
         detections = non_max_suppression(decoded, **NMS_FOR_AP, form=self.head.form, num_coefficients=behind)
         found, objects = in_original_pixels(detections, batch)
-        seen = [found, objects, ignored_of(batch)]
+        seen: list[Any] = [found, objects, ignored_of(batch)]
         if self.head.finds == "masks":
             seen.append(masks_of(self.head.prototypes(logits), [d[:, 6:] for d in detections], found, batch))
         self._seen += zip(*seen, strict=True)
