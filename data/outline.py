@@ -7,7 +7,7 @@ image's edges have come to lie.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil, floor, isfinite
+from math import ceil, floor
 from typing import Any, NamedTuple
 
 import cv2
@@ -17,6 +17,7 @@ from models import limits
 
 MASK_STRIDE = 4  # pixels of the network's input to one of a mask, a side: YOLOv5's prototypes
 _FINER = 4  # masks are painted so much finer, a side; a pixel is the object's where half of it is
+_FAR = 1e6  # pixels from an image's corner that no outline goes
 _BITS = 4  # of fractions of a pixel, for OpenCV
 
 
@@ -130,9 +131,9 @@ def of_coco(written: Any) -> Outline | None:
     as text.
     """
     if isinstance(written, list):
+        # Some sets have parts of two corners beside others.
         parts = [p for p in written if isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0]
-        numbers = all(type(v) in (int, float) and isfinite(v) for p in parts for v in p)
-        if not parts or len(parts) != len(written) or not numbers:
+        if not parts or not all(type(v) in (int, float) and -_FAR < v < _FAR for p in parts for v in p):
             return None
         return Polygons(tuple(np.array(p, dtype=np.float64).reshape(-1, 2) for p in parts))
     if not isinstance(written, dict):

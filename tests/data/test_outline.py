@@ -78,7 +78,7 @@ def test_run_lengths_are_cocos(seed):
 @pytest.mark.parametrize(
     "written",
     [
-        *(None, [], "x", 3, [[1, 2, 3, 4]], [[1, 2, 3, "a", 5, 6]], [[1, 2, 3, float("nan"), 5, 6]], {}),
+        *(None, [], "x", 3, [[1, 2, 3, 4]], [[1, 2, 3, "a", 5, 6]], [[1, 2, 3, float("nan"), 5, 10**400]], {}),
         *({"size": [2, 2]}, {"size": [2, 2], "counts": [1, 2]}, {"size": [2, 2], "counts": [-1, 5]}),
         *(
             {"size": [10**6, 10**6], "counts": [10**12]},
