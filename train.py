@@ -7,12 +7,13 @@ import argparse
 import sys
 from typing import Any
 
+from data.classify_sets import BUILT_IN
 from experiments.run.cli import add_plugin_option, add_run_options, run_or_resume, start_script
 from experiments.run.early import check_more_epochs, check_teacher, check_training
 from experiments.run.folder import new_run
 from experiments.run.options import add_options, parse_args, refuse, refuse_unfit
 from experiments.training.options import OF_DETECTORS, Options
-from models.files import is_classifier
+from models.files import kind_of
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -27,10 +28,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     args.weights = args.weights or None  # YOLOv5's --weights '' is from scratch
     refuse_unfit(args, Options)
-    classifies = args.weights is not None and is_classifier(args.weights)
+    kind = "detector" if args.weights is None else kind_of(args.weights)
+    classifies = kind != "detector"
     if classifies:
-        refuse(args, OF_DETECTORS, f"is of detectors, and {args.weights} is a classifier")
-    args.data = args.data or ("digits" if classifies else "digits-detect")
+        refuse(args, OF_DETECTORS, f"is of detectors, and {args.weights} is of another kind: {kind}")
+    args.data = args.data or BUILT_IN[kind]
     args.imgsz = args.imgsz or (None if classifies else 640)
     args.optimizer = args.optimizer or ("adamw" if classifies else "sgd")
     if not args.resume:

@@ -6,13 +6,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from data.classify_sets import check_set
+from data.classify_sets import BUILT_IN, check_set
 from experiments.inference.options import OF_DETECTORS, OF_RUN, Validation
 from experiments.run.cli import add_plugin_option, add_run_options, add_trust_option, start_script
 from experiments.run.early import check_detection_set, check_weights
 from experiments.run.folder import RunFolder
 from experiments.run.options import add_options, made, parse_args, refuse, refuse_unfit
-from models.files import is_classifier
+from models.files import kind_of
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -35,12 +35,13 @@ def main(args: argparse.Namespace) -> None:
         with run.held():
             measure_subnets(made(Validation, args), run)
         return
-    classifies = is_classifier(args.weights)
-    if classifies:
-        refuse(args, OF_DETECTORS, f"is of detectors, and {args.weights} is a classifier")
-    args.data = args.data or ("digits" if classifies else "digits-detect")
+    kind = kind_of(args.weights)
+    if kind != "detector":
+        refuse(args, OF_DETECTORS, f"is of detectors, and {args.weights} is of another kind: {kind}")
+    args.data = args.data or BUILT_IN[kind]
     check_weights(args)
-    (check_set if classifies else check_detection_set)(args.data)
+    if kind != "landmarks":
+        (check_set if kind == "classifier" else check_detection_set)(args.data)
     from experiments.inference.validate import validate
 
     with run.held():

@@ -26,6 +26,11 @@ _SETS = dict(zip(SETS, (digits, cluttered_digits, fashion_mnist, cifar10, imagen
 _LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # ITU-R BT.601
 
 
+def grey(image: Tensor) -> Tensor:
+    """RGB (3, H, W) as luma (1, H, W)."""
+    return (image * _LUMA).sum(0, keepdim=True)
+
+
 class ClassificationSplit(SeededDataset[tuple[Tensor, int]]):
     """Items are (float32 (ch, imgsz, imgsz) in [0, 1], label). Augmented by (seed, epoch, index) or not at all."""
 
@@ -48,7 +53,7 @@ class ClassificationSplit(SeededDataset[tuple[Tensor, int]]):
         if self._shift or self._flip:
             image = self._augment(image, self.rng(int(self.indices[i])))
         if self._ch == 1 and image.shape[0] == 3:
-            image = (image * _LUMA).sum(0, keepdim=True)
+            image = grey(image)
         return image.expand(self._ch, -1, -1), int(self.labels[i])
 
     def _augment(self, image: Tensor, rng: np.random.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""Names of the classification sets. Loads no torch."""
+"""Names of the sets of classes and of landmarks. Loads no torch."""
 
 from pathlib import Path
 
@@ -7,6 +7,10 @@ from models.errors import InputError
 from .places import PROJECT, direct, listed
 
 SETS = ("digits", "cluttered-digits", "fashion-mnist", "cifar10", "imagenette", "tinyimagenet")
+
+LANDMARKS = "digits-landmarks"  # of `data.landmarks`
+# What is taken where no data are named, by the kind of a file of weights.
+BUILT_IN = {"classifier": "digits", "landmarks": LANDMARKS, "detector": "digits-detect"}
 
 
 def check_set(name: str | Path) -> None:

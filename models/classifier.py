@@ -16,7 +16,15 @@ from .strides import POOLED
 
 
 class Classifier(Network):
-    """The backbone rows of any YAML, global average pooling and a linear layer. (N, ch, H, W) -> (N, nc) logits."""
+    """The backbone rows of any YAML, global average pooling and a linear layer. (N, ch, H, W) -> (N, nc) logits.
+
+    Attributes
+    ----------
+    landmarks
+        None, or {"normalise": [a, b]} where outputs are no logits but x0, y0, x1, … in shares of the image's side.
+    """
+
+    landmarks: Mapping[str, Any] | None = None
 
     def __init__(
         self,

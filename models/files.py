@@ -165,9 +165,23 @@ def load_classifier(path: str | Path) -> tuple[Any, dict[str, Any]]:
     return _load(path, Classifier, "classifier")
 
 
+def save_landmarks(
+    network: Any, path: str | Path, names: Sequence[str], normalise: Sequence[int], **extra: Any
+) -> None:
+    """Write what gives coordinates as `save_classifier` writes a classifier; see `models.Classifier.landmarks`."""
+    network.landmarks = {"normalise": [*normalise]}
+    save_classifier(network, path, names, landmarks=network.landmarks, **extra)
+
+
 def is_classifier(path: str | Path) -> bool:
-    """Whether the file is one of `save_classifier`."""
+    """Whether the file is one of `save_classifier` or `save_landmarks`."""
     return bool(plain_content(path).get("classifies"))
+
+
+def kind_of(path: str | Path) -> str:
+    """What a file of weights holds: ``classifier``, ``landmarks``, or ``detector`` where it is neither."""
+    content = plain_content(path)
+    return "detector" if not content.get("classifies") else "landmarks" if content.get("landmarks") else "classifier"
 
 
 def check_finite(state: Mapping[str, Any], what: str | Path) -> None:
@@ -209,4 +223,6 @@ def _load(path: str | Path, build: Any, kind: str) -> tuple[Any, dict[str, Any]]
     if len(checked.names) != (classes := config.nc if kind == "classifier" else network.head.nc):
         raise InputError(f"{path}: names {len(checked.names)} classes, but its network has {classes}")
     network.names = checked.names
+    if checked.landmarks is not None:
+        network.landmarks = {"normalise": [*checked.landmarks.normalise]}
     return network.eval(), content

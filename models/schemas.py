@@ -63,8 +63,14 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
+class Landmarks(Schema):
+    """Of a checkpoint whose outputs are coordinates: the points whose distance an error is a share of."""
+
+    normalise: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]
+
+
 class Checkpoint(Schema):
-    """``detector.pt`` and ``classifier.pt``."""
+    """``detector.pt``, ``classifier.pt`` and ``landmarks.pt``."""
 
     yaml: Document
     state_dict: dict[str, Any]
@@ -72,6 +78,7 @@ class Checkpoint(Schema):
     classifies: Any = False
     arch: Document | None = None
     imgsz: Annotated[int, Field(ge=1, le=limits.SIDE)] | None = None
+    landmarks: Landmarks | None = None
 
 
 class NamesOf(Schema):

@@ -31,7 +31,8 @@ TOLERANCE = 1e-4
 LOWEST_OPSET = 11  # NonMaxSuppression, TopK and CumSum as they are used here
 _DYNAMO_OPSET = 18  # PyTorch's newer exporter writes this one and later ones; the older exporter the earlier ones
 _CHECKED_BATCHES = (1, 2, 5)  # of a file with dynamic batch
-_PREDICTIONS, _DETECTIONS, _PROTOTYPES, _LOGITS = "predictions", "detections", "prototypes", "logits"
+_PREDICTIONS, _DETECTIONS, _PROTOTYPES = "predictions", "detections", "prototypes"
+_LOGITS, _POINTS = "logits", "points"
 _NUM_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}  # OpenVINO computes in bfloat16 where the CPU can
 
 
@@ -87,11 +88,13 @@ def export_onnx(
       with one class a box; by the operator NonMaxSuppression;
     - with either, of a head that finds masks, their coefficients at each row's end and, as a second output,
       ``prototypes``, float32 (N, k, H, W);
-    - of a classifier ``logits``, float32 (N, nc).
+    - of a classifier ``logits``, float32 (N, nc);
+    - of landmarks ``points``, float32 (N, 2 K): x0, y0, x1, … in shares of the side.
 
     Its metadata hold, as text: ``names`` (JSON, {index: name}), ``stride``, ``imgsz``, ``batch`` (dynamic, or a
     number), ``arch`` (JSON; null for a network of no search), ``yaml``, ``nms`` (JSON of `NMS`, or null), ``task``
-    (detect or classify), ``form`` (of the predictions; empty for a classifier) and ``coefficients`` (how many).
+    (detect, classify or landmarks), ``form`` (of the predictions; empty for a classifier) and ``coefficients`` (how
+    many).
 
     Parameters
     ----------
@@ -184,7 +187,7 @@ def metadata(model: Model | Classifier, imgsz: int, batch: int | None, nms: NMS 
         "arch": json.dumps(arch),
         "yaml": dump_model_yaml(model.config.raw),
         "nms": json.dumps(None if nms is None else asdict(nms)),
-        "task": "detect" if isinstance(model, Model) else "classify",
+        "task": "detect" if isinstance(model, Model) else "landmarks" if model.landmarks else "classify",
         "form": model.head.form if isinstance(model, Model) else "",
         "coefficients": str(model.head.num_coefficients if isinstance(model, Model) else 0),
     }
@@ -206,7 +209,7 @@ def _computed(model: Model | Classifier, images: Tensor) -> tuple[Tensor, ...]:
 def _names(model: Model | Classifier) -> list[str]:
     """What is given, in the order of `_computed`."""
     if not isinstance(model, Model):
-        return [_LOGITS]
+        return [_POINTS if model.landmarks else _LOGITS]
     return [_PREDICTIONS, _PROTOTYPES] if model.head.num_coefficients else [_PREDICTIONS]
 
 

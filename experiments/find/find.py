@@ -17,7 +17,7 @@ from ..run.options import checked
 from .baselines import baselines
 from .export import export
 from .fidelity import fidelity
-from .finetune import decide, equal, finetune
+from .finetune import decide, equal, finetune, long
 from .look import look
 from .measure import measure
 from .options import Options
@@ -36,6 +36,7 @@ PHASES = (
     Phase("supernet", "training the supernet", supernet),
     Phase("search", "searching it", search),
     Phase("finetune", "finetuning the best, and plain ones of equal cost", finetune),
+    Phase("long", "training on the best searched and the best plain one, alike", long),
     Phase("equal", "the plain networks for equal time", equal),
     Phase("decide", "choosing by the validation images", decide),
     Phase("test", "the test images, once", test),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from models.complexity import count_flops, count_params
@@ -33,25 +34,55 @@ def finetune(job: Job) -> dict[str, Any]:
     return {"candidates": found, "epochs": epochs}
 
 
+def long(job: Job) -> dict[str, Any]:
+    """The best searched and the best plain network, each trained on for as many epochs at the recipe's own rate.
+
+    Finetuning shows which of its kind is the best; what that can reach it shows only when it is trained for long.
+    """
+    candidates, epochs = job.results["finetune"]["candidates"], plan_of(job).decide("long")
+    found: dict[str, Any] = {}
+    for kind in ("plain", "searched"):
+        of_kind = {name: c for name, c in candidates.items() if c["kind"] == kind}
+        if not of_kind:
+            continue
+        name = promising(of_kind, job.options.min_map)
+        start = of_kind[name]
+        job.note(f"training {name} on at {start['side']} pixels, {epochs} epochs")
+        weights = str(job.path / start["weights"])
+        given: dict[str, Any] = {"weights": weights, "imgsz": start["side"], "epochs": epochs, "autoanchor": False}
+        trained = train(job, ("finalists", f"{name}-on"), **given)
+        found[name] = start | _kept(trained, {"before": start["map50_95"]}, start["weights"])
+    return {"candidates": found, "epochs": epochs}
+
+
+def promising(candidates: Mapping[str, Mapping[str, Any]], min_map: float | None) -> str:
+    """The best on the validation images; with `min_map` the fastest that has it, where one does."""
+    good = [n for n, c in candidates.items() if min_map is not None and c["map50_95"] >= min_map]
+    if good:
+        return min(good, key=lambda n: candidates[n]["told"] or 0.0)
+    return max(candidates, key=lambda n: candidates[n]["map50_95"])
+
+
 def equal(job: Job) -> dict[str, Any]:
-    """Each plain network, trained on for as long as supernet, search and finetuning took together."""
+    """Each plain network, trained on for as long as all from the supernet to here took together."""
     if not job.options.equal_time:
         return {}
     seconds, found = searching_seconds(job), {}
     for base, network in job.results["baselines"]["networks"].items():
         # Of what is done alone, and so the same after an interruption.
         epochs = max(round(seconds / (60 * network["minutes"] / network["epochs"])), 1)
-        job.note(f"plain {base} for as long as searching and finetuning took, {duration(seconds)}: {epochs} epochs")
+        job.note(f"plain {base} for as long as all since the baselines took, {duration(seconds)}: {epochs} epochs")
         weights = str(job.path / network["weights"])
-        trained = train(job, ("finalists", f"{base}-long"), weights=weights, imgsz=network["side"], epochs=epochs)
+        trained = train(job, ("finalists", f"{base}-equal"), weights=weights, imgsz=network["side"], epochs=epochs)
         start = {"kind": "plain", "base": base, "side": network["side"], "before": network["map50_95"]}
-        found[f"{base}-long"] = start | _kept(trained, start, network["weights"])
+        found[f"{base}-equal"] = start | _kept(trained, start, network["weights"])
     return {"candidates": found}
 
 
 def decide(job: Job) -> dict[str, Any]:
     """Export all candidates, time the files, and choose by the validation images alone."""
-    found = {**job.results["finetune"]["candidates"], **job.results["equal"].get("candidates", {})}
+    phases = ("finetune", "long", "equal")
+    found = {name: c for phase in phases for name, c in job.results[phase].get("candidates", {}).items()}
     for name, candidate in found.items():
         model, content = load_weights(job.path / candidate["weights"])
         file = job.path / "finalists" / f"{name}.onnx"
@@ -163,4 +194,4 @@ def _tell(job: Job, missing: list[dict[str, Any]]) -> None:
         candidate["latency"] = costs.of(candidate["arch"])["latency"]
 
 
-__all__ = ["Choice", "decide", "equal", "finetune"]
+__all__ = ["Choice", "decide", "equal", "finetune", "long", "promising"]

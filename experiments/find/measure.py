@@ -194,6 +194,7 @@ def paces_of(
         # Statistics of the batch norms are taken of some batches; latencies of two archs are asked for to rate one.
         "search": (0.2 * train + 8 * options.batch) * rating + 2 * told + 0.1,
         "finetune": sum(alone) + finalists * max(alone),
+        "long": 2 * max(alone),
     }
     fixed = {
         "test": 2 * export + 4 * images["test"] * rating,

@@ -85,7 +85,7 @@ class Options:
     batch: int = option("images to a batch", 16, group=_MORE, type=batch_size)
     finalists: int = option("archs of the front that are finetuned", 3, group=_MORE, type=positive_int)
     equal_time: bool = option(
-        "also train each plain network for as long as searching and finetuning took; not within --hours",
+        "also train each plain network for as long as all that searching takes; not within --hours",
         False,
         group=_MORE,
     )

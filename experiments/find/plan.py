@@ -17,13 +17,13 @@ from .phases import Job
 HOURS = 1.0
 _FILE = "plan.json"
 # Of the time that is left, for what is trained or searched.
-_SHARES = {"baselines": 0.3, "supernet": 0.35, "search": 0.15, "finetune": 0.2}
+_SHARES = {"baselines": 0.2, "supernet": 0.25, "search": 0.1, "finetune": 0.1, "long": 0.35}
 # More brings nothing.
-_MOST = {"baselines": 300, "supernet": 300, "search": 500, "finetune": 100}
-_QUICK = {"baselines": 8, "supernet": 8, "search": 12, "finetune": 3}
-SEARCHING = ("supernet", "search", "finetune")
+_MOST = {"baselines": 300, "supernet": 300, "search": 500, "finetune": 100, "long": 300}
+_QUICK = {"baselines": 8, "supernet": 8, "search": 12, "finetune": 3, "long": 3}
+SEARCHING = ("supernet", "search", "finetune", "long")
 _TRIALS = 40  # where epochs are told
-UNITS = {"baselines": "epochs", "supernet": "epochs", "search": "archs", "finetune": "epochs"}
+UNITS = {"baselines": "epochs", "supernet": "epochs", "search": "archs", "finetune": "epochs", "long": "epochs"}
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Paces:
     Attributes
     ----------
     seconds
-        Of an epoch of all baselines together, of the supernet and of all finetunings together; of the rating of an
-        arch. By phase.
+        Of an epoch of all baselines together, of the supernet, of all finetunings together and of the two that are
+        trained on; of the rating of an arch. By phase.
     fixed
         Of what takes as long as it takes, by phase: ``test``, ``export`` and so on.
     equal
@@ -100,7 +100,8 @@ def told_counts(options: Options) -> dict[str, int]:
         counts = dict(_QUICK)
     if options.epochs is not None:
         half = max(options.epochs // 2, 1)
-        counts = {"baselines": options.epochs, "supernet": options.epochs, "search": _TRIALS, "finetune": half}
+        counts = dict.fromkeys(("baselines", "supernet", "long"), options.epochs)
+        counts |= {"search": _TRIALS, "finetune": half}
     return counts | ({"search": options.trials} if options.trials is not None else {})
 
 
@@ -184,11 +185,11 @@ class Plan:
         if "baselines" not in self.job.results or not self._decided.get("baselines"):
             return self.paces
         factor = self.job.spent["baselines"] / (self._decided["baselines"] * self.paces.seconds["baselines"])
-        return self.paces.slower(factor, ("supernet", "finetune"))
+        return self.paces.slower(factor, ("supernet", "finetune", "long"))
 
 
 def searching_seconds(job: Job) -> float:
-    """What supernet, search and finetuning took until now."""
+    """What supernet, search, finetuning and training on took until now."""
     return sum(job.spent.get(name, 0.0) for name in SEARCHING)
 
 

@@ -132,9 +132,10 @@ def _finalists(job: Job) -> str:
         "handed over better by",
     )
     epochs = job.results["finetune"]["epochs"]
+    more = job.results["long"]["epochs"]
     said = (
-        f"mAP50-95. All were finetuned alike, {epochs} epoch{'s' * (epochs != 1)}, and chosen by the validation "
-        f"images: {decided['said']}. "
+        f"mAP50-95. All were finetuned alike, {epochs} epoch{'s' * (epochs != 1)}, the best of each kind was trained "
+        f"on, {more} epoch{'s' * (more != 1)}, and the validation images chose: {decided['said']}. "
         "Test images were looked at once, by those that have a figure there; intervals are 95 %, over images, paired."
     )
     return _table(columns, rows, chosen) + _soft(said)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from spaces import Space
 
 from ..run.tables import read_csv
 from ..supernets.options import Options as Subnets
@@ -21,12 +24,18 @@ def search(job: Job) -> dict[str, Any]:
     trials = plan_of(job).decide("search")
     cost = search_cost(options)
     run = job.folder("search")
+    base = job.results["baselines"]["chosen"]
+    plain = plain_archs(job.path / "spaces" / f"{base}.yaml")
+    first = [f"first/{number}.json" for number in range(len(plain))]
+    for name, arch in zip(first, plain, strict=True):
+        run.write_json(name, arch)
     given = Subnets(
         supernet=str(job.path / "supernet"),
         objectives=["metric", cost],
         trials=trials,
         # Repr: no digit of a limit is lost.
         range=[f"{name}=:{limit!r}" for name, limit in aimed_at(found["limits"]).items()],
+        first=[str(run.path / name) for name in first],
         costs=costs_file(job) if "latency" in (cost, *found["limits"]) else None,
         baseline=False,
         seed=options.seed,
@@ -41,7 +50,7 @@ def search(job: Job) -> dict[str, Any]:
         "metric": results["metric"],
         "cost": cost,
         "rows": rows,
-        "finalists": finalists(rows, number, cost, options.min_map),
+        "finalists": finalists([r for r in rows if r["arch"] not in plain], number, cost, options.min_map),
     }
 
 
@@ -55,8 +64,8 @@ def _row(r: Mapping[str, str], metric: str) -> dict[str, Any]:
 def finalists(rows: Sequence[Mapping[str, Any]], number: int, cost: str, min_map: float | None) -> list[dict[str, Any]]:
     """The archs that are finetuned: the best; or around the fastest that is good enough, where that is asked for.
 
-    A rating in the supernet is a lower estimate of what finetuning makes of an arch, so that two archs that are rated
-    somewhat lower are among them.
+    A rating in the supernet is a lower estimate of what finetuning makes of an arch, so that some that are rated
+    somewhat lower are among them: the best at each side of the images first, then of those that are left.
     """
     front = sorted((r for r in rows if r["front"]), key=lambda r: -r["rated"])
     others = sorted((r for r in rows if not r["front"]), key=lambda r: -r["rated"])
@@ -64,4 +73,16 @@ def finalists(rows: Sequence[Mapping[str, Any]], number: int, cost: str, min_map
         by_cost = sorted(front, key=lambda r: r[cost])
         first = next((i for i, r in enumerate(by_cost) if r["rated"] >= min_map), len(by_cost) - 1)
         front = by_cost[max(first - number + 1, 0) : first + 1][::-1]
-    return [dict(r) for r in (front + others)[:number]]
+    ranked = front + others
+    if min_map is None:
+        best = {r["arch"].get("resolution"): r for r in sorted(ranked, key=lambda r: r["rated"])}
+        of_sides = sorted(best.values(), key=lambda r: -r["rated"])
+        ranked = of_sides + [r for r in ranked if r not in of_sides]
+    return [dict(r) for r in ranked[:number]]
+
+
+def plain_archs(space: Path) -> list[dict[str, Any]]:
+    """The plain network that a space is around, at every side of the images that is open: what a search begins with."""
+    found = Space(space)
+    sides = found.decisions["resolution"].values if "resolution" in found.decisions else (None,)
+    return [found.upstream() | ({} if side is None else {"resolution": side}) for side in sides]

@@ -11,6 +11,7 @@ from ..run.cli import (
     batch_size,
     fraction,
     none_or_processes,
+    not_negative,
     port,
     positive_float,
     positive_int,
@@ -29,17 +30,26 @@ _COSTS = "costs of the detector"
 class Training(Learning):
     """Options of a trial; `multi_trial_nas.py --help` explains them."""
 
-    task: str = option("the classification proxy, or detection", "classify", kind="task")
+    task: str = option("the classification proxy, detection, or landmarks", "classify", kind="task")
     cfg: Any = option("YAML of the search space", "models/yolov5n_nas.yaml")
     scale: str | None = scale_option()
     detector: Any = option("YAML that gives neck, head and classes; --cfg's own head where it has one", None)
     data: str = option("as for oneshot_nas.py (classify: digits, detect: digits-detect)", None)
     data_root: str | None = option("where data sets lie or are downloaded to (default: datasets/)", None, of="task")
     epochs: int = option("epochs that a candidate is trained", 3, type=positive_int)
-    batch: int = option("batch size (classify: 64, detect: 16)", None, type=batch_size)
-    imgsz: int = option("side of the images, a multiple of the stride (classify: 32, detect: 160)", None, type=side)
+    batch: int = option("batch size (detect: 16, others: 64)", None, type=batch_size)
+    imgsz: int = option(
+        "side of the images, a multiple of the stride (classify: 32, detect: 160, landmarks: 112)", None, type=side
+    )
     arch_share: float | None = option(
         "share of the training images that candidates are rated on (0.2)", None, type=fraction
+    )
+    point_loss: str = option("of landmarks: squares, or wing", "l2", of="task", choices=["l2", "wing"])
+    pose: float = option(
+        "of landmarks: how much more an image counts whose pose is turned away, where the data say so",
+        1.0,
+        of="task",
+        type=not_negative,
     )
     seed: int = option("fixes data, the weights' start and what the strategy draws", 0, type=seed)
     device: str = option("auto, cpu or cuda", "auto")

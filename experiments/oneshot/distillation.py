@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.errors import InputError
 
-from ..training.distillation import Distillation, SoftLabels, can_mimic, mimic_of
+from ..training.distillation import Distillation, SameOutputs, SoftLabels, can_mimic, mimic_of
 
 
 class AlphaDivergence:
@@ -60,6 +60,10 @@ def distillation_of(module: Any, kind: str, boxes: Literal["ciou", "l1"]) -> Dis
         It is for another task.
     """
     detects = hasattr(module, "head")
+    if module.regresses:
+        if kind not in ("auto", "none"):
+            raise InputError(f"--distill {kind} is not for this task; right would be auto, or none")
+        return SameOutputs() if kind == "auto" else None
     if kind == "auto":
         kind = ("mimic" if can_mimic(module.loss) else "none") if detects else "kl"
     if kind != "none" and detects != (kind == "mimic"):

@@ -13,6 +13,7 @@ from ..run.cli import (
     batch_size,
     fraction,
     natural,
+    not_negative,
     port,
     positive_float,
     positive_int,
@@ -44,7 +45,7 @@ class Options(Learning, Devices):
     """Options of a one-shot search; `oneshot_nas.py --help` explains them."""
 
     strategy: str = option("{names}; several by commas with --ui", "darts", kind="oneshot", type=strategies)
-    task: str = option("the classification proxy, or detection", "classify", kind="task")
+    task: str = option("the classification proxy, detection, or landmarks", "classify", kind="task")
     cfg: str = option("YAML of the search space", "models/yolov5n_nas.yaml")
     scale: str | None = scale_option()
     space: str | None = option("lay choices over a plain --cfg: elastic, or a policy's YAML", None, metavar="POLICY")
@@ -54,13 +55,15 @@ class Options(Learning, Devices):
     )
     data: str = option(
         "classify: digits (default), cluttered-digits, fashion-mnist, cifar10, imagenette, tinyimagenet, or a folder; "
-        "detect: digits-detect (default), bccd, a data YAML, or a folder",
+        "detect: digits-detect (default), bccd, a data YAML, or a folder; landmarks: digits-landmarks, or a YAML",
         None,
     )
     data_root: str | None = option("where data sets lie or are downloaded to (default: datasets/)", None, of="task")
     epochs: int = option("epochs over the training split", 10, type=positive_int)
-    batch: int = option("batch size (classify: 64, detect: 16)", None, type=batch_size)
-    imgsz: int = option("side of the images, a multiple of the stride (classify: 64, detect: 320)", None, type=side)
+    batch: int = option("batch size (detect: 16, others: 64)", None, type=batch_size)
+    imgsz: int = option(
+        "side of the images, a multiple of the stride (classify: 64, detect: 320, landmarks: 112)", None, type=side
+    )
     weights: str | None = option(
         "what the supernet begins with: detector.pt, a YOLOv5 checkpoint, or the folder of another search of the space",
         None,
@@ -73,6 +76,13 @@ class Options(Learning, Devices):
     )
     arch_lr: float = option(
         "learning rate of alphas, controller or meta network (Adam)", 0.01, type=positive_float, of="strategy"
+    )
+    point_loss: str = option("of landmarks: squares, or wing", "l2", of="task", choices=["l2", "wing"])
+    pose: float = option(
+        "of landmarks: how much more an image counts whose pose is turned away, where the data say so",
+        1.0,
+        of="task",
+        type=not_negative,
     )
     seed: int = option("fixes data, weights and the arch that is found", 0, type=seed)
     device: str = option("auto, cpu or cuda", "auto")

@@ -34,7 +34,7 @@ from .report import metric_of
 
 _SCRIPT = Path(__file__).resolve().parents[2] / "oneshot_nas.py"
 _LOOKED_EVERY_S = 0.5
-_KINDS = ("detector.yaml", "detector.pt", "classifier.yaml", "classifier.pt")
+_KINDS = ("detector.yaml", "detector.pt", "classifier.yaml", "classifier.pt", "landmarks.yaml", "landmarks.pt")
 _RESULTS = ("arch.json", "results.json", "alphas.png", *_KINDS)
 # What an epoch is worth, the first that it has: on the architecture's data if the strategy has seen them.
 _WATCHED = (("arch_acc", 1), ("train_acc", 1), ("arch_loss", -1), ("train_loss", -1))

@@ -36,6 +36,8 @@ def check_search(args: argparse.Namespace) -> None:
     if args.task == "classify":
         _check_side(args, config.backbone())
         check_set(args.data)
+    elif args.task == "landmarks":
+        _check_side(args, config.backbone())
     elif args.task == "detect" and config.has_head:
         _check_side(args, config)
         check_detection_set(args.data)

@@ -21,13 +21,13 @@ def average(tensors: Iterable[Tensor]) -> None:
         t.copy_(mean.view_as(t))
 
 
-def summed(number: int, device: torch.device) -> int:
+def summed(number: float, device: torch.device) -> float:
     """The sum over all processes of a number of each."""
     if not _are_several():
         return number
     total = torch.tensor(number, device=device)
     distributed.all_reduce(total)
-    return int(total)
+    return total.item()
 
 
 @torch.no_grad()

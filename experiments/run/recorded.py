@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data.classify_sets import SETS
+from data.classify_sets import LANDMARKS, SETS
 
 # Options, of any script, that are a file or a folder, or the name of something that is in neither.
 PATHS = (
@@ -14,7 +14,7 @@ PATHS = (
     *("phases", "storage", "supernet", "teacher", "truth", "weights", "arch"),
 )
 # Names that are no paths, whatever lies there.
-_WORDS = (*SETS, "elastic", "max", "min", "upstream")
+_WORDS = (*SETS, LANDMARKS, "elastic", "max", "min", "upstream")
 _PREFIXES = ("sqlite:///", "journal:")  # of Optuna's storages
 
 

@@ -106,6 +106,11 @@ KINDS: dict[str, dict[str, Entry]] = {
         "detect": Entry(
             "experiments.tasks.detect:DetectTask", (), {"data": "digits-detect", "imgsz": 320, "batch": 16}
         ),
+        "landmarks": Entry(
+            "experiments.tasks.landmarks:LandmarksTask",
+            ("point_loss", "pose"),
+            {"data": "digits-landmarks", "imgsz": 112, "batch": 64, "optimizer": "adamw"},
+        ),
     },
     # of `search_subnets.py --objectives` and `--screen`: `experiments.proxies.base.Proxy`
     "proxy": {

@@ -110,6 +110,8 @@ class Search:
         asked follows from the study alone.
     resumes
         Whether the study has to be there.
+    first
+        Archs that are asked before any of the searcher's, as far as they are feasible.
 
     Raises
     ------
@@ -133,6 +135,7 @@ class Search:
         dedup: bool = True,
         rng: Callable[[int, int], random.Random] | None = None,
         resumes: bool = False,
+        first: Sequence[Arch] = (),
     ) -> None:
         if len(objectives) > searcher.most_objectives:
             raise InputError(
@@ -144,6 +147,7 @@ class Search:
         # The trial's own number is another one for each of several workers that are at the same point.
         self.dedup, self._rng = dedup, rng or (lambda *place: random.Random("/".join(map(str, (seed, *place)))))
         self._said: Indices | None = None
+        self._first = list(dict.fromkeys(domain.canonical(domain.indices(arch)) for arch in first))
         self.distributions = {label: _distribution(d) for label, d in domain.decisions.items()}
         self._worker = [socket.gethostname(), os.getpid(), psutil.Process().create_time()]
         self._in_a_file = _is_sqlite(storage)
@@ -154,9 +158,9 @@ class Search:
         except InputError:
             raise
         except Exception as e:  # a file that is damaged, or of another program, fails wherever it is read
-            first = (str(e).splitlines() or [""])[0]
+            said = (str(e).splitlines() or [""])[0]
             raise InputError(
-                f"the study '{name}' cannot be read: {type(e).__name__}: {first}; right would be another --storage or "
+                f"the study '{name}' cannot be read: {type(e).__name__}: {said}; right would be another --storage or "
                 "--study, or a new run"
             ) from e
 
@@ -287,6 +291,7 @@ class Search:
             "ranges": [[r.name, str(r.low), str(r.high)] for r in self.domain.ranges],
             "seed": self.seed,
             "screened": self.screened,
+            **({"first": self._first} if self._first else {}),
             **self.searcher.settings,
             **settings,
         }
@@ -358,6 +363,9 @@ class Search:
 
     def _answer(self, trial: FrozenTrial) -> Indices:
         history = self._history(trial.number)
+        for told in self._first if len(history.seen) < len(self._first) else ():
+            if told not in history.seen and self.domain.feasible(told):
+                return told
         costs = tuple(o.name if o.name in self.domain.providers else None for o in self.objectives)
         found: list[Indices] = []
         arch: Indices | None = None

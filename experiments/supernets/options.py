@@ -55,6 +55,9 @@ class Options:
     )
     searcher: str = option("what proposes the archs", "predictor", kind="searcher")
     trials: int = option("archs that are evaluated", 500, type=archs, resumes=True)
+    first: list[str] = option(
+        "archs that are evaluated before any other: upstream, min, max, or arch JSONs", [], nargs="+", metavar="ARCH"
+    )
     range: list[str] = option(
         "no arch outside is evaluated, such as flops=200M:400M; may be repeated",
         [],

@@ -23,7 +23,7 @@ from .folder import supernet_folder
 from .options import Options
 from .rating import Rating
 from .screen import ProxyScreen
-from .subnets import SUPERNET, open_supernet
+from .subnets import SUPERNET, open_supernet, read_archs
 
 
 class SubnetSearch:
@@ -56,6 +56,8 @@ class SubnetSearch:
         }
         shared: dict[str, Any] = {"budget": options.trials, "seed": options.seed, "storage": storage}
         shared["resumes"] = resume
+        if options.first:
+            shared["first"] = [*read_archs(options.first, self.space, self.imgsz).values()]
         screen: Any = {}
         if options.predictor != "none":
             costs = [o.name for o in self.objectives[1:]]

@@ -76,14 +76,14 @@ class ProxySearch(SubnetSearch):
     def write_pick(self, results: Mapping[str, Any]) -> None:
         """``arch.json`` and the plain YAML of the arch that was picked, and what to do with them.
 
-        A classifier is written with fresh weights, since `train.py` begins with a ``classifier.pt``.
+        What is no detector is written with fresh weights, since `train.py` begins with a ``classifier.pt``.
         """
         row, path = results["picked"], self.run.path
         self.run.write_json("arch.json", row["arch"])
         file = path / f"{self.task.result}.yaml"
         save_model_yaml(self.space.freeze(row["arch"]), file)
         begin = ["--cfg", file]
-        if self.task.result == "classifier":
+        if self.task.detector is None:
             torch.manual_seed(self.options.seed)
             self.task.hand_over(self.task.network(self.searched.freeze(row["arch"])), path, row["arch"])
             begin = ["--weights", file.with_suffix(".pt")]

@@ -93,7 +93,7 @@ class ClassifyTask:
         share = arch_share(options) or 0.5
         given = options.data, options.imgsz, options.seed, options.data_root, space.config.ch
         self.data = classification(*given, share)
-        self._parts = {"weights": self.data.train, "arch": self.data.arch, "all": self.data.both}
+        self._parts: dict[str, Any] = {"weights": self.data.train, "arch": self.data.arch, "all": self.data.both}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -143,10 +143,10 @@ class ClassifyTask:
         return Classifier(cfg, self.data.nc)
 
     def measure(self, network: Network, calibrated: bool = True) -> float:
-        return self._accuracy(self.calibrated(network) if calibrated else network, self.data.val)
+        return self._metric(self.calibrated(network) if calibrated else network, self.data.val)
 
     def rate(self, network: Network) -> float:
-        return self._accuracy(self.calibrated(network, RATING_BATCHES), self.data.arch)
+        return self._metric(self.calibrated(network, RATING_BATCHES), self.data.arch)
 
     def calibrated(self, network: Network, batches: int | None = None) -> Network:
         loader = self._few() if batches == RATING_BATCHES else itertools.islice(self._alone("weights"), batches)
@@ -168,7 +168,7 @@ class ClassifyTask:
         return resized(images.to(next(network.parameters()).device), resolution_of(network, images.shape[-1]))
 
     @torch.no_grad()
-    def _accuracy(self, network: Network, split: Any) -> float:
+    def _metric(self, network: Network, split: Any) -> float:
         network.eval()
         loader = make_loader(split, self.options.batch, seed=None, drop_last=False)
         right = sum(int((network(self._input(network, x)).argmax(1).cpu() == labels).sum()) for x, labels in loader)

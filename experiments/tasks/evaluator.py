@@ -9,7 +9,7 @@ from torch import nn, optim
 
 from spaces.nni_compat import DataLoader, Lightning, LightningModule, Trainer, nni
 
-from . import classify, detect
+from . import classify, detect, landmarks
 
 __all__ = [
     "Classification",
@@ -17,6 +17,8 @@ __all__ = [
     "DataLoader",
     "Detection",
     "DetectionModule",
+    "Landmarks",
+    "LandmarksModule",
     "Lightning",
     "LightningModule",
     "Trainer",
@@ -60,6 +62,16 @@ class DetectionModule(_Reports, detect.DetectionModule, LightningModule):
 
     def result(self) -> float | None:
         return self.measured.get("map50_95")
+
+
+@nni.trace
+class LandmarksModule(_Reports, landmarks.LandmarksModule, LightningModule):
+    """`experiments.tasks.landmarks.LandmarksModule` for NNI, to which 1 - NME is reported."""
+
+    def result(self) -> float | None:
+        logged = self.trainer.callback_metrics
+        found = logged.get("val_nme", logged.get("train_nme"))
+        return None if found is None else landmarks.score(found.item())
 
 
 @nni.trace
@@ -132,6 +144,45 @@ class Detection(Lightning):
     ) -> None:
         super().__init__(
             DetectionModule(names, imgsz, optimizer, learning_rate, momentum, weight_decay),
+            Trainer(**trainer_kwargs),
+            train_dataloaders=train_dataloaders,
+            val_dataloaders=val_dataloaders,
+            datamodule=datamodule,
+            fit_kwargs=fit_kwargs,
+        )
+
+
+@nni.trace
+class Landmarks(Lightning):
+    """Evaluator for landmarks.
+
+    Parameters
+    ----------
+    normalise, loss, pose
+        As in `experiments.tasks.landmarks.LandmarksModule`.
+    learning_rate, weight_decay
+        Of Adam.
+    train_dataloaders, val_dataloaders
+        In a one-shot search the first trains weights, the second the architecture.
+    **trainer_kwargs
+        For `lightning.Trainer`, such as ``max_epochs``.
+    """
+
+    def __init__(
+        self,
+        normalise: tuple[int, int],
+        loss: str = "l2",
+        pose: float = 1.0,
+        learning_rate: float = 0.001,
+        weight_decay: float = 0.0,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: Any = None,
+        fit_kwargs: dict[str, Any] | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        super().__init__(
+            LandmarksModule(normalise, loss, pose, learning_rate, weight_decay),
             Trainer(**trainer_kwargs),
             train_dataloaders=train_dataloaders,
             val_dataloaders=val_dataloaders,

@@ -18,9 +18,12 @@ class TaskModule(pl.LightningModule):
     ----------
     sums_loss
         Whether a batch's loss is a sum over its images, not their mean.
+    regresses
+        Whether the network's outputs are numbers that are to be met, not logits.
     """
 
     sums_loss: ClassVar[bool] = False
+    regresses: ClassVar[bool] = False
     _model: Any
     _judged: tuple[nn.Module, ...] = ()
 

@@ -148,6 +148,6 @@ def open_task(options: Any) -> tuple[Space, SearchTask, str]:
             "right would be a YAML without it, or no --detector"
         )
     in_head = [label for label, row in space.row_of.items() if row >= space.config.num_backbone]
-    if in_head and options.task == "classify":
+    if in_head and options.task in ("classify", "landmarks"):
         raise InputError(f"{options.cfg}: '{in_head[0]}' is a choice of the head: search it with --task detect")
     return space, task, accelerator

@@ -53,6 +53,15 @@ class SoftLabels:
         return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True) * self.temperature**2
 
 
+class SameOutputs:
+    """Squared distance of the student's outputs from the teacher's, (N, n) numbers: of an image's sum the mean."""
+
+    of_maps, with_labels = False, True
+
+    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return (student.float() - teacher.detach().float()).square().sum(1).mean()
+
+
 # Objectness below which a teacher's boxes and classes are left out: they would weigh less than 1e-4.
 _LEAST_SEEN = 0.01
 # Masks of an image that are compared: each is a map.

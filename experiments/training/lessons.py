@@ -19,7 +19,7 @@ from models.network import Network
 from models.upstream import load_weights
 
 from ..tasks.module import TaskModule
-from .distillation import ChannelWise, Distillation, SoftLabels, Tap, can_mimic, mimic_of
+from .distillation import ChannelWise, Distillation, SameOutputs, SoftLabels, Tap, can_mimic, mimic_of
 
 # Between the largest probability of a class and 0 or 1, so that its logit is finite.
 _EPS = 1e-6
@@ -172,7 +172,7 @@ def _seen_as(level: Tensor, classes: Sequence[int], nc: int) -> Tensor:
 
 def _logits_of(teacher: Teacher, student: Any, options: Any) -> Distillation:
     if not isinstance(student, Model):
-        return SoftLabels(options.distill_temperature)
+        return SameOutputs() if student.landmarks else SoftLabels(options.distill_temperature)
     head, own = cast(Any, teacher.network).head, student.head
     if type(head) is not type(own):
         raise teacher.error(

@@ -81,6 +81,8 @@ class _Work:
             self.network, content = read(options.weights)
         except InputError as e:
             raise InputError(f"--weights {e}") from None
+        if getattr(self.network, "landmarks", None):
+            raise InputError(f"--weights {options.weights}: of landmarks; detectors and classifiers are pruned")
         self.names = self.network.names
         self.kind = "classifier" if self.classifies else "detector"
         self.imgsz = check_imgsz(

@@ -15,6 +15,7 @@ from .residual import RegBottleneck, ResBasic, ResBottleneck
 from .reversible import CBFuse, CBLinear
 from .shape import Concat, Contract, Expand
 from .transformer import TransformerBlock
+from .vit import ChannelNorm, Encoder, PatchEmbed
 
 __all__ = [
     "C2PSA",
@@ -41,12 +42,14 @@ __all__ = [
     "C3x",
     "CBFuse",
     "CBLinear",
+    "ChannelNorm",
     "Concat",
     "Contract",
     "Conv",
     "CrossConv",
     "DWConv",
     "DWConvTranspose2d",
+    "Encoder",
     "Expand",
     "Focus",
     "GhostBottleneck",
@@ -54,6 +57,7 @@ __all__ = [
     "GlobalPool",
     "MBConv",
     "MixConv2d",
+    "PatchEmbed",
     "Pick",
     "Pointwise",
     "RegBottleneck",

@@ -69,6 +69,9 @@ ROWS = {
     "AConv": [-1, 1, "AConv", [C2]],
     "ADown": [-1, 1, "ADown", [C2]],
     "Silence": [-1, 1, "Silence", []],
+    "PatchEmbed": [-1, 1, "PatchEmbed", [C2, 4, 4]],
+    "Encoder": [-1, choice(1, 2), "Encoder", [WIDE, [choice(1, 2, label="h0"), choice(1, 2)], choice(1, 1.5, 2)]],
+    "ChannelNorm": [-1, 1, "ChannelNorm", []],
     "A2C2f": [-1, choice(1, 2), "A2C2f", [choice(64, 128), True, 4, False, choice(1.2, 2)]],
 }
 
@@ -113,6 +116,13 @@ def test_every_block_is_here():
 @pytest.mark.parametrize("name", ROWS)
 def test_supernet_is_its_slices(name):
     assert wrong(space(ROWS[name], [-1, 1, "Conv", [choice(8, 16)]]), num=3) == []
+
+
+def test_attention_with_one_head_more_is_its_slices():
+    """Of C2PSA whose input's width is open, by whole heads of 64 channels in its half."""
+    wide = choice(128, 256, label="psa")
+    rows = [[-1, 1, "SPPF", [wide, 5]], [-1, choice(1, 2), "C2PSA", [wide]], [-1, 1, "Conv", [16]]]
+    assert wrong(space(*rows), num=2) == []
 
 
 def test_detect_is_its_slices():

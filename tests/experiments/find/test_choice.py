@@ -5,9 +5,11 @@ import pytest
 from experiments.find.baselines import begins
 from experiments.find.bases import space_around, with_sizes
 from experiments.find.choice import Candidate, choose
+from experiments.find.finetune import promising
 from experiments.find.measure import aimed_at, choose_sides, ladder, search_cost, usable
 from experiments.find.options import Options
-from experiments.find.search import finalists
+from experiments.find.search import finalists, plain_archs
+from models.files import save_model_yaml
 from models.grammar import read_config
 from spaces import Space
 
@@ -67,13 +69,35 @@ def test_min_map_takes_the_fastest_that_has_it():
 
 
 def rows(*told):
-    return [{"trial": i, "rated": r, "latency": t, "front": front} for i, (r, t, front) in enumerate(told)]
+    return [{"trial": i, "rated": r, "latency": t, "front": front, "arch": {}} for i, (r, t, front) in enumerate(told)]
 
 
 def test_finalists_are_the_best_of_the_front_then_others():
     found = rows((0.5, 5, True), (0.7, 9, True), (0.1, 1, True), (0.69, 9.5, False))
     assert [r["trial"] for r in finalists(found, 2, "latency", None)] == [1, 0]
     assert [r["trial"] for r in finalists(found, 4, "latency", None)] == [1, 0, 2, 3]
+
+
+def test_finalists_are_of_several_sides():
+    found = rows((0.5, 5, True), (0.7, 9, True), (0.69, 8, True), (0.1, 1, True), (0.6, 9.5, False))
+    for row, side in zip(found, (256, 192, 192, 192, 256), strict=True):
+        row["arch"] = {"resolution": side}
+    assert [r["trial"] for r in finalists(found, 2, "latency", None)] == [1, 4]
+    assert [r["trial"] for r in finalists(found, 4, "latency", None)] == [1, 4, 2, 0]
+
+
+def test_a_search_begins_with_the_plain_network_at_every_side(tmp_path):
+    space = with_sizes(space_around(dict(read_config("yolov5n_dfl.yaml").raw), 3), [320, 256], 256)
+    save_model_yaml(space, tmp_path / "space.yaml")
+    upstream = Space(space).upstream()
+    assert plain_archs(tmp_path / "space.yaml") == [upstream, {**upstream, "resolution": 320}]
+
+
+def test_the_most_promising_of_a_kind_is_trained_on():
+    found = {n: {"map50_95": m, "told": t} for n, m, t in (("a", 0.5, 8.0), ("b", 0.6, 9.0), ("c", 0.55, 4.0))}
+    assert promising(found, None) == "b"
+    assert promising(found, 0.52) == "c"
+    assert promising(found, 0.9) == "b"
 
 
 def test_finalists_for_a_map_are_the_fastest_that_has_it_and_the_next_faster():

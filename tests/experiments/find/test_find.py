@@ -34,6 +34,7 @@ INTERRUPTED = {
     "supernet": ("experiments.run.callbacks", "LastCheckpoint.on_train_epoch_end", 1),
     "search": ("experiments.supernets.rating", "Rating.rate", 2),
     "finetune": ("experiments.run.callbacks", "LastCheckpoint.on_train_epoch_end", 2),
+    "long": ("experiments.run.callbacks", "LastCheckpoint.on_train_epoch_end", 1),
     "equal": ("experiments.run.callbacks", "LastCheckpoint.on_train_epoch_end", 1),
     "decide": ("experiments.find.finetune", "_time", 1),
     "test": ("experiments.find.test", "difference", 1),
@@ -114,10 +115,7 @@ def test_no_picture_is_in_two_splits_and_none_is_lost(found):
 def test_counts_are_those_of_the_plan(found):
     folder, _ = found
     counts = json.loads((folder / "plan.json").read_text())["counts"]
-    assert {k: v for k, v in counts.items() if k != "equal"} == {
-        **{"baselines": 2, "supernet": 2, "search": 4},
-        "finetune": 1,
-    }
+    assert counts == {"baselines": 2, "supernet": 2, "search": 4, "finetune": 1, "long": 2}
     with (folder / "search/subnets.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 4
@@ -160,7 +158,7 @@ def test_front_has_everything_that_was_rated_or_trained(found):
     assert kinds.count("rated in the supernet") == 4
     assert {r["name"] for r in rows if r["kind"] == "plain"} == {"tiny at 48", "tiny at 64"}
     finetuned = {r["name"]: r for r in rows if "finetuned" in r["kind"]}
-    assert {*finetuned} == {"tiny", "searched1", "tiny-long"}
+    assert {*finetuned} == {"tiny", "searched1", "tiny-equal"}
     chosen = phase(folder, "decide")["chosen"]
     assert [name for name, r in finetuned.items() if r["chosen"] == "True"] == [chosen]
     assert all((folder / r["file"]).is_file() for r in finetuned.values())
@@ -209,7 +207,7 @@ def test_a_run_that_was_interrupted_everywhere_is_the_one_that_was_not(tmp_path,
     assert statuses == {**dict.fromkeys(names, 130), "end": 0}
     assert call(*given, "--project", tmp_path / "whole") == 0
     whole = tmp_path / "whole/exp"
-    for name in ("look", "baselines", "supernet", "search", "finetune", "test", "fidelity"):
+    for name in ("look", "baselines", "supernet", "search", "finetune", "long", "test", "fidelity"):
         one, other = (phase(folder, name) for folder in (stopped, whole))
         assert _timeless(one) == _timeless(other), name
     for file in sorted((whole / "finalists").rglob("detector.pt")):

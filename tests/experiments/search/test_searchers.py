@@ -57,6 +57,18 @@ class TestContract(SearcherContract):
         assert np.mean([found_share(name, seed, budget) for seed in seeds]) > random_share() + 0.02
 
 
+@pytest.mark.parametrize("searcher", ["random", "tpe", "predictor"])
+def test_some_archs_are_asked_first_where_they_are_feasible(searcher):
+    first = [max(ALL, key=flops), ALL[7], ALL[3]]
+    within = f"flops=:{flops(first[0]) - 1}"
+    assert flops(ALL[7]) < flops(first[0])
+    found = search(searcher, within, first=first)
+    archs = run(found)
+    assert archs[:2] == [ALL[7], ALL[3]]
+    assert first[0] not in archs
+    assert len({tuple(a.values()) for a in archs}) == len(archs) == BUDGET
+
+
 def test_the_front_of_the_larger_space_is_worth_a_search():
     assert 8 < front(ALL_LARGER).sum() < 60
     assert random_share() < 0.95

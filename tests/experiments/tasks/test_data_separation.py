@@ -23,7 +23,7 @@ from experiments.run.options import made
 from experiments.search import Genetic
 from experiments.training.fit import train_alone
 from spaces import Space
-from tests.experiments.sentinels import NUM_TRAIN, SIDE, TRAIN, VAL, classify_set, detect_set, watched
+from tests.experiments.sentinels import NUM_TRAIN, SIDE, TRAIN, VAL, classify_set, detect_set, landmarks_set, watched
 
 # Two decisions, of which every strategy takes all; reports and pictures of more would take longer than the searches.
 SPACE = {
@@ -36,7 +36,7 @@ SPACE = {
     ],
     "head": [[[1, 2], 1, "Detect", ["nc", "anchors"]]],
 }
-DATA = {"classify": classify_set, "detect": detect_set}
+DATA = {"classify": classify_set, "detect": detect_set, "landmarks": landmarks_set}
 BATCH = NUM_TRAIN // 4  # two an epoch, and none is left over
 FEW = ["--population", "2", "--generations", "2"]
 
