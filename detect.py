@@ -10,15 +10,20 @@ from experiments.inference.options import Detection
 from experiments.run.cli import add_plugin_option, add_run_options, start_script
 from experiments.run.early import check_weights
 from experiments.run.folder import RunFolder
+from experiments.run.help import Parser
 from experiments.run.options import add_options, made, parse_args, refuse_unfit
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def make_parser() -> Parser:
+    parser = Parser(__doc__)
     add_options(parser, Detection)
     add_plugin_option(parser)
     add_run_options(parser, "runs/detect")
-    return parse_args(parser, argv)
+    return parser
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    return parse_args(make_parser(), argv)
 
 
 def main(args: argparse.Namespace) -> None:

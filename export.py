@@ -9,14 +9,19 @@ import sys
 from experiments.inference.options import Export
 from experiments.run.cli import add_plugin_option, start_script
 from experiments.run.early import check_int8, check_weights
+from experiments.run.help import Parser
 from experiments.run.options import add_options, made, parse_args, refuse, refuse_unfit
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def make_parser() -> Parser:
+    parser = Parser(__doc__)
     add_options(parser, Export)
     add_plugin_option(parser)
-    return parse_args(parser, argv)
+    return parser
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    return parse_args(make_parser(), argv)
 
 
 def main(args: argparse.Namespace) -> None:

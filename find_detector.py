@@ -10,15 +10,20 @@ from typing import Any
 from experiments.find.options import Options
 from experiments.run.cli import add_plugin_option, add_run_options, run_or_resume, start_script
 from experiments.run.early import check_find
+from experiments.run.help import Parser
 from experiments.run.options import add_options, parse_args, refuse_unfit
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def make_parser() -> Parser:
+    parser = Parser(__doc__)
     add_options(parser, Options)
     add_plugin_option(parser)
     add_run_options(parser, "runs/find", resumes=True)
-    return parse_args(parser, argv)
+    return parser
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    return parse_args(make_parser(), argv)
 
 
 def main(args: argparse.Namespace) -> None:

@@ -12,12 +12,13 @@ from experiments.multi_trial.options import Options
 from experiments.multi_trial.runs import run_of
 from experiments.run.cli import add_plugin_option, add_run_options, run_or_resume, start_script
 from experiments.run.early import check_search
+from experiments.run.help import Parser
 from experiments.run.options import add_options, parse_args, refuse_others, refuse_unfit
 from experiments.run.registry import KINDS
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def make_parser() -> Parser:
+    parser = Parser(__doc__)
     web = parser.add_argument_group("web UI")
     add_options(parser, Options, **{"web UI": web})
     web.add_argument(
@@ -25,7 +26,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add_plugin_option(parser)
     add_run_options(parser, "runs/multi_trial_nas", resumes=True)
-    args = parse_args(parser, argv)
+    return parser
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    args = parse_args(make_parser(), argv)
     # Candidates are many, and trained at half the side of a one-shot search.
     defaults = KINDS["task"][args.task].defaults
     for name, value in {**defaults, "imgsz": defaults["imgsz"] // 2}.items():

@@ -11,16 +11,21 @@ from experiments.oneshot.options import Options
 from experiments.run.cli import add_plugin_option, add_run_options, run_or_resume, start_script
 from experiments.run.early import check_search
 from experiments.run.folder import new_run
+from experiments.run.help import Parser
 from experiments.run.options import add_options, parse_args, refuse_unfit
 from experiments.run.registry import KINDS
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def make_parser() -> Parser:
+    parser = Parser(__doc__)
     add_options(parser, Options)
     add_plugin_option(parser)
     add_run_options(parser, "runs/oneshot_nas", resumes=True)
-    args = parse_args(parser, argv)
+    return parser
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    args = parse_args(make_parser(), argv)
     for name, value in KINDS["task"][args.task].defaults.items():
         if getattr(args, name) is None:
             setattr(args, name, value)

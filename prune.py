@@ -10,19 +10,24 @@ from typing import Any
 from data.classify_sets import check_set
 from experiments.run.cli import add_plugin_option, add_run_options, run_or_resume, start_script
 from experiments.run.early import check_detection_set, check_weights
+from experiments.run.help import Parser
 from experiments.run.options import add_options, parse_args, refuse, refuse_unfit
 from experiments.training.options import Pruning
 from models.errors import InputError
 from models.files import is_classifier
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def make_parser() -> Parser:
+    parser = Parser(__doc__)
     target = parser.add_argument_group("target", "how much is to go; one of these").add_mutually_exclusive_group()
     add_options(parser, Pruning, target=target)
     add_plugin_option(parser)
     add_run_options(parser, "runs/prune", resumes=True)
-    return parse_args(parser, argv)
+    return parser
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    return parse_args(make_parser(), argv)
 
 
 def main(args: argparse.Namespace) -> None:

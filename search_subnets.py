@@ -10,14 +10,15 @@ from contextlib import AbstractContextManager
 
 from experiments.run.cli import add_plugin_option, add_run_options, add_trust_option, run_or_resume, start_script
 from experiments.run.folder import RunFolder
+from experiments.run.help import Parser
 from experiments.run.options import add_options, parse_args, refuse, refuse_others, refuse_unfit
 from experiments.supernets.folder import supernet_folder
 from experiments.supernets.options import LOOKED_AT, MODES, FidelityOptions, Look, Options
 from models.grammar import find_file
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def make_parser() -> Parser:
+    parser = Parser(__doc__)
     add_options(parser, Options)
     add_options(parser, Look)
     add_plugin_option(parser)
@@ -28,6 +29,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="go on with a run, given its folder; of new options it takes --trials and --pick",
     )
     add_trust_option(parser)
+    return parser
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = make_parser()
     args = parse_args(parser, argv)
     modes = [name for name in ("sample_cost", "sample_accuracy", "edf", "fidelity") if getattr(args, name)]
     if len(modes) > 1:

@@ -11,18 +11,22 @@ from data.classify_sets import BUILT_IN
 from experiments.run.cli import add_plugin_option, add_run_options, run_or_resume, start_script
 from experiments.run.early import check_more_epochs, check_teacher, check_training
 from experiments.run.folder import new_run
+from experiments.run.help import Parser
 from experiments.run.options import add_options, parse_args, refuse, refuse_unfit
 from experiments.training.options import OF_DETECTORS, Options
 from models.files import kind_of
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def make_parser() -> Parser:
+    parser = Parser(__doc__)
     add_options(parser, Options)
     add_plugin_option(parser)
     add_run_options(parser, "runs/train", resumes=True)
-    args = parse_args(parser, argv)
-    return args
+    return parser
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    return parse_args(make_parser(), argv)
 
 
 def main(args: argparse.Namespace) -> None:

@@ -11,17 +11,22 @@ from experiments.inference.options import OF_DETECTORS, OF_RUN, Validation
 from experiments.run.cli import add_plugin_option, add_run_options, add_trust_option, start_script
 from experiments.run.early import check_detection_set, check_weights
 from experiments.run.folder import RunFolder
+from experiments.run.help import Parser
 from experiments.run.options import add_options, made, parse_args, refuse, refuse_unfit
 from models.files import kind_of
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def make_parser() -> Parser:
+    parser = Parser(__doc__)
     add_options(parser, Validation, what=parser.add_mutually_exclusive_group(required=True))
     add_plugin_option(parser)
     add_run_options(parser, "runs/val")
     add_trust_option(parser)
-    return parse_args(parser, argv)
+    return parser
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    return parse_args(make_parser(), argv)
 
 
 def main(args: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from .strides import POOLED
 # What modules raise of an input that they do not fit.
 _UNFIT = (RuntimeError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError, AssertionError)
 
+_Module = TypeVar("_Module", bound=nn.Module)
 BuildRow = Callable[[Config, Row, Sequence[int]], tuple[nn.Module, int]]
 
 
@@ -147,10 +148,7 @@ class Network(nn.Module):
 
     def fuse(self) -> Self:
         """Fold batch normalisation, and convolutions side by side, into convolutions, in place; for inference only."""
-        for module in list(self.modules()):
-            if isinstance(module, (Conv, RepConv, RepVGGDW)):
-                module.fuse()
-        return self.eval()
+        return fuse(self).eval()
 
     @torch.no_grad()
     def reductions(self, size: int = 256) -> list[float]:
@@ -185,6 +183,14 @@ class Network(nn.Module):
             strides.clear()  # a plug-in's may want to see numbers: begin again
             device = next((p.device for p in self.parameters()), None)
             self.run_rows(torch.zeros(1, self.config.ch, size, size, device=device))
+
+
+def fuse(module: _Module) -> _Module:
+    """Fold batch normalisation, and convolutions side by side, into convolutions, in place."""
+    for part in list(module.modules()):
+        if isinstance(part, (Conv, RepConv, RepVGGDW)):
+            part.fuse()
+    return module
 
 
 class _Rows(nn.Module):

@@ -6,7 +6,7 @@ are read as well. Loads no torch.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -149,12 +149,24 @@ class FidelityFile(Schema):
     predictors: dict[str, _Ranking]
 
 
+class Correction(Schema):
+    """From the sum of blocks to the latency of a network: ``offset + scale * sum``, in milliseconds."""
+
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    offset: Annotated[float, Field(allow_inf_nan=False)]
+
+
 class LatencyFile(Schema):
     """A table of latencies."""
 
     device: str
     threads: Annotated[int, Field(ge=1, le=limits.THREADS)]
     torch: str
+    provider: Literal["torch", "onnxruntime"] = "torch"
+    onnxruntime: str | None = None
+    clock: Literal["wall", "cpu"] = "wall"
+    correction: Correction | None = None
+    check: Document | None = None
     milliseconds: dict[str, dict[str, Milliseconds]]
 
 

@@ -33,7 +33,7 @@ _DYNAMO_OPSET = 18  # PyTorch's newer exporter writes this one and later ones; t
 _CHECKED_BATCHES = (1, 2, 5)  # of a file with dynamic batch
 _PREDICTIONS, _DETECTIONS, _PROTOTYPES = "predictions", "detections", "prototypes"
 _LOGITS, _POINTS = "logits", "points"
-_NUM_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}  # OpenVINO computes in bfloat16 where the CPU can
+NUM_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}  # OpenVINO computes in bfloat16 where the CPU can
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def export_onnx(
     InputError
         The options do not fit, or the file does not compute what the detector does; no file is written then.
     """
-    onnx, ort = _need("onnx"), _need("onnxruntime")
+    onnx, ort = need("onnx"), need("onnxruntime")
     model = copy.deepcopy(model).cpu().float().eval()
     graphs = _graphs(onnx, model, imgsz, opset, batch, nms, arch)
 
@@ -145,17 +145,17 @@ def export_openvino(
 
     Inputs, outputs and options are `export_onnx`'s, the metadata below ``rt_info/framework``; compared as there.
     """
-    onnx, ov = _need("onnx"), _need("openvino")
+    onnx, ov = need("onnx"), need("openvino")
     path = Path(path)
     model = copy.deepcopy(model).cpu().float().eval()
     graphs = _graphs(onnx, model, imgsz, opset, batch, nms, arch)
     core = ov.Core()
 
     def runner(network: Any) -> _Run:
-        compiled = core.compile_model(network, "CPU", _NUM_PRECISION)
+        compiled = core.compile_model(network, "CPU", NUM_PRECISION)
         return lambda x: [*compiled([x]).values()]
 
-    with _scratch(path) as temporary:
+    with scratch(path) as temporary:
 
         def converted(graph: Any) -> Any:
             onnx.save(graph, temporary.with_suffix(".onnx"))
@@ -256,7 +256,7 @@ def _graphs(
 
 def with_nms(predicts: Any, head: Head, nms: NMS) -> Any:
     """An ONNX model of `export_onnx` without `nms`, or what was made of it, as one with it."""
-    onnx = _need("onnx")
+    onnx = need("onnx")
     tail = _nms_graph(onnx, predicts, head, nms)
     tail.opset_import.extend(o for o in predicts.opset_import if o.domain)
     whole = _merged(onnx, predicts, tail)
@@ -297,7 +297,7 @@ def _onnx_of(onnx: Any, model: Model | Classifier, imgsz: int, opset: int, batch
         warnings.simplefilter("ignore")
         try:
             if opset >= _DYNAMO_OPSET:
-                _need("onnxscript")
+                need("onnxscript")
                 shapes = {"images": {0: torch.export.Dim("N")}} if batch is None else None
                 program = torch.onnx.export(
                     network, (example,), dynamo=True, dynamic_shapes=shapes, verbose=False, **names
@@ -579,7 +579,7 @@ def _class_by_class(z: Tensor, nms: NMS, head: Head) -> Tensor:
 
 
 @contextmanager
-def _scratch(path: Path) -> Iterator[Path]:
+def scratch(path: Path) -> Iterator[Path]:
     """A path of the same name in a temporary folder beside `path`."""
     import tempfile
 
@@ -593,9 +593,10 @@ def _scratch(path: Path) -> Iterator[Path]:
             raise why from None
 
 
-def _need(package: str) -> Any:
+def need(package: str) -> Any:
     """Import a package that only some need; `InputError` says how to get it."""
     try:
         return importlib.import_module(package)
     except ImportError as e:
-        raise InputError(f"this needs the package {package} ({e}); right would be: pip install {package}") from None
+        name = package.partition(".")[0]
+        raise InputError(f"this needs the package {name} ({e}); right would be: pip install {name}") from None

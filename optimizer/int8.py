@@ -15,7 +15,7 @@ import numpy as np
 
 from models.errors import InputError
 
-from .exporters import _need
+from .exporters import need
 
 LOWEST_OPSET = 13  # DequantizeLinear by channel
 # Both exporters of PyTorch name weights by the row that they are of: `Network.model` is the list of rows.
@@ -131,8 +131,13 @@ def _left_in_float(graph: Any, rows: dict[str, int]) -> set[str]:
     return decoding | convolutions
 
 
+def left_in_float(model: Any) -> set[str]:
+    """Names of the nodes of an ONNX model that are never in 8 bits: see `Int8`."""
+    return _left_in_float(model.graph, _rows(model.graph))
+
+
 def _quantized(model: Any, left: set[str], images: Iterable[np.ndarray]) -> Any:
-    onnx, quantization = _need("onnx"), _need("onnxruntime.quantization")
+    onnx, quantization = need("onnx"), need("onnxruntime.quantization")
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:

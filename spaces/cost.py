@@ -28,6 +28,10 @@ class BlockLatency(Protocol):
     def parts(self, block: Block) -> Mapping[str, float]:
         """Milliseconds for one image by submodule, each without those within it; their sum is the block's latency."""
 
+    @property
+    def offset(self) -> float:
+        """Milliseconds of a network beside its blocks."""
+
 
 class CostModel:
     """Costs of the plain network that `space.freeze(arch)` means, over all of its rows, for one image.
@@ -43,8 +47,8 @@ class CostModel:
         Side of the images; where the YAML has a `resolution`, that is meant.
     latency
         Gives the latency of blocks. That of a network is their sum (FBNet, Wu et al. 2019, arXiv:1812.03443, section
-        3.2). Of a row with more than 9 combinations of decisions not all blocks are measured: a submodule is taken to
-        last as long in any of them that it has the same operations in.
+        3.2) and `offset`. Of a row with more than 9 combinations of decisions not all blocks are measured: a submodule
+        is taken to last as long in any of them that it has the same operations in.
     classifier
         Whether `models.Classifier` is meant, with a linear layer behind the rows. Its latency is not counted.
 
@@ -77,6 +81,8 @@ class CostModel:
             counted += _count(rows, tables)
             if latency:
                 measured += _measure(tables, latency)
+        if latency:
+            measured.append(Table((), np.array([latency.offset], np.float64)))
         if classifier:
             counted.append(_linear(rows))
         # Counts are integers and latencies are not, so they stand in tables apart.

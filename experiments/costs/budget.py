@@ -18,6 +18,8 @@ from ..run import registry
 from .base import CostProvider
 from .limits import Limits, Target, cheapest, neighbours
 
+_TARGETS = ("flops", "params", "latency")
+
 
 class Budget:
     """Limits and target of a search; the strategies' `Budget`.
@@ -103,18 +105,24 @@ def _counts(options: Any, model: CostModel) -> tuple[float | None, float | None]
     return flops, params
 
 
+def check_target(options: Any) -> None:
+    """`InputError` if there are several targets, or the strategy cannot be steered to the one."""
+    given = [name for name in _TARGETS if getattr(options, f"target_{name}") is not None]
+    if len(given) > 1:
+        raise InputError(f"--target-{given[0]} and --target-{given[1]}: a search has one target")
+    if given and options.strategy not in registry.names("oneshot", f"target_{given[0]}"):
+        raise InputError(
+            f"--target-{given[0]}: {options.strategy} trains without an architecture to steer; "
+            f"its search takes limits, such as --max-{given[0]}"
+        )
+
+
 def read_budget(options: Any, model: CostModel, latency: CostProvider | None = None) -> Budget | None:
     """The budget of the options ``max_…``, ``target_…`` and ``target_weight``; None where nothing is asked for."""
     limits = Limits(*_counts(options, model), max_latency=options.max_latency)
-    asked = {name: getattr(options, f"target_{name}") for name in ("flops", "params", "latency")}
+    check_target(options)
+    asked = {name: getattr(options, f"target_{name}") for name in _TARGETS}
     targets = [Target(name, value, options.target_weight) for name, value in asked.items() if value is not None]
-    if len(targets) > 1:
-        raise InputError(f"--target-{targets[0].name} and --target-{targets[1].name}: a search has one target")
-    if targets and options.strategy not in registry.names("oneshot", f"target_{targets[0].name}"):
-        raise InputError(
-            f"--target-{targets[0].name}: {options.strategy} trains without an architecture to steer; "
-            f"its search takes limits, such as --max-{targets[0].name}"
-        )
     if latency is not None and options.target_latency is not None:
         raise InputError(
             "--target-latency: steering needs a table, of which the latency is composed block by block; right would be "

@@ -72,9 +72,10 @@ class CommandLatency:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "detector.onnx"
             export_onnx(network, path, side, batch=1)
-            return self._milliseconds_of(path)
+            return self.of_file(path, side)
 
-    def _milliseconds_of(self, path: Path) -> float:
+    def of_file(self, path: Path, side: int) -> float:
+        """Milliseconds of an ONNX file."""
         return self._milliseconds(self._printed(path))
 
     def _printed(self, path: Path) -> str:

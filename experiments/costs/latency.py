@@ -22,6 +22,7 @@ from spaces.space import Arch, Space
 
 from ..run.device import device_of
 from . import timing
+from .exported_block import opened
 from .latency_table import device_name
 from .timing import check_threads
 
@@ -82,11 +83,15 @@ class Latency:
         side = self.space.freeze_resolution(arch) or self.imgsz
         with timing.torch_threads(self.threads):
             network = built(self.space.freeze(arch)).to(self.device)
-            x = torch.rand(1, network.config.ch, side, side, generator=torch.Generator().manual_seed(0))
+            x = random_image(network.config.ch, side)
             with tempfile.TemporaryDirectory() as folder:
                 run = self._prepare(network, x.to(self.device), self.threads, Path(folder))
                 with torch.inference_mode():
                     return timing.median_ms(timing.synchronized(run, self.device))
+
+    def of_file(self, path: Path, side: int) -> float:
+        """Milliseconds of an ONNX file that takes one image of that side; by ``onnxruntime`` alone."""
+        return timing.median_ms(session_run(path, random_image(self.space.config.ch, side), self.threads))
 
 
 def built(raw: dict[str, Any]) -> Network:
@@ -119,15 +124,27 @@ def _compile(network: Network, x: Tensor, threads: int, folder: Path) -> Run:
 
 
 def _onnxruntime(network: Network, x: Tensor, threads: int, folder: Path) -> Run:
-    import onnxruntime as ort
-
     path = folder / "detector.onnx"
     export_onnx(whole(network, "onnxruntime"), path, x.shape[-1], batch=1)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    session = ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    return session_run(path, x, threads)
+
+
+def session_run(path: Path, x: Tensor, threads: int) -> Run:
+    """An inference of images by ONNX Runtime on the CPU, whose input and output are in memory."""
+    session = opened(path.read_bytes(), threads)
     feed = {session.get_inputs()[0].name: x.numpy()}
     return lambda: session.run(None, feed)
+
+
+def exported(raw: dict[str, Any], side: int, threads: int, folder: Path) -> Run:
+    """An inference, by ONNX Runtime, of a random image by a plain network with fresh weights."""
+    network = built(raw)
+    return _onnxruntime(network, random_image(network.config.ch, side), threads, folder)
+
+
+def random_image(channels: int, side: int) -> Tensor:
+    """float32 (1, channels, side, side), the same every time."""
+    return torch.rand(1, channels, side, side, generator=torch.Generator().manual_seed(0))
 
 
 def _openvino(network: Network, x: Tensor, threads: int, folder: Path) -> Run:

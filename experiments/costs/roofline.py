@@ -80,6 +80,8 @@ class Roofline:
         The fields of `Hardware`.
     """
 
+    offset = 0.0
+
     def __init__(self, space: Space, imgsz: int, name: str, **hardware: Any) -> None:
         if name not in _UNITS:
             raise InputError(f"a roofline tells {' and '.join(_UNITS)}, not '{name}'")

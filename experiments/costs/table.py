@@ -26,6 +26,8 @@ class TableLatency:
         device lacks is measured first, and written.
     device, threads
         Of this machine, for what has to be measured.
+    backend
+        ``torch`` or ``onnxruntime``, of a table that is made; by default the file's, or ``torch``.
     make
         Make the table where there is none.
 
@@ -45,6 +47,7 @@ class TableLatency:
         device: str = "cpu",
         threads: int | None = None,
         make: bool = False,
+        backend: str | None = None,
     ) -> None:
         if not isinstance(path, str):
             raise InputError(f"path: {path!r}: right would be the name of a file")
@@ -53,12 +56,14 @@ class TableLatency:
                 f"{path}: no such table of latencies; right would be: "
                 f"python -m experiments.costs.latency_table --out {path}"
             )
-        table = LatencyTable(path, device_of(device), threads)
+        table = LatencyTable(path, device_of(device), threads, provider=backend)
         try:
             self.model = CostModel(space, imgsz, table, space.config.is_classifier)
         finally:
             table.save()
-        used = {key: table.milliseconds[key] for key in sorted(table.used)}
+        used: dict[str, Any] = {key: table.milliseconds[key] for key in sorted(table.used)}
+        if table.correction:
+            used["correction"] = [table.scale, table.offset]
         content = json.dumps(used, sort_keys=True).encode()
         self.settings: dict[str, Any] = {
             "space": space.config.raw,

@@ -19,8 +19,15 @@ WARM_UP = (3, 0.03)
 REPEATS = (15, 0.1)
 
 
+# What time is taken by: that on the wall; or the processor's for this thread, which others' work does not add to.
+CLOCKS = ("wall", "cpu")
+
+
 def median_ms(
-    run: Callable[[], Any], warm_up: tuple[int, float] = WARM_UP, repeats: tuple[int, float] = REPEATS
+    run: Callable[[], Any],
+    warm_up: tuple[int, float] = WARM_UP,
+    repeats: tuple[int, float] = REPEATS,
+    clock: str = "wall",
 ) -> float:
     """Median milliseconds of a run.
 
@@ -30,19 +37,28 @@ def median_ms(
         Comes back when all is done, also on a device that works on its own.
     warm_up, repeats
         At least so many runs, and at least so many seconds of them.
+    clock
+        One of `CLOCKS`.
     """
-    return statistics.median(times_ms(run, warm_up, repeats))
+    return statistics.median(times_ms(run, warm_up, repeats, clock))
 
 
 def times_ms(
-    run: Callable[[], Any], warm_up: tuple[int, float] = WARM_UP, repeats: tuple[int, float] = REPEATS
+    run: Callable[[], Any],
+    warm_up: tuple[int, float] = WARM_UP,
+    repeats: tuple[int, float] = REPEATS,
+    clock: str = "wall",
+    before: Callable[[], Any] | None = None,
 ) -> list[float]:
-    """Milliseconds of many runs; see `median_ms`."""
+    """Milliseconds of many runs; see `median_ms`. What is done `before` each of them is not timed."""
+    now = time.thread_time if clock == "cpu" else time.perf_counter
 
     def timed() -> float:
-        start = time.perf_counter()
+        if before is not None:
+            before()
+        start = now()
         run()
-        return time.perf_counter() - start
+        return now() - start
 
     _repeated(timed, *warm_up)
     return [1e3 * seconds for seconds in _repeated(timed, *repeats)]
@@ -59,14 +75,14 @@ def measure_latency(network: nn.Module, shape: tuple[int, ...], device: str) -> 
 
 def synchronized(run: Callable[[], Any], device: str) -> Callable[[], Any]:
     """`run`, waiting for the device."""
-    import torch
+    from ..run.device import synchronize
 
-    if not device.startswith("cuda"):
+    if device == "cpu":
         return run
 
     def waiting() -> None:
         run()
-        torch.cuda.synchronize(device)
+        synchronize(device)
 
     return waiting
 

@@ -25,7 +25,7 @@ from .phases import Job, Phase, run_phases
 from .plan import duration, plan_of
 from .report import report
 from .search import search
-from .sentence import chosen_of, sentence
+from .sentence import best_so_far, chosen_of, sentence
 from .supernet import supernet
 from .test import test
 
@@ -130,7 +130,8 @@ def find(options: Options, run: RunFolder, resume: bool = False) -> Found:
 def _left(job: Job, name: str) -> str:
     if "measure" not in job.results:
         return ""
-    return f"; about {duration(plan_of(job).left())} left"
+    best = best_so_far(job)
+    return f"; {f'{best}; ' if best else ''}about {duration(plan_of(job).left())} left"
 
 
 def find_detector(

@@ -7,11 +7,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..run.amounts import written
+from ..run.amounts import titled, written
 from ..run.tables import write_csv
 from .phases import Job
-
-_UNITS = {"latency": "latency, ms", "flops": "FLOPs", "params": "parameters"}
 
 
 def front_rows(job: Job) -> list[dict[str, Any]]:
@@ -103,7 +101,7 @@ def front_html(job: Job, rows: Sequence[Mapping[str, Any]]) -> str:
         )
     if job.options.min_map is not None:
         figure.add_hline(y=job.options.min_map, line_dash="dash", line_color="#c53030")
-    figure.update_xaxes(title=_UNITS[cost], rangemode="tozero")
+    figure.update_xaxes(title=titled(cost), rangemode="tozero")
     figure.update_yaxes(title="mAP50-95 (in the supernet, or of validation)", rangemode="tozero")
     figure.update_layout(
         template="plotly_white",

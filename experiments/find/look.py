@@ -6,14 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torchvision.ops import box_convert
 
 from data import UnreadableImageError, detection_sources
 from data.formats import spec_of
-from models.files import atomic
 
-from ..inference.draw import draw_detections
+from ..inference.draw import draw_labels, save_sheet
 from ..run.console import say
 from ..run.tables import table
 from .phases import Job
@@ -81,18 +78,5 @@ def _picture(job: Job) -> None:
             image = source.read(i)
         except UnreadableImageError:
             continue
-        height, width = image.shape[:2]
-        rows = torch.from_numpy(source.labels[i])
-        boxes = box_convert(rows[:, 1:], "cxcywh", "xyxy") * rows.new_tensor((width, height, width, height))
-        drawn = draw_detections(
-            image, torch.cat((boxes, torch.ones(len(rows), 1), rows[:, :1]), 1), dict(enumerate(names)), False
-        )
-        tile = Image.fromarray(drawn)
-        tile.thumbnail((_TILE, _TILE))
-        tiles.append(tile)
-    across = 4
-    sheet = Image.new("RGB", (across * _TILE, -(-len(tiles) // across) * _TILE), "white")
-    for k, tile in enumerate(tiles):
-        sheet.paste(tile, (k % across * _TILE, k // across * _TILE))
-    with atomic(job.path / "labels.jpg") as temporary:
-        sheet.save(temporary, quality=90)
+        tiles.append(draw_labels(image, torch.from_numpy(source.labels[i]), dict(enumerate(names))))
+    save_sheet(job.path / "labels.jpg", tiles, _TILE)

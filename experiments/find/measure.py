@@ -20,7 +20,7 @@ from spaces import CostModel, Sizes, Space
 from ..costs.limits import Limits, cheapest
 from ..run.amounts import COSTS, written
 from ..run.console import say
-from ..run.device import device_of
+from ..run.device import device_of, synchronize
 from ..run.tables import table
 from .bases import Base, read_bases, with_sizes, write_yaml
 from .costs import Costs
@@ -228,8 +228,7 @@ def step_seconds(model: Model, side: int, batch: int, device: str) -> tuple[floa
     def timed(run: Any) -> float:
         began = time.perf_counter()
         run()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
+        synchronize(device)
         return time.perf_counter() - began
 
     timed(step)

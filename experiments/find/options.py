@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..run.cli import amount, archs, batch_size, fraction, natural, positive_float, positive_int, seed, side
 from ..run.cli import threads as cores
-from ..run.options import option
+from ..run.options import device_option, option
 
 _LIMITS, _TIME, _MORE = "what the detector may cost", "how long it may take", "more"
 
@@ -53,9 +53,10 @@ class Options:
         None,
         group=_LIMITS,
         metavar="YAML",
+        advanced=True,
     )
     threads: int | None = option(
-        "of ONNX Runtime where it is timed (default: PyTorch's number)", None, group=_LIMITS, type=cores
+        "of ONNX Runtime where it is timed (default: PyTorch's number)", None, group=_LIMITS, type=cores, advanced=True
     )
 
     hours: float | None = option("time for all of it (1)", None, group=_TIME, type=positive_float)
@@ -66,7 +67,9 @@ class Options:
         group=_TIME,
         type=positive_int,
     )
-    trials: int | None = option("archs that the search rates (by the time)", None, group=_TIME, type=archs)
+    trials: int | None = option(
+        "archs that the search rates (by the time)", None, group=_TIME, type=archs, advanced=True
+    )
 
     imgsz: int | None = option(
         "side of the images, a multiple of the stride (default: by the data, at most 640)",
@@ -81,30 +84,38 @@ class Options:
         nargs="+",
         type=side,
         metavar="SIDE",
+        advanced=True,
     )
     batch: int = option("images to a batch", 16, group=_MORE, type=batch_size)
-    finalists: int = option("archs of the front that are finetuned", 3, group=_MORE, type=positive_int)
+    finalists: int = option("archs of the front that are finetuned", 3, group=_MORE, type=positive_int, advanced=True)
     equal_time: bool = option(
         "also train each plain network for as long as all that searching takes; not within --hours",
         False,
         group=_MORE,
+        advanced=True,
     )
     fidelity: int = option(
         "tell how the supernet ranks so many archs, each trained alone as long as it was; not within --hours",
         0,
         group=_MORE,
         type=natural,
+        advanced=True,
     )
     share: float = option(
-        "of the images, for validation and for test, where the data have none", 0.15, group=_MORE, type=fraction
+        "of the images, for validation and for test, where the data have none",
+        0.15,
+        group=_MORE,
+        type=fraction,
+        advanced=True,
     )
     seed: int = option("fixes splits, weights and what is searched", 0, group=_MORE, type=seed)
-    device: str = option("trains on: auto, cpu or cuda", "auto", group=_MORE)
+    device: str = device_option(_MORE)
     precision: str = option(
         "of the trainings; auto: 16-mixed on CUDA",
         "auto",
         group=_MORE,
         choices=["auto", "32", "16-mixed", "bf16-mixed"],
+        advanced=True,
     )
     plugin: list[str] = field(default_factory=list)
 

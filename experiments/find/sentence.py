@@ -15,6 +15,18 @@ def chosen_of(job: Job) -> dict[str, Any]:
     return {"name": name, **decided["candidates"][name], "test": job.results["test"]["scores"][name]}
 
 
+def best_so_far(job: Job) -> str:
+    """The best trained network that there is by now, by the validation images; empty while there is none."""
+    scores = {f"plain {k}": n["map50_95"] for k, n in job.results.get("baselines", {}).get("networks", {}).items()}
+    for phase in ("finetune", "equal"):
+        for name, c in job.results.get(phase, {}).get("candidates", {}).items():
+            scores[f"plain {name}" if c["kind"] == "plain" else name] = c["map50_95"]
+    if not scores:
+        return ""
+    best = max(scores, key=lambda name: scores[name])
+    return f"best so far: {best}, mAP50-95 {scores[best]:.3f} of validation"
+
+
 def verdict(job: Job) -> str:
     """How the chosen network does beside its rival on the test images, with the interval; empty without a rival."""
     decided, tested = job.results["decide"], job.results["test"]

@@ -41,9 +41,14 @@ def convert(options: Export) -> Exported | Yolov5Export:
     if options.int8:
         if not isinstance(model, Model):
             raise InputError(f"--int8 is of detectors, and {options.weights} is a classifier")
-        from .int8 import quantize
+        if options.format == "openvino":
+            from .int8_openvino import quantize_openvino
 
-        done, _ = quantize(model, options, path, imgsz, nms, images, arch)
+            done, _ = quantize_openvino(model, options, path, imgsz, images, arch)
+        else:
+            from .int8 import quantize
+
+            done, _ = quantize(model, options, path, imgsz, nms, images, arch)
     else:
         done = write(model, path, imgsz, options.opset, options.batch, nms, images, arch)
 

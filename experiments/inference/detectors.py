@@ -21,7 +21,7 @@ from models.strides import check_imgsz
 from models.upstream import load_weights
 from optimizer.exporters import NMS
 
-from ..run.device import device_of
+from ..run.device import device_of, synchronize
 
 DEFAULT_IMGSZ = 640
 
@@ -110,8 +110,7 @@ class TorchDetector:
         return decoded, self._model.head.prototypes(logits) if self.num_coefficients else None
 
     def wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        synchronize(self.device)
 
 
 class OnnxDetector:
@@ -126,10 +125,13 @@ class OnnxDetector:
             raise InputError(f"{path}: needs ONNX Runtime; right would be: pip install onnxruntime") from None
         if not is_file(path):
             raise InputError(f"{path}: no such file")
-        wanted = ["CPUExecutionProvider"]
-        if torch.device(device).type == "cuda":
-            wanted = ["CUDAExecutionProvider"]
-            if wanted[0] not in ort.get_available_providers():
+        wanted: list[Any] = ["CPUExecutionProvider"]
+        asked = torch.device(device)
+        if asked.type == "mps":
+            raise InputError(f"--device mps: ONNX Runtime runs {path} on the CPU or CUDA; right would be --device cpu")
+        if asked.type == "cuda":
+            wanted = [("CUDAExecutionProvider", {"device_id": asked.index or 0})]
+            if wanted[0][0] not in ort.get_available_providers():
                 raise InputError(f"--device cuda: {path} needs the package onnxruntime-gpu for it, or --device cpu")
         options = ort.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()

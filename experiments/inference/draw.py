@@ -1,19 +1,25 @@
-"""Detections as boxes, and masks, in a picture."""
+"""Detections and labels as boxes, and masks, in a picture, and pictures on a sheet."""
 
 from __future__ import annotations
 
 import colorsys
 import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torchvision.ops import box_convert
 
 from data.outline import Crop
+from models.files import atomic
 
 from ..run.fonts import font_for, is_plain, say_once
 
+_ACROSS = 4  # pictures of a sheet
 _GOLDEN = 0.618034  # steps of the golden ratio around the colour circle never come close to an earlier one
 
 
@@ -69,6 +75,31 @@ def draw_masks(image: np.ndarray, detections: Tensor, masks: Sequence[Crop]) -> 
         inside = mask.astype(bool)
         picture[place][inside] = image[place][inside] // 2 + np.array(color_of(int(row[5])), dtype=np.uint8) // 2
     return picture
+
+
+def draw_labels(image: np.ndarray, labels: Tensor, names: Mapping[int, str]) -> np.ndarray:
+    """A copy of uint8 (height, width, 3) RGB with a box and a name for each label.
+
+    Parameters
+    ----------
+    labels
+        (n, 5): class, centre x, y, width, height as shares of the image.
+    """
+    height, width = image.shape[:2]
+    boxes = box_convert(labels[:, 1:], "cxcywh", "xyxy") * labels.new_tensor((width, height, width, height))
+    return draw_detections(image, torch.cat((boxes, torch.ones(len(labels), 1), labels[:, :1]), 1), names, False)
+
+
+def save_sheet(path: Path, pictures: Sequence[np.ndarray], tile: int) -> None:
+    """Write pictures, uint8 (height, width, 3) RGB, in rows of four, each within `tile` x `tile` pixels."""
+    sheet = Image.new("RGB", (min(_ACROSS, len(pictures)) * tile, -(-len(pictures) // _ACROSS) * tile), "white")
+    for k, picture in enumerate(pictures):
+        small = Image.fromarray(picture)
+        small.thumbnail((tile, tile))
+        sheet.paste(small, (k % _ACROSS * tile, k // _ACROSS * tile))
+    quality: dict[str, Any] = {"quality": 90} if path.suffix.lower() in (".jpg", ".jpeg") else {}
+    with atomic(path) as temporary:
+        sheet.save(temporary, **quality)
 
 
 def lettering(

@@ -67,11 +67,7 @@ def quantize(
     InputError
         More mAP is lost than ``--max-drop``; names the rows that cost most. No file is written then.
     """
-    training, names = detection_split(str(options.data), "train", imgsz)
-    masks = model.head.num_coefficients > 0
-    validation, _ = detection_split(str(options.data), "val", imgsz, masks=masks)
-    check_classes(options.weights, names_of(model) or (), options.data, names)
-    require_boxes(validation, str(options.data))
+    training, validation, names = splits(model, options, imgsz)
     with tempfile.TemporaryDirectory() as folder:
         plain, small = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         exported = export_onnx(model, plain, imgsz, options.opset, options.batch, None, images, arch)
@@ -89,7 +85,7 @@ def quantize(
             (plain.stat().st_size / 1e6, small.stat().st_size / 1e6),
             (ms_float, ms_int8),
         )
-        _print(done, options)
+        report(done, options, "ONNX Runtime")
         if map_float - map_int8 > options.max_drop:
             lost = f"INT8 loses {100 * (map_float - map_int8):.1f} points of mAP50-95, more than --max-drop"
             lost = f"{lost} {options.max_drop:g} ({100 * options.max_drop:g} points)"
@@ -106,9 +102,25 @@ def quantize(
     return exported, done
 
 
+def splits(model: Model, options: Export, imgsz: int) -> tuple[DetectionSet, DetectionSet, Sequence[str]]:
+    """Images to calibrate and to validate on, and the names of their classes; `InputError` if they do not fit."""
+    training, names = detection_split(str(options.data), "train", imgsz)
+    masks = model.head.num_coefficients > 0
+    validation, _ = detection_split(str(options.data), "val", imgsz, masks=masks)
+    check_classes(options.weights, names_of(model) or (), options.data, names)
+    require_boxes(validation, str(options.data))
+    return training, validation, names
+
+
+def spread(dataset: DetectionSet, number: int) -> list[int]:
+    """Images from all over the set, as many as there are at most."""
+    picked: list[int] = np.linspace(0, len(dataset) - 1, min(number, len(dataset))).round().astype(int).tolist()
+    return picked
+
+
 def _batches(dataset: DetectionSet, number: int, batch: int | None) -> Iterator[np.ndarray]:
     """Images from all over the set, float32 (N, 3, imgsz, imgsz); of a fixed batch the last one is filled up."""
-    picked = np.linspace(0, len(dataset) - 1, number).round().astype(int).tolist()
+    picked = spread(dataset, number)
     size = batch or _CALIBRATION_BATCH
     if batch:
         picked += picked[:1] * (-len(picked) % batch)
@@ -120,14 +132,16 @@ def _map(path: Path, dataset: Any, names: Sequence[str]) -> float:
     return rated(measure(OnnxDetector(path), dataset, names=names).metrics.compute())
 
 
-def _print(done: Quantized, options: Export) -> None:
+def report(done: Quantized, options: Export, runtime: str) -> None:
+    """Print what was measured."""
     rows = [
         [name, f"{score:.4f}", f"{mb:.2f}", f"{ms:.2f}"]
         for name, score, mb, ms in zip(("float", "int8"), done.map50_95, done.megabytes, done.milliseconds, strict=True)
     ]
     say(
-        table(("ONNX", "mAP50-95", "MB", "ms"), rows, f"{options.weights} on {options.data} (val)"),
-        f"ms: median of ONNX Runtime on the CPU; threads: {torch.get_num_threads()}, batch: {options.batch or 1}",
+        table((runtime.partition(" ")[0], "mAP50-95", "MB", "ms"), rows, f"{options.weights} on {options.data} (val)"),
+        f"ms: median of {runtime} on the CPU; threads: {torch.get_num_threads()}, batch: {options.batch or 1}; "
+        "images and predictions in memory included, NMS not",
     )
 
 

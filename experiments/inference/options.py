@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from models import limits
 from models.errors import shown
 
-from ..run.cli import batch_size, natural, none_or_processes, positive_int, side
-from ..run.options import option
+from ..run.cli import NamedValues, archs, batch_size, natural, none_or_processes, positive_int, seed, side
+from ..run.options import device_option, option
 
 # What a supernet's run says, and what only detectors have.
 OF_RUN = ("data", "classes", "single_cls", "imgsz", "batch", "split", "workers")
@@ -28,7 +28,7 @@ class Detection:
     max_det: int = option("most detections of an image", 300, type=positive_int)
     rect: bool = option("do not pad images to squares: faster; not for ONNX", False)
     classes: list[str] | None = option("only these, by name or by number", None, nargs="+")
-    device: str = option("auto, cpu or cuda", "auto")
+    device: str = device_option()
     save_txt: bool = option("write labels/*.txt, as train.py reads them: class, centre, size as shares", False)
     save_conf: bool = option("with the confidence as a sixth number, which labels do not have", False, of="save_txt")
     save_crop: bool = option("write what is in each box into crops/CLASS/", False)
@@ -60,7 +60,7 @@ class Validation:
     conf: float = option("detections have more than this confidence", 0.001, type=float)
     iou: float = option("of two boxes that overlap more, the less confident goes", 0.6, type=float)
     max_det: int = option("most detections of an image", 300, type=positive_int)
-    device: str = option("auto, cpu or cuda", "auto")
+    device: str = device_option()
     workers: int = option("processes that load data", 0, type=none_or_processes)
     save_json: bool = option("write predictions.json, as COCO has it", False)
 
@@ -110,3 +110,27 @@ class Export:
         "rows of the YAML to leave in float", [], of="int8", group="int8", nargs="+", type=natural
     )
     force: bool = option("write the file whatever is lost", False, of="int8", group="int8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """Options of a look at data; `python -m experiments.inference.preview --help` explains them."""
+
+    data: str = option("a data.yaml, a folder (YOLO, COCO, VOC), digits-detect or bccd")
+    out: str = option("picture to write: .jpg or .png", "preview.jpg")
+    split: str = option("which images", "train", choices=["train", "val"])
+    images: int = option("how many, spread over the split", 16, type=archs)
+    imgsz: int = option("side of the images in pixels", 640, type=side)
+    augment: bool = option("as a training sees them, by mosaic, scale, colour and the rest of --hyp", False)
+    hyp: dict[str, float] = option(
+        "augmentation, as of train.py: mosaic=0.5 mixup=0.1, or a file",
+        {},
+        of="augment",
+        nargs="+",
+        action=NamedValues,
+        metavar="NAME=VALUE",
+    )
+    epoch: int = option("of the augmentation", 1, of="augment", type=positive_int)
+    seed: int = option("of the augmentation, as of train.py", 0, of="augment", type=seed)
+    classes: list[str] | None = option("only these of the data's, as of train.py", None, nargs="+")
+    single_cls: bool = option("all classes as one", False)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import itertools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ _TURNS, _REPEATS = 7, (5, 0.15)
 def milliseconds(files: Sequence[Path]) -> list[tuple[float, float]]:
     """Median latency of a batch, and what nine of ten runs keep, on as many threads as PyTorch has.
 
-    The files take turns, that a busy machine slows all of them; the median is of the turns' medians.
+    See `in_turns`.
     """
     runs = []
     for file in files:
@@ -29,6 +30,14 @@ def milliseconds(files: Sequence[Path]) -> list[tuple[float, float]]:
         shape = (detector.batch or 1, 3, detector.imgsz, detector.imgsz)
         x = torch.rand(shape, generator=torch.Generator().manual_seed(0)).numpy()
         runs.append(functools.partial(detector.predict, x))
+    return in_turns(runs)
+
+
+def in_turns(runs: Sequence[Callable[[], Any]]) -> list[tuple[float, float]]:
+    """Median milliseconds of each, and what nine of ten runs keep.
+
+    They take turns, that a busy machine slows all of them; the median is of the turns' medians.
+    """
     turns = [[times_ms(run, repeats=_REPEATS) for run in runs] for _ in range(_TURNS)]
     return [
         (

@@ -108,7 +108,7 @@ def measure(
     _require_predictions(detector)
     detector.check_imgsz(dataset.imgsz)
     loader = DataLoader(dataset, detector.batch or batch, collate_fn=collate, num_workers=workers)
-    finds_masks = coefficients_of(detector) > 0 and dataset.masks
+    finds_masks = coefficients_of(detector) > 0 and getattr(dataset, "masks", False)
     metrics = metrics_of("masks" if finds_masks else "boxes", names)
     measured = Measured(metrics, [], [], {"pre": 0.0, "model": 0.0, "nms": 0.0})
     clock = _Clock(detector, measured.speed)

@@ -26,6 +26,7 @@ from ..costs.limits import Limits
 from ..costs.timing import measure_latency
 from ..run import registry
 from ..run.admission import near
+from ..run.device import device_of
 from ..run.lightning import accelerator_of, quiet_lightning
 from ..supernets.subnets import cut_out, open_supernet
 from ..supernets.warm import begun, read_weights
@@ -75,7 +76,7 @@ def run_trial(training: Training, arch: Mapping[str, Any]) -> None:
     accelerator = accelerator_of(training.device)
     task: SearchTask = registry.load("task", training.task)(training, space, accelerator)
     raw = space.freeze(arch)
-    costs = costs_of(training, _result(training, task, raw), "cuda" if accelerator == "gpu" else "cpu")
+    costs = costs_of(training, _result(training, task, raw), device_of(training.device))
     if training.costs is not None:
         costs["latency"] = read_latency(training.costs)(task.costs(training.cost_imgsz))([space.complete(arch)])[0]
     limits = Limits(training.max_flops, training.max_params, max_latency=training.max_latency)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..nni_experiment.engine import Trial
+from ..run.amounts import titled
 from ..run.console import say
 from ..run.folder import RunFolder
 from ..run.pictures import picture
@@ -52,6 +54,8 @@ def report(options: Options, run: RunFolder, metric: str, trials: Sequence[Trial
     counts = {status: number for status, number in results["trials"].items() if status != "all"}
     reward = [] if options.target_latency is None else ["reward"]
     columns = ["trial", *reward, metric, "unseen", "parameters", f"GFLOPs at {options.cost_imgsz}"]
+    times = ["latency"] if options.max_latency is not None or options.target_latency is not None else []
+    columns += [titled(name) for name in times]
     done = sorted((t for t in trials if status_of(t) == "done"), key=value_of, reverse=True)
     rows = [
         (
@@ -60,6 +64,7 @@ def report(options: Options, run: RunFolder, metric: str, trials: Sequence[Trial
             *(f"{reported(trial, name):.4f}" for name in (metric, "unseen")),
             f"{reported(trial, 'params'):,.0f}",
             f"{(reported(trial, 'flops') or 0) / 1e9:.3f}",
+            *(f"{reported(trial, name) or math.nan:.2f}" for name in times),
         )
         for trial in done[:_SHOWN]
     ]

@@ -22,7 +22,7 @@ from ..run.cli import (
     share,
     side,
 )
-from ..run.options import logger_option, option, scale_option
+from ..run.options import device_option, logger_option, option, scale_option
 from ..training.options import Devices, Learning
 
 PLAIN = ("plain", "none")  # limits that are no numbers
@@ -45,20 +45,24 @@ class Options(Learning, Devices):
     """Options of a one-shot search; `oneshot_nas.py --help` explains them."""
 
     strategy: str = option("{names}; several by commas with --ui", "darts", kind="oneshot", type=strategies)
-    task: str = option("the classification proxy, detection, or landmarks", "classify", kind="task")
+    task: str = option("classify is a proxy of detection", "classify", kind="task")
     cfg: str = option("YAML of the search space", "models/yolov5n_nas.yaml")
     scale: str | None = scale_option()
     space: str | None = option("lay choices over a plain --cfg: elastic, or a policy's YAML", None, metavar="POLICY")
-    upstream_form: bool = option("only archs that take no more than YOLOv5's own modules and arguments", False)
+    upstream_form: bool = option(
+        "only archs that take no more than YOLOv5's own modules and arguments", False, advanced=True
+    )
     detector: str | None = option(
-        "YAML that gives neck, head and classes (default: --cfg's own; without any, a classifier)", None
+        "YAML that gives neck, head and classes (default: --cfg's own; without any, a classifier)", None, advanced=True
     )
     data: str = option(
         "classify: digits (default), cluttered-digits, fashion-mnist, cifar10, imagenette, tinyimagenet, or a folder; "
         "detect: digits-detect (default), bccd, a data YAML, or a folder; landmarks: digits-landmarks, or a YAML",
         None,
     )
-    data_root: str | None = option("where data sets lie or are downloaded to (default: datasets/)", None, of="task")
+    data_root: str | None = option(
+        "where data sets lie or are downloaded to (default: datasets/)", None, of="task", advanced=True
+    )
     epochs: int = option("epochs over the training split", 10, type=positive_int)
     batch: int = option("batch size (detect: 16, others: 64)", None, type=batch_size)
     imgsz: int = option(
@@ -73,19 +77,25 @@ class Options(Learning, Devices):
         "share of the training images that the architecture sees (0.5; spos, fairnas, cream, bignas, ofa: 0.2)",
         None,
         type=fraction,
+        advanced=True,
     )
     arch_lr: float = option(
-        "learning rate of alphas, controller or meta network (Adam)", 0.01, type=positive_float, of="strategy"
+        "learning rate of alphas, controller or meta network (Adam)",
+        0.01,
+        type=positive_float,
+        of="strategy",
+        advanced=True,
     )
-    point_loss: str = option("of landmarks: squares, or wing", "l2", of="task", choices=["l2", "wing"])
+    point_loss: str = option("of landmarks: squares, or wing", "l2", of="task", choices=["l2", "wing"], advanced=True)
     pose: float = option(
         "of landmarks: how much more an image counts whose pose is turned away, where the data say so",
         1.0,
         of="task",
         type=not_negative,
+        advanced=True,
     )
     seed: int = option("fixes data, weights and the arch that is found", 0, type=seed)
-    device: str = option("auto, cpu or cuda", "auto")
+    device: str = device_option()
     logger: list[str] = logger_option()
     plugin: list[str] = field(default_factory=list)
 
@@ -95,6 +105,7 @@ class Options(Learning, Devices):
         of="strategy",
         group="strategies",
         choices=["probable", "perturb"],
+        advanced=True,
     )
     relax: Literal["softmax", "dirichlet"] = option(
         "of darts: a mixture by a softmax, or drawn from a Dirichlet distribution (DrNAS)",
@@ -102,9 +113,10 @@ class Options(Learning, Devices):
         of="strategy",
         group="strategies",
         choices=["softmax", "dirichlet"],
+        advanced=True,
     )
     arch_update: Literal["gradient", "reinforce"] = option(
-        "of proxyless", "gradient", of="strategy", group="strategies", choices=["gradient", "reinforce"]
+        "of proxyless", "gradient", of="strategy", group="strategies", choices=["gradient", "reinforce"], advanced=True
     )
     population: int = option(
         "archs a generation, of the search of spos, fairnas, bignas and ofa",
@@ -112,19 +124,38 @@ class Options(Learning, Devices):
         of="strategy",
         group="strategies",
         type=archs,
+        advanced=True,
     )
     board: int = option(
-        "of cream: paths that others learn from at most", 10, of="strategy", group="strategies", type=positive_int
+        "of cream: paths that others learn from at most",
+        10,
+        of="strategy",
+        group="strategies",
+        type=positive_int,
+        advanced=True,
     )
-    generations: int = option("generations of that search", 20, of="strategy", group="strategies", type=positive_int)
+    generations: int = option(
+        "generations of that search", 20, of="strategy", group="strategies", type=positive_int, advanced=True
+    )
 
-    subnets: str = option("subnets of a step", "max,random,random,min", of="strategy", group=_TAUGHT)
-    sampler: str = option("of the random ones, see docs/supernets.md", "uniform", of="strategy", group=_TAUGHT)
+    subnets: str = option("subnets of a step", "max,random,random,min", of="strategy", group=_TAUGHT, advanced=True)
+    sampler: str = option(
+        "of the random ones, see docs/supernets.md", "uniform", of="strategy", group=_TAUGHT, advanced=True
+    )
     phases: str | None = option(
-        "of ofa: YAML of what is opened when (default: the paper's)", None, of="strategy", group=_TAUGHT, metavar="YAML"
+        "of ofa: YAML of what is opened when (default: the paper's)",
+        None,
+        of="strategy",
+        group=_TAUGHT,
+        metavar="YAML",
+        advanced=True,
     )
     distill: str = option(
-        "what the others learn from the largest: kl, alpha, mimic or none", "auto", of="strategy", group=_TAUGHT
+        "what the others learn from the largest: kl, alpha, mimic or none",
+        "auto",
+        of="strategy",
+        group=_TAUGHT,
+        advanced=True,
     )
     distill_rows: list[int] = option(
         "rows whose features are distilled too",
@@ -134,6 +165,7 @@ class Options(Learning, Devices):
         type=int,
         nargs="*",
         metavar="ROW",
+        advanced=True,
     )
     teacher: str | None = option(
         "weights, or a run's folder, to learn from in place of the largest",
@@ -141,11 +173,17 @@ class Options(Learning, Devices):
         of="strategy",
         group=_TAUGHT,
         metavar="FILE",
+        advanced=True,
     )
-    dropout: float = option("of the largest subnet", 0.0, of="strategy", group=_TAUGHT, type=share)
-    drop_path: float = option("of the largest subnet", 0.0, of="strategy", group=_TAUGHT, type=share)
+    dropout: float = option("of the largest subnet", 0.0, of="strategy", group=_TAUGHT, type=share, advanced=True)
+    drop_path: float = option("of the largest subnet", 0.0, of="strategy", group=_TAUGHT, type=share, advanced=True)
     distill_boxes: Literal["ciou", "l1"] = option(
-        "distance of boxes from the teacher's", "ciou", of="strategy", group=_TAUGHT, choices=["ciou", "l1"]
+        "distance of boxes from the teacher's",
+        "ciou",
+        of="strategy",
+        group=_TAUGHT,
+        choices=["ciou", "l1"],
+        advanced=True,
     )
 
     max_flops: float | str | None = option(
@@ -163,26 +201,36 @@ class Options(Learning, Devices):
         metavar="2M",
     )
     max_latency: float | None = option(
-        "no result has more latency", None, group=_COSTS, type=amount("latency"), metavar="8ms"
+        "no result has more latency; measured here, unless --costs tells it",
+        None,
+        group=_COSTS,
+        type=amount("latency"),
+        metavar="8ms",
     )
     target_flops: float | None = option(
-        "steer the search to that many flops", None, group=_COSTS, type=amount("flops"), metavar="4G"
+        "steer the search to that many flops", None, group=_COSTS, type=amount("flops"), metavar="4G", advanced=True
     )
     target_params: float | None = option(
-        "steer the search to that many params", None, group=_COSTS, type=amount("params"), metavar="1.8M"
+        "steer the search to that many params", None, group=_COSTS, type=amount("params"), metavar="1.8M", advanced=True
     )
     target_latency: float | None = option(
-        "steer the search to that many latency", None, group=_COSTS, type=amount("latency"), metavar="7ms"
+        "steer the search to that latency",
+        None,
+        group=_COSTS,
+        type=amount("latency"),
+        metavar="7ms",
+        advanced=True,
     )
     target_weight: float = option(
-        "weight of the target beside the loss", 1.0, of=_TARGETS, group=_COSTS, type=positive_float
+        "weight of the target beside the loss", 1.0, of=_TARGETS, group=_COSTS, type=positive_float, advanced=True
     )
     costs: str | None = option(
-        "where latency comes from: providers, tables among them, or a pool of servers",
+        "where latency comes from: providers, tables among them, or a pool of servers (default: a table made here)",
         None,
         of=_LATENCY,
         group=_COSTS,
         metavar="YAML",
+        advanced=True,
     )
     latency_table: str | None = option(
         "short for a table in --costs: latency by block, measured; made or completed where it is missing",
@@ -190,8 +238,11 @@ class Options(Learning, Devices):
         of=_LATENCY,
         group=_COSTS,
         metavar="JSON",
+        advanced=True,
     )
-    cost_imgsz: int = option("side of the images that FLOPs and latency are meant for", 640, group=_COSTS, type=side)
+    cost_imgsz: int = option(
+        "side of the images that FLOPs and latency are meant for", 640, group=_COSTS, type=side, advanced=True
+    )
 
     finetune: int | None = option(
         "epochs that the result is trained, on all training images (default: as many as --epochs)",
@@ -206,6 +257,7 @@ class Options(Learning, Devices):
         None,
         group=_AFTERWARDS,
         choices=["scratch", "inherited", "both"],
+        advanced=True,
     )
     random_archs: int = option(
         "random archs that are trained to compare with",
@@ -214,6 +266,7 @@ class Options(Learning, Devices):
         group=_AFTERWARDS,
         type=natural,
         metavar="R",
+        advanced=True,
     )
     seeds: int = option(
         "trainings of each network, from as many seeds; from 2 on differences have intervals",
@@ -221,6 +274,7 @@ class Options(Learning, Devices):
         group=_AFTERWARDS,
         type=positive_int,
         metavar="K",
+        advanced=True,
     )
 
     ui: int | None = option(
@@ -230,5 +284,7 @@ class Options(Learning, Devices):
         type=port,
         metavar="PORT",
     )
-    trials: int = option("searches of each strategy there, from as many seeds", 1, group="web UI", type=archs)
-    concurrency: int = option("searches at a time there", 1, of="ui", group="web UI", type=processes)
+    trials: int = option(
+        "searches of each strategy there, from as many seeds", 1, group="web UI", type=archs, advanced=True
+    )
+    concurrency: int = option("searches at a time there", 1, of="ui", group="web UI", type=processes, advanced=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from models.network import Network
 from spaces import CostModel, load_into
 
 from ..costs.base import CostProvider
-from ..costs.budget import Budget, read_budget
+from ..costs.budget import Budget, check_target, read_budget
 from ..costs.config import composed, read_latency
 from ..nni_experiment.experiment import RetiariiExeConfig, RetiariiExperiment
 from ..run import registry
@@ -31,6 +32,7 @@ from ..tasks.task import SearchTask, open_task
 from ..training.engine import Engine, check_checkpoint
 from .base import Context, OneShot
 from .collapse import collapse
+from .measured import measuring, with_table
 from .options import Options
 from .report import plot_probabilities, report
 from .retrain import Retraining, random_archs
@@ -49,14 +51,19 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> dict[str, 
     space, task, accelerator = open_task(options)
     trainer_options(options, accelerator)  # what cannot be had is said before anything is trained
     strategy_class.check(options, space)
-    costs, latency = cost_model(task, options)
-    budget = read_budget(options, costs, latency)
+    check_target(options)
+    told = with_table(options, run)
+    if (measures := told is not options) and is_first_process():
+        run.write_config(asdict(options), anew=not resume)  # so that measuring is gone on with
+    with measuring(told) if measures else nullcontext():
+        costs, latency = cost_model(task, told)
+        budget = read_budget(options, costs, latency)
     start = None
     if options.weights is not None:
-        start, told = begun(task, read_weights(options.weights, task), options.seed)
+        start, begins = begun(task, read_weights(options.weights, task), options.seed)
         if is_first_process():
-            say(f"weights: {told}")
-    if is_first_process():
+            say(f"weights: {begins}")
+    if is_first_process() and not measures:
         run.write_config(asdict(options), anew=not resume)
 
     pl.seed_everything(options.seed, verbose=False)

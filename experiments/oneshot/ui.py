@@ -29,8 +29,11 @@ from ..run.admission import admit_experiment
 from ..run.console import say
 from ..run.folder import RunFolder
 from ..run.tables import read_csv, table
+from ..tasks.task import open_task
+from .measured import TABLE, measuring, with_table
 from .options import Options
 from .report import metric_of
+from .search import cost_model
 
 _SCRIPT = Path(__file__).resolve().parents[2] / "oneshot_nas.py"
 _LOOKED_EVERY_S = 0.5
@@ -116,7 +119,14 @@ def search(options: Options, run: RunFolder, resume: bool = False) -> None:
     seeds = [options.seed + i for i in range(options.trials)]
     if options.ui is None:
         raise InputError("--trials and several strategies need --ui PORT")
-    common = asdict(replace(options, ui=None, trials=1))
+    told = with_table(options, run)
+    if told is not options:  # once, and not while several searches run
+        web.check(options.ui, web.LOOPBACK)
+        run.write_config(asdict(options), anew=not resume)
+        with measuring(told):
+            cost_model(open_task(options)[1], told)
+        told = replace(told, latency_table=str((run.path / TABLE).resolve()))
+    common = asdict(replace(told, ui=None, trials=1))
     runs = (run.path / "runs").resolve()
     config = RetiariiExeConfig("local")
     config.experiment_name, config.experiment_working_directory = run.path.name, str((run.path / "nni").resolve())

@@ -42,6 +42,12 @@ def parse_amount(text: str, name: str = "") -> float:
     return value
 
 
+def titled(name: str, unit: str = "") -> str:
+    """A cost as an axis or a column calls it, with its unit: ``latency, ms``; counts have none."""
+    unit = unit or ("ms" if name == "latency" else "")
+    return f"{COSTS.get(name, name)}{', ' if unit else ''}{unit}"
+
+
 def written(name: str, value: float) -> str:
     """`value` of the cost `name` to be read by people."""
     if name == "latency":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import os
 import sys
@@ -21,7 +22,7 @@ from . import interrupts
 from .amounts import parse_amount
 from .commands import resume_command
 from .harmless import harmless_output
-from .options import checked, filled, made, refuse_others, resumed_options
+from .options import add_option, checked, filled, made, refuse_others, resumed_options
 
 
 def run_script(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
@@ -116,6 +117,15 @@ def _count(most: int, least: int = 1) -> Callable[[str], Any]:
 positive_int = _count(limits.COUNT)
 natural = _count(limits.COUNT, 0)
 side, batch_size, threads, archs = map(_count, (limits.SIDE, limits.BATCH, limits.THREADS, limits.ARCHS))
+AUTO = -1  # of --batch, as YOLOv5 has it too
+
+
+def batch_or_auto(text: str) -> int:
+    """Type of ``--batch``: a number, or `AUTO`."""
+    return AUTO if text in ("auto", str(AUTO)) else batch_size(text)
+
+
+batch_or_auto.__name__ = "int"
 processes, none_or_processes = _count(limits.PROCESSES), _count(limits.PROCESSES, 0)
 port = _count(65535)
 seed = _number(int, "0 to 4294967295", lambda n: 0 <= n < 2**32)  # NumPy takes no others
@@ -142,21 +152,23 @@ def amount(name: str, *words: str) -> Callable[[str], Any]:
 
 def add_plugin_option(parser: Any) -> None:
     help = "Python files that register modules of your own"
-    parser.add_argument("--plugin", nargs="*", action="extend", default=[], metavar="FILE", type=filled, help=help)
+    how: dict[str, Any] = {"nargs": "*", "action": "extend", "default": [], "metavar": "FILE", "type": filled}
+    add_option(parser, "--plugin", advanced=True, help=help, **how)
 
 
 def add_trust_option(parser: Any) -> None:
     """For scripts that take the folder of a run."""
     help = "the folder of a run that is given may run code: plug-ins that it names, pickles, commands of its trials"
-    parser.add_argument("--trust", action="store_true", help=help)
+    add_option(parser, "--trust", advanced=True, action="store_true", help=help)
 
 
 def add_run_options(parser: argparse.ArgumentParser, project: str, resumes: bool = False) -> None:
     """Options that say where a run's files go, as YOLOv5 has them."""
-    add = parser.add_argument
-    add("--project", default=project, type=filled, help="folder of runs")
+    add = functools.partial(add_option, parser)
+    add("--project", advanced=True, default=project, type=filled, help="folder of runs")
     add("--name", default="exp", type=filled, help="name of this run; a number is added where it is taken")
-    add("--exist-ok", action="store_true", help="write into the folder of an earlier run of this name")
+    help = "write into the folder of an earlier run of this name"
+    add("--exist-ok", advanced=True, action="store_true", help=help)
     if resumes:
         help = "go on with a run, given its folder or a file in it; it keeps its options"
         add("--resume", metavar="RUN", type=filled, help=help)

@@ -10,7 +10,15 @@ from models.errors import InputError
 
 
 def device_of(device: str) -> str:
-    """``cpu`` or ``cuda`` (with a number, if it was given) for ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``1``."""
+    """``cpu``, ``cuda`` (with a number, if it was given) or ``mps``, for those names, ``auto``, ``cuda:1`` or ``1``.
+
+    ``auto`` is CUDA where there is any, else the CPU.
+
+    Raises
+    ------
+    InputError
+        There is no such device here.
+    """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.isdecimal():  # as YOLOv5 has it
@@ -24,11 +32,22 @@ def device_of(device: str) -> str:
         asked = torch.device(device)
     except (RuntimeError, TypeError, ValueError):
         asked = None
-    if asked is None or asked.type not in ("cpu", "cuda"):
-        raise InputError(f"--device {device}: right would be auto, cpu, cuda, or the number of a CUDA device")
+    if asked is None or asked.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"--device {device}: right would be auto, cpu, cuda, the number of a CUDA device, or mps")
+    if asked.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError(f"--device {device}: this PyTorch sees no such device, which Apple's own processors have")
     if asked.type == "cuda" and (asked.index or 0) >= torch.cuda.device_count():
         raise InputError(f"--device {device}: this PyTorch sees {torch.cuda.device_count()} CUDA devices")
     return device
+
+
+def synchronize(device: str | torch.device) -> None:
+    """Wait until a device has done what it was given."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        torch.cuda.synchronize(device)
+    elif kind == "mps":
+        torch.mps.synchronize()
 
 
 def visible_to_workers(device: str, num_workers: int) -> list[str | None]:

@@ -113,8 +113,15 @@ def check_int8(args: argparse.Namespace) -> None:
     """What an export in 8 bits needs."""
     if args.data is None:
         raise InputError("--int8: needs images to calibrate and to validate on; right would be --data")
-    if args.format != "onnx":
-        raise InputError(f"--int8 is of --format onnx; OpenVINO reads that file too, so {args.format} needs none")
+    if args.format == "openvino":
+        if missing := [name for name in ("nncf", "openvino") if importlib.util.find_spec(name) is None]:
+            raise InputError(
+                f"--int8 --format openvino: needs the optional package {missing[0]}; right would be: "
+                "pip install nncf openvino, or --format onnx, whose INT8 file OpenVINO reads too"
+            )
+        if args.nms or args.float_rows:
+            option = "--nms" if args.nms else "--float-rows"
+            raise InputError(f"{option} is not of --int8 --format openvino, but of --int8 --format onnx")
     if not args.max_drop >= 0:
         raise InputError(f"--max-drop {args.max_drop}: right would be 0 or more; 0.01 is a point of mAP50-95")
     check_detection_set(args.data)

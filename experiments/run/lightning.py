@@ -16,6 +16,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from models.errors import InputError
 from models.plain_files import load_plain, write_plain
 
+from .cli import AUTO
 from .device import device_of
 
 _PRECISIONS = {"32": "32-true", "16-mixed": "16-mixed", "bf16-mixed": "bf16-mixed"}
@@ -23,13 +24,20 @@ _PRECISIONS = {"32": "32-true", "16-mixed": "16-mixed", "bf16-mixed": "bf16-mixe
 
 def accelerator_of(device: str) -> str:
     """Lightning's name of a device, which `device_of` has looked at."""
-    return "gpu" if device_of(device).startswith("cuda") else "cpu"
+    kind = device_of(device).partition(":")[0]
+    return "gpu" if kind == "cuda" else kind
 
 
 def _index_of(device: str) -> int | None:
     """Which CUDA device is meant, where that is said."""
     _, _, number = device_of(device).partition(":")
     return int(number) if number else None
+
+
+def placed(device: str) -> dict[str, Any]:
+    """A Lightning trainer's argument for a device that is given by its number; nothing for another."""
+    index = _index_of(device)
+    return {} if index is None else {"devices": [index]}
 
 
 def quiet_lightning() -> None:
@@ -52,6 +60,8 @@ def trainer_options(options: Any, accelerator: str) -> dict[str, Any]:
         The options cannot be had together.
     """
     devices, nodes = getattr(options, "devices", 1), getattr(options, "num_nodes", 1)
+    if devices * nodes > 1 and options.batch == AUTO:
+        raise InputError("--batch auto: is for one device; right would be a number, which several share")
     if devices * nodes > 1 and options.batch % (devices * nodes):
         number = f"--devices {devices}" + (f" on --num-nodes {nodes}" if nodes > 1 else "")
         raise InputError(f"--batch {options.batch} cannot be shared out evenly between {number}")

@@ -22,6 +22,7 @@ def option(
     kind: str | None = None,
     group: str | None = None,
     resumes: bool = False,
+    advanced: bool = False,
     text: str | None = None,
     **argument: Any,
 ) -> Any:
@@ -41,6 +42,8 @@ def option(
         Title in the help.
     resumes
         Given beside ``--resume``, it takes the place of what the run was started with.
+    advanced
+        Shown by ``--help-all`` alone.
     text
         The default as it is written on a command line, where that is another.
     **argument
@@ -48,7 +51,8 @@ def option(
     """
     owners = (of,) if isinstance(of, str) else of
     argument |= {} if text is None else {"default": text}
-    about = {"help": help, "of": owners, "kind": kind, "group": group, "resumes": resumes, "argument": argument}
+    about: dict[str, Any] = {"help": help, "of": owners, "kind": kind, "group": group, "resumes": resumes}
+    about |= {"advanced": advanced, "argument": argument}
     if isinstance(default, (list, dict)):
         return field(default_factory=default.copy, metadata=about)
     return field(default=default, metadata=about)
@@ -57,7 +61,12 @@ def option(
 def scale_option(group: str | None = None) -> Any:
     """The option that says which of the scales of ``--cfg`` is meant; `read_config` takes it."""
     help = "which of the YAML's scales (default: the letter in its name, else the first)"
-    return option(help, None, of="cfg", group=group)
+    return option(help, None, of="cfg", group=group, advanced=True)
+
+
+def device_option(group: str | None = None) -> Any:
+    """The option that says what networks run on; `run.device.device_of` takes it."""
+    return option("auto, cpu, cuda, the number of a CUDA device, or mps", "auto", group=group)
 
 
 def filled(text: str) -> str:
@@ -71,12 +80,17 @@ def logger_option() -> Any:
     """The option that says where else a training's figures go; `run.loggers` makes them."""
     how: dict[str, Any] = {"nargs": "+", "choices": ["wandb", "mlflow"], "metavar": "SERVICE"}
     help = "where figures go besides TensorBoard's event files: wandb, mlflow (packages of their own)"
-    return option(help, [], resumes=True, **how)
+    return option(help, [], resumes=True, advanced=True, **how)
 
 
 def options_of(cls: Any) -> list[Field[Any]]:
     """The fields of a dataclass that are options."""
     return [f for f in fields(cls) if f.metadata]
+
+
+def add_option(parser: Any, flag: str, advanced: bool = False, **how: Any) -> None:
+    """Add one option to a parser or a group of one; ``--help`` leaves out what is `advanced`."""
+    parser.add_argument(flag, **how).advanced = advanced
 
 
 def add_options(parser: Any, cls: Any, **groups: Any) -> None:
@@ -101,7 +115,7 @@ def add_options(parser: Any, cls: Any, **groups: Any) -> None:
             how.pop("type", None)
             flag = flag.replace("--", "--no-", 1) if f.default else flag
             how |= {"action": "store_false" if f.default else "store_true", "dest": f.name}
-        groups.get(title, parser).add_argument(flag, help=text, **how)
+        add_option(groups.get(title, parser), flag, about["advanced"], help=text, **how)
 
 
 def made(cls: Any, args: argparse.Namespace) -> Any:

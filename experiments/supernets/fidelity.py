@@ -26,6 +26,7 @@ from ..costs.counted import COUNTED
 from ..proxies.probe import Probe
 from ..run import registry
 from ..run.console import say
+from ..run.device import device_of
 from ..run.folder import RunFolder
 from ..run.lightning import accelerator_of, quiet_lightning
 from ..run.pictures import picture
@@ -59,7 +60,7 @@ def report_fidelity(options: FidelityOptions, run: RunFolder) -> dict[str, Any]:
         raise InputError("--fidelity: a ranking is of 2 archs at least")
     folder = supernet_folder(options.supernet)
     supernet, task, trained = open_supernet(folder, options.device)
-    supernet.to("cuda" if accelerator_of(options.device) == "gpu" else "cpu")
+    supernet.to(device_of(options.device))
     model = task.costs(options.cost_imgsz or trained.cost_imgsz)
     truths = {} if options.truth is None else read_truths(Path(options.truth), supernet.space, task.metric)
     drawn = [dict(a) for a in truths] or None
@@ -90,7 +91,7 @@ def report_fidelity(options: FidelityOptions, run: RunFolder) -> dict[str, Any]:
                 pl.seed_everything(options.seed + seed, verbose=False)
                 network = task.network(supernet.space.freeze(arch))
                 given = learning_of(trained), trained.epochs, accelerator_of(options.device)
-                train_alone(task, network, *given, batch=trained.batch, seed=options.seed + seed)
+                train_alone(task, network, *given, batch=trained.batch, seed=options.seed + seed, device=options.device)
                 row[name] = task.measure(network)
                 print(
                     f"fidelity  seed {seed}  {task.metric} {row[name]:.4f}, in the supernet {row[RATING]:.4f}",

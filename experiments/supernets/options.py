@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..run import registry
 from ..run.cli import amount, archs, batch_size, natural, positive_int, processes, seed, side
-from ..run.options import option, scale_option
+from ..run.options import device_option, option, scale_option
 
 _LOOK, _UNTRAINED = "looking at a space", "without a supernet"
 _RUN = ("plugin", "trust", "project", "name", "exist_ok")
@@ -16,11 +16,23 @@ MODES = {
     "search": (
         *("supernet", "objectives", "searcher", "trials", "range", "costs", "population", "stride", "predictor"),
         *("upstream_form", "screen", "cfg", "scale", "task", "data", "data_root", "imgsz", "batch"),
-        *("baseline", "pick", "storage", "study", "workers", "seed", "device", "cost_imgsz", *_RUN),
+        *(
+            "baseline",
+            "pick",
+            "storage",
+            "study",
+            "workers",
+            "seed",
+            "device",
+            "cost_imgsz",
+            "int8",
+            "calibrate",
+            *_RUN,
+        ),
     ),
     "sample_accuracy": (
         *("supernet", "sample_accuracy", "objectives", "range", "costs", "pick", "storage", "study", "workers"),
-        *("upstream_form", "seed", "device", "cost_imgsz", "subset", "samples", *_RUN),
+        *("upstream_form", "seed", "device", "cost_imgsz", "subset", "samples", "int8", "calibrate", *_RUN),
     ),
     "fidelity": ("supernet", "fidelity", "seeds", "truth", "seed", "device", "cost_imgsz", *_RUN),
     "sample_cost": ("supernet", "cfg", "scale", "sample_cost", "range", "seed", "cost_imgsz", "baseline_flops", *_RUN),
@@ -64,7 +76,9 @@ class Options:
         action="append",
         metavar="COST=LOW:HIGH",
     )
-    upstream_form: bool = option("only archs that take no more than YOLOv5's own modules and arguments", False)
+    upstream_form: bool = option(
+        "only archs that take no more than YOLOv5's own modules and arguments", False, advanced=True
+    )
     costs: str | None = option(
         "where more costs come from, such as latency: providers, or a pool of servers", None, metavar="YAML"
     )
@@ -73,17 +87,21 @@ class Options:
         None,
         of="searcher",
         type=archs,
+        advanced=True,
     )
     stride: int | None = option(
-        "of grid; by default such that --trials cover the space", None, of="searcher", type=positive_int
+        "of grid; by default such that --trials cover the space", None, of="searcher", type=positive_int, advanced=True
     )
-    predictor: str = option("model that chooses among proposed archs", "none", choices=["none", "mlp", "gp"])
+    predictor: str = option(
+        "model that chooses among proposed archs", "none", choices=["none", "mlp", "gp"], advanced=True
+    )
     screen: tuple[str, int] | None = option(
         "of N proposed archs the best by a zero-cost proxy is evaluated, such as naswot:4",
         None,
         of="supernet",
         type=_screen,
         metavar="PROXY:N",
+        advanced=True,
     )
     baseline: bool = option("no random search beside the search", True)
     pick: str | None = option(
@@ -93,13 +111,24 @@ class Options:
         "sqlite:///…, journal:FILE, postgresql://… or grpc://HOST:PORT (default: study.db of the run)",
         None,
         metavar="URL",
+        advanced=True,
     )
-    study: str = option("name in the storage; one that is there is worked on together", "subnets")
+    study: str = option("name in the storage; one that is there is worked on together", "subnets", advanced=True)
+    int8: bool = option(
+        "rate archs, and time them, as ONNX in 8 bits: what export.py --int8 makes of the slice", False, of="supernet"
+    )
+    calibrate: int = option(
+        "of its training images so many are calibrated on, none of those that rate",
+        32,
+        of="int8",
+        type=positive_int,
+        advanced=True,
+    )
     workers: int = option(
-        "processes that evaluate, each on a GPU of its own where there are several", 1, type=processes
+        "processes that evaluate, each on a GPU of its own where there are several", 1, type=processes, advanced=True
     )
     seed: int = option("fixes the archs that are asked for", 0, type=seed)
-    device: str = option("auto, cpu or cuda", "auto")
+    device: str = device_option()
     cost_imgsz: int | None = option(
         "side of the images that FLOPs are meant for (default: the supernet's)", None, type=side
     )
@@ -113,16 +142,26 @@ class Options:
         of="cfg",
         kind="task",
         group=_UNTRAINED,
+        advanced=True,
     )
     data: str | None = option("training images, as of oneshot_nas.py", None, of="cfg", group=_UNTRAINED)
     data_root: str | None = option(
-        "where data sets lie or are downloaded to (default: datasets/)", None, of="task", group=_UNTRAINED
+        "where data sets lie or are downloaded to (default: datasets/)",
+        None,
+        of="task",
+        group=_UNTRAINED,
+        advanced=True,
     )
     imgsz: int | None = option(
-        "side of the images (classify: 64, detect: 320)", None, of="cfg", group=_UNTRAINED, type=side
+        "side of the images (classify: 64, detect: 320)", None, of="cfg", group=_UNTRAINED, type=side, advanced=True
     )
     batch: int | None = option(
-        "images that a proxy sees (classify: 64, detect: 16)", None, of="cfg", group=_UNTRAINED, type=batch_size
+        "images that a proxy sees (classify: 64, detect: 16)",
+        None,
+        of="cfg",
+        group=_UNTRAINED,
+        type=batch_size,
+        advanced=True,
     )
 
 
@@ -143,9 +182,10 @@ class Look:
         group=_LOOK,
         action="append",
         metavar="NAME:LABEL=VALUE[|VALUE],…",
+        advanced=True,
     )
     baseline_flops: float | None = option(
-        "count the archs near it", None, group=_LOOK, type=amount("flops"), metavar="4.5G"
+        "count the archs near it", None, group=_LOOK, type=amount("flops"), metavar="4.5G", advanced=True
     )
     fidelity: int | None = option(
         "how the supernet ranks N archs, beside what each reaches trained alone",
@@ -154,11 +194,16 @@ class Look:
         type=archs,
         metavar="N",
     )
-    seeds: int = option("trainings of each of those", 1, group=_LOOK, of="fidelity", type=positive_int)
+    seeds: int = option("trainings of each of those", 1, group=_LOOK, of="fidelity", type=positive_int, advanced=True)
     truth: str | None = option(
-        "CSV of what archs reach, in place of training them", None, group=_LOOK, of="fidelity", metavar="FILE"
+        "CSV of what archs reach, in place of training them",
+        None,
+        group=_LOOK,
+        of="fidelity",
+        metavar="FILE",
+        advanced=True,
     )
-    samples: int = option("bootstrap samples of the report", 10_000, group=_LOOK, type=natural)
+    samples: int = option("bootstrap samples of the report", 10_000, group=_LOOK, type=natural, advanced=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from models.files import atomic
 
-from ..run.amounts import written
+from ..run.amounts import titled, written
 from ..run.pictures import picture
 
 
@@ -28,6 +28,8 @@ class Shown(NamedTuple):
         Name of a search to (n,), the share of the largest one after 1, 2, … evaluations.
     picked
         The trial of the first search that was picked.
+    units
+        Name of a cost to its unit, where that does not follow from the name.
     """
 
     metric: str
@@ -35,6 +37,17 @@ class Shown(NamedTuple):
     searches: Mapping[str, Sequence[Mapping[str, Any]]]
     hypervolumes: Mapping[str, np.ndarray]
     picked: int | None = None
+    units: Mapping[str, str] = {}
+
+    @property
+    def unit(self) -> str:
+        """Of the cost; a count has none."""
+        return self.units.get(self.cost) or ("ms" if self.cost == "latency" else "")
+
+    @property
+    def cost_title(self) -> str:
+        """What the axis of the cost is called."""
+        return titled(self.cost, self.unit)
 
 
 def plot_front(path: Path, shown: Shown) -> None:
@@ -47,8 +60,8 @@ def _html(path: Path, shown: Shown) -> None:
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    metric, cost, searches, hypervolumes, picked = shown
-    y_title, x_title = html.escape(metric), html.escape(cost)
+    metric, cost, searches, hypervolumes, picked, units = shown
+    y_title, x_title = html.escape(metric), html.escape(shown.cost_title)
     titles = [f"{y_title} against {x_title}", "hypervolume"]
     figure = make_subplots(1, 2, column_widths=[0.65, 0.35], subplot_titles=titles)
     for number, (name, rows) in enumerate(searches.items()):
@@ -60,7 +73,7 @@ def _html(path: Path, shown: Shown) -> None:
                 y=[r[metric] for r in points],
                 mode=mode,
                 name=html.escape(label),
-                text=[_hover(r) for r in points],
+                text=[_hover(r, units) for r in points],
                 hovertemplate="%{text}<extra></extra>",
                 marker={"size": 9 if on_front else 6, "color": _COLOURS[number % len(_COLOURS)]},
                 opacity=1.0 if on_front else 0.4,
@@ -85,7 +98,7 @@ def _html(path: Path, shown: Shown) -> None:
                 y=[r[metric]],
                 mode="markers",
                 name="picked",
-                text=[_hover(r)],
+                text=[_hover(r, units)],
                 hovertemplate="%{text}<extra></extra>",
                 marker={"symbol": "star", "size": 16, "color": "black"},
                 row=1,
@@ -101,11 +114,13 @@ def _html(path: Path, shown: Shown) -> None:
 _COLOURS = ("#1f77b4", "#999999", "#2ca02c", "#d62728")
 
 
-def _hover(row: Mapping[str, Any]) -> str:
+def _hover(row: Mapping[str, Any], units: Mapping[str, str]) -> str:
     lines = [f"trial {row['trial']}"]
     for name, value in _numbers(row):
-        said = f"{value:.4f}" if isinstance(value, float) and value < 10 else written(name, value)
-        lines.append(f"{html.escape(name)}: {said}")
+        unit = "" if name == "latency" else units.get(name, "")
+        is_share = not unit and name != "latency" and isinstance(value, float) and value < 10
+        said = f"{value:.4f}" if is_share else f"{value:.4g} {unit}" if unit else written(name, value)
+        lines.append(f"{html.escape(name)}: {html.escape(said)}")
     archs = [f"{html.escape(str(k))} = {html.escape(str(v))}" for k, v in row["arch"].items()]
     pairs = ["  ".join(archs[i : i + 3]) for i in range(0, len(archs), 3)]
     return "<br>".join(lines + pairs)
@@ -119,7 +134,7 @@ def _numbers(row: Mapping[str, Any]) -> list[tuple[str, float]]:
 def _png(path: Path, shown: Shown) -> None:
     from matplotlib.ticker import EngFormatter
 
-    metric, cost, searches, hypervolumes, picked = shown
+    metric, cost, searches, hypervolumes, picked, _ = shown
     with picture(path, figsize=(11, 4.6), layout="tight") as figure:
         left, right = figure.subplots(1, 2, width_ratios=[1.7, 1])
         for number, (name, rows) in enumerate(searches.items()):
@@ -132,9 +147,10 @@ def _png(path: Path, shown: Shown) -> None:
         for r in next(iter(searches.values())):
             if r["trial"] == picked:
                 left.plot(r[cost], r[metric], marker="*", markersize=15, color="black", linestyle="", label="picked")
-        left.set_xlabel(cost)
+        left.set_xlabel(shown.cost_title)
         left.set_ylabel(metric)
-        left.xaxis.set_major_formatter(EngFormatter())
+        if not shown.unit:  # 500 m of milliseconds would be read as metres
+            left.xaxis.set_major_formatter(EngFormatter())
         left.legend()
         right.set_xlabel("evaluations")
         right.set_ylabel("hypervolume, share of the largest")

@@ -13,7 +13,7 @@ import numpy as np
 from models.errors import InputError
 from models.files import save_model_yaml
 
-from ..run.amounts import parse_amount, written
+from ..run.amounts import parse_amount, titled, written
 from ..run.commands import command
 from ..run.console import say
 from ..run.tables import table, write_csv
@@ -123,7 +123,8 @@ def report(job: SubnetSearch, pick: Pick | None = None, say: bool = False) -> di
     costs = [o.name for o in search.objectives[1:]]
     shown = costs[0] if costs else "flops"
     picked = None if chosen is None else chosen["trial"]
-    plot_front(path / "pareto_front.html", Shown(metric, shown, tables, shares, picked))
+    units = {name: provider.unit for name, provider in job.domain.providers.items()}
+    plot_front(path / "pareto_front.html", Shown(metric, shown, tables, shares, picked, units))
     results: dict[str, Any] = {
         "metric": metric,
         "costs": costs,
@@ -132,6 +133,7 @@ def report(job: SubnetSearch, pick: Pick | None = None, say: bool = False) -> di
         "hypervolume": {name: float(share[-1]) for name, share in shares.items() if len(share)},
         "front": [row for row in own if row["front"]],
         "picked": chosen,
+        **({"int8": job.options.calibrate} if job.options.int8 else {}),
     }
     job.run.write_json("results.json", results)
     if say:
@@ -164,16 +166,16 @@ def _say(job: SubnetSearch, results: Mapping[str, Any]) -> None:
     metric = results["metric"]
     costs = list(job.domain.providers)
     shown = sorted(results["front"], key=lambda r: -r[metric])
-    title = (
-        f"front of {job.options.searcher}: {len(shown)} of {next(iter(results['evaluations'].values()))} evaluations"
-    )
+    searcher = f"{job.options.searcher}{' in 8 bits' if job.options.int8 else ''}"
+    title = f"front of {searcher}: {len(shown)} of {next(iter(results['evaluations'].values()))} evaluations"
     if len(shown) > _SHOWN:
         title += f", {_SHOWN} shown"
         shown = [shown[round(i * (len(shown) - 1) / (_SHOWN - 1))] for i in range(_SHOWN)]
     rows = [(str(row["trial"]), f"{row[metric]:.4f}", *(written(c, row[c]) for c in costs)) for row in shown]
+    columns = [c if c == "latency" else titled(c, p.unit) for c, p in job.domain.providers.items()]  # a latency says ms
     done, asked = next(iter(results["evaluations"].values())), job.options.trials
     say(
-        table(["trial", metric, *costs], rows, title),
+        table(["trial", metric, *columns], rows, title),
         f"ended after {done} of {asked}: no more archs were found" if done < asked else "",
         verdict(results["hypervolume"]),
         what_is_known(job.folder) if job.options.supernet else "",
@@ -201,8 +203,13 @@ def write_pick(job: SubnetSearch, results: Mapping[str, Any]) -> None:
     data, imgsz = (job.trained.data, side) if job.task.is_whole else ("path/to/data.yaml", job.imgsz)
     weights = path / f"{job.task.result}.pt"
     costs = ", ".join(f"{c} {written(c, row[c])}" for c in job.domain.providers)
+    in_8_bits: tuple[str, ...] = ()
+    if job.options.int8:
+        in_8_bits = ("--int8", "--data", data)
+        written_to = job.int8.write(row["arch"], path / f"{job.task.result}-int8.onnx")
     say(
         f"picked trial {row['trial']}: {results['metric']} {row[results['metric']]:.4f}, {costs}",
         f"finetune: {command('train.py', '--weights', weights, '--data', data, '--imgsz', imgsz)}",
-        f"ONNX:     {command('export.py', '--weights', weights, '--imgsz', imgsz)}",
+        f"ONNX:     {command('export.py', '--weights', weights, '--imgsz', imgsz, *in_8_bits)}",
+        f"in 8 bits, as it was rated: {written_to}" if in_8_bits else "",
     )

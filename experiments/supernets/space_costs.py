@@ -12,7 +12,7 @@ from models.errors import InputError
 from models.grammar import read_config
 
 from ..costs.ranges import Range, parse_range
-from ..run.amounts import written
+from ..run.amounts import titled, written
 from ..run.console import say
 from ..run.folder import RunFolder
 from ..run.pictures import picture
@@ -121,7 +121,7 @@ def _plot_costs(
             if name == "flops" and baseline:
                 low, high = baseline * (1 - _NEAR), baseline * (1 + _NEAR)
                 axis.axvspan(low, high, color="#d62728", alpha=0.3, label="baseline")
-            axis.set_title(name)
+            axis.set_title(titled(name))
             axis.xaxis.set_major_formatter(EngFormatter())
             axis.legend(fontsize=7)
         axes.flat[0].set_ylabel("archs")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,9 +14,10 @@ from spaces import CostModel, Decision, Sizes, Space, in_upstream_form
 from spaces.kinds import kind_of
 from spaces.space import Arch
 
-from ..costs import Latency, parse_range, providers_of, read_costs
+from ..costs import CostProvider, Latency, parse_range, providers_of, read_costs
+from ..run.device import device_of
 from ..run.folder import RunFolder
-from ..run.lightning import accelerator_of, quiet_lightning
+from ..run.lightning import quiet_lightning
 from ..search import Domain, Objective, Random, Search, Searcher, evaluate, make_searcher, open_storage, study_of
 from ..search.predictor import CANDIDATES, TRUSTED, Predictor
 from .folder import supernet_folder
@@ -24,6 +25,9 @@ from .options import Options
 from .rating import Rating
 from .screen import ProxyScreen
 from .subnets import SUPERNET, open_supernet, read_archs
+
+Makers = Mapping[str, Callable[[CostModel], CostProvider]]
+"""Name of a cost to what makes its provider."""
 
 
 class SubnetSearch:
@@ -43,7 +47,10 @@ class SubnetSearch:
         rated_by = self.open()
         model = self.task.costs(self.imgsz)
         self.space = model.space
-        self.domain = domain_of(model, self._costs(), options.range, options.costs, options.upstream_form)
+        makers = None if options.costs is None else read_costs(options.costs)
+        if options.int8:
+            makers = self._of_int8(makers or {}, rated_by)
+        self.domain = domain_of(model, self._costs(), options.range, makers, options.upstream_form)
         own_searcher = make_searcher(options.searcher, population=options.population, stride=options.stride)
         self._check(options, own_searcher)
         storage = open_storage(options.storage or study_of(run.path))
@@ -103,16 +110,33 @@ class SubnetSearch:
         self.folder = supernet_folder(self.options.supernet)
         self.supernet, self.task, self.trained = open_supernet(self.folder, self.options.device)
         self.imgsz, self.metric = self.options.cost_imgsz or self.trained.cost_imgsz, self.task.metric
-        return {"supernet": hashlib.sha256((self.folder / SUPERNET).read_bytes()).hexdigest()[:16]}
+        rated_by: dict[str, Any] = {"supernet": hashlib.sha256((self.folder / SUPERNET).read_bytes()).hexdigest()[:16]}
+        if self.options.int8:
+            from .int8 import Int8Slices
+
+            self.int8 = Int8Slices(lambda: self.supernet, self.task, self.options.calibrate)
+            rated_by["int8"] = self.options.calibrate
+        return rated_by
+
+    def _of_int8(self, makers: Makers, rated_by: dict[str, Any]) -> Makers:
+        """What tells costs, those of a file of the file in 8 bits; latency where it is asked for."""
+        from .int8 import of_files
+
+        asked = {*self._costs(), *(parse_range(text).name for text in self.options.range), *makers}
+        return {name: make for name, make in of_files(makers, self.int8, rated_by).items() if name in asked}
 
     def rating(self, total: int) -> Rating:
         """What rates `total` archs at most."""
-        self.supernet.to("cuda" if accelerator_of(self.options.device) == "gpu" else "cpu")
+        self.supernet.to(device_of(self.options.device))
+        if self.options.int8:
+            from .int8 import Int8Rating
+
+            return Int8Rating(self.int8, total)
         return Rating(lambda: self.supernet, self.task, total)
 
     def _check(self, options: Options, searcher: Searcher) -> None:
         """`InputError` for options that do not go together."""
-        here = [name for name, p in self.domain.providers.items() if isinstance(getattr(p, "provider", p), Latency)]
+        here = [name for name, p in self.domain.providers.items() if _is_measured_here(p)]
         if options.workers > 1 and here:
             raise InputError(
                 f"--workers {options.workers}: {here[0]} is measured on this machine, where workers would disturb each "
@@ -189,19 +213,25 @@ class SubnetSearch:
         )
 
 
+def _is_measured_here(provider: Any) -> bool:
+    while hasattr(provider, "provider"):  # such as a cache of another one
+        provider = provider.provider
+    return isinstance(provider, Latency)
+
+
 def domain_of(
     model: CostModel,
     costs: Sequence[str],
     ranges: Sequence[str],
-    file: str | None = None,
+    makers: Makers | None = None,
     upstream_form: bool = False,
 ) -> Domain:
-    """What can be asked of a space; `file` is a YAML of more costs, as `experiments.costs.read_costs` takes it.
+    """What can be asked of a space; `makers` are of more costs, as `experiments.costs.read_costs` gives them.
 
     In `upstream_form` that is no more than `spaces.in_upstream_form` leaves of it.
     """
     found = [parse_range(text) for text in ranges]
-    providers = providers_of([*costs, *(r.name for r in found)], model, None if file is None else read_costs(file))
+    providers = providers_of([*costs, *(r.name for r in found)], model, makers)
     decisions, ranked = model.space.decisions, dict(Sizes(model).ranked)
     if upstream_form:
         kept = Space(in_upstream_form(model.space.config)).decisions

@@ -23,6 +23,7 @@ from ..run import registry
 from ..run.admission import admit_plugins
 from ..run.commands import command
 from ..run.console import say
+from ..run.device import device_of
 from ..run.folder import RunFolder
 from ..run.lightning import accelerator_of, quiet_lightning
 from ..run.tables import table, write_csv
@@ -173,7 +174,7 @@ def measure_subnets(options: Validation, run: RunFolder) -> list[dict[str, Any]]
     imgsz = trained.imgsz
     archs = read_archs(options.arch, supernet.space, imgsz)
     run.write_config(asdict(options))
-    device = "cuda" if accelerator_of(options.device) == "gpu" else "cpu"
+    device = device_of(options.device)
     rows = []
     for name, arch in archs.items():
         network = cut_out(supernet, task, arch).to(device)

@@ -225,7 +225,11 @@ class DetectTask:
         return self._map(self.calibrated(network) if calibrated else network, self._images)
 
     def rate(self, network: Network) -> float:
-        return self._map(self.calibrated(network, RATING_BATCHES), self._seen_by_arch)
+        return self._map(self.rated_as(network), functools.partial(self.as_they_are, "arch"))
+
+    def rated_as(self, network: Network) -> Network:
+        """The network that `rate` measures: with batch norm statistics from some training batches."""
+        return self.calibrated(network, RATING_BATCHES)
 
     def calibrated(self, network: Network, batches: int | None = None) -> Network:
         module = self.module()
@@ -255,10 +259,10 @@ class DetectTask:
         return detection_split(self.options.data, "val", side, masks=self._masks)[0]
 
     @functools.cache  # noqa: B019
-    def _seen_by_arch(self, side: int) -> Part:
-        """The architecture's half of the training images, as they are."""
+    def as_they_are(self, part: str, side: int) -> Part:
+        """A part of the training images (see `loader`) at a resolution, without augmentation."""
         images, _ = detection_split(self.options.data, "train", side, masks=self._masks)
-        return Part(images, self._parts["arch"].indices)
+        return Part(images, self._parts[part].indices)
 
     def _map(self, network: Network, images: Callable[[int], Any]) -> float:
         """mAP50-95 on what `images` gives at the network's resolution."""

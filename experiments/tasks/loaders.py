@@ -168,6 +168,17 @@ class Part(Dataset[Item]):
     def __init__(self, whole: Any, indices: Sequence[int]) -> None:
         self.whole, self.indices = whole, indices
 
+    @property
+    def imgsz(self) -> int:
+        """Side of the images."""
+        side: int = self.whole.imgsz
+        return side
+
+    @property
+    def hyp(self) -> Any:
+        """Augmentation; None for none."""
+        return self.whole.hyp
+
     def __len__(self) -> int:
         return len(self.indices)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from data import classification
 from data.landmarks import landmarks
@@ -18,12 +19,14 @@ from models.errors import InputError
 from models.files import load_classifier, save_classifier, save_landmarks, save_model_yaml
 from models.strides import check_imgsz
 
+from ..run.cli import AUTO
 from ..run.console import say
 from ..run.device import device_of
 from ..run.folder import RunFolder
 from ..tasks.classify import ClassificationModule
 from ..tasks.landmarks import LandmarksModule, mean_nme
 from ..tasks.loaders import make_loader
+from .batch import chosen_batch
 from .engine import Engine
 from .fit import fit
 from .lessons import Lessons, read_teacher
@@ -90,8 +93,13 @@ def finetune(options: Any, run: RunFolder, accelerator: str, resume: bool = Fals
     is_slice = bool(content.get("is_slice"))
     network.names = dict(enumerate(data.names))
     lessons = None if teacher is None else Lessons.of(teacher, network, options)
-    engine = Engine(options, options.batch, finetunes=is_slice, sums_loss=False, say=say)
-    training = Training(learner, network, engine, lessons)
+    how: Any = {"finetunes": is_slice, "sums_loss": False, "say": say}
+    training = Training(learner, network, Engine(options, options.batch, **how), lessons)
+    if options.batch == AUTO:
+        number, why = chosen_batch(options, training, data.both, default_collate)
+        say(why)
+        options = replace(options, batch=number)
+        training.engine = Engine(options, options.batch, **how)
     kept = {"imgsz": imgsz, "arch": content.get("arch"), "is_slice": is_slice}
 
     def save(average: Any, best: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from models.classes import names_of
 from ..run.callbacks import EpochLine, History, LastCheckpoint, OrderlyInterrupt
 from ..run.console import say
 from ..run.folder import RunFolder
-from ..run.lightning import interruptible, make_trainer, restoring
+from ..run.lightning import interruptible, make_trainer, placed, restoring
 from ..run.loggers import loggers_of
 from ..tasks.task import SearchTask
 from .engine import Engine
@@ -77,6 +77,7 @@ def train_alone(
     seed: int,
     part: str = "weights",
     finetunes: bool = False,
+    device: str | None = None,
 ) -> None:
     """Train a plain network of a search as all networks are trained; it becomes the average of its weights.
 
@@ -88,6 +89,8 @@ def train_alone(
         Of the order of the images.
     part
         Of the training images, see `SearchTask.loader`.
+    device
+        What it is trained on, where `learning` does not say.
     """
     learner = task.module()
     engine = Engine(learning, batch, finetunes=finetunes, sums_loss=learner.sums_loss, seed=seed)
@@ -98,6 +101,7 @@ def train_alone(
         logger=False,
         callbacks=[*callbacks, OrderlyInterrupt()],
         enable_progress_bar=False,
+        **({} if device is None else placed(device)),
     )
     with interruptible(trainer):
         trainer.fit(Training(learner, network, engine), task.loader(part, seed))

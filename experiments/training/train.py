@@ -18,12 +18,14 @@ from models.grammar import Config, read_config
 from models.plugins import load_plugins_of_run
 
 from ..run.callbacks import check_same_classes
+from ..run.cli import AUTO
 from ..run.folder import RunFolder, is_first_process
 from ..run.lightning import accelerator_of, make_trainer, quiet_lightning
 from ..tasks.detect import DetectionModule, hyp_of
 from ..tasks.loaders import make_loader, world_of
 from ..tasks.metrics import fitness
 from .anchors import fit_anchors
+from .batch import chosen_batch
 from .engine import FINETUNE, Engine, check_checkpoint
 from .fit import fit
 from .lessons import Lessons, Teacher, read_teacher
@@ -85,9 +87,13 @@ def train(
     say(f"{config.file}: {size['params']:,} parameters, {size['flops'] / 1e9:.2f} GFLOPs at {options.imgsz}")
     if start is not None and start.is_slice and options.lr0 is None:
         options = replace(options, lr0=options.rate * FINETUNE)
-    engine = Engine(options, options.batch, seed=options.seed, say=say)
     lessons = None if teacher is None else Lessons.of(teacher, model, options)
-    training = Training(DetectionModule(data.names, options.imgsz), model, engine, lessons)
+    training = Training(DetectionModule(data.names, options.imgsz), model, _engine(options, say), lessons)
+    if options.batch == AUTO:
+        number, why = chosen_batch(options, training, data.train, collate)
+        say(why)
+        options = replace(options, batch=number)
+        training.engine = _engine(options, say)
     arch = start.arch if start else None
     maps = ("map50", "map50_95", *(("mask_map50", "mask_map50_95") if masks else ()))
 
@@ -122,6 +128,10 @@ def train(
         chosen += ["--single-cls"] if options.single_cls else []
         print_report(best.best, title, run.path, "--data", options.data, *chosen)
     return results
+
+
+def _engine(options: Options, say: Callable[[str], None]) -> Engine:
+    return Engine(options, options.batch, seed=options.seed, say=say)
 
 
 def _start(options: Options, slice_of: Callable[[str, str], Start] | None) -> Start | None:

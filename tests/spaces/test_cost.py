@@ -407,6 +407,8 @@ def test_more_combinations_than_can_be_tabled():
 class PerOperation:
     """Milliseconds by what a submodule is: enough to tell whether it is counted, and counted once."""
 
+    offset = 0.0
+
     def __init__(self):
         self.blocks = set()
 
