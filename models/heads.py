@@ -97,7 +97,7 @@ class Detect(Head):
         return DetectionLoss(self, scaled_gains(self.nl, self.nc, imgsz))
 
     def by_class(self) -> Mapping[str, tuple[int, ...]]:
-        return {f"m.{level}": (self.na, 5, self.num_coefficients) for level in range(self.nl)}
+        return {f"m.{level}": (self.na, 5) for level in range(self.nl)}
 
     def with_classes(self, level: Tensor, classes: Sequence[int]) -> Tensor:
         return level[..., [*range(5), *(5 + i for i in classes)]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -82,6 +82,9 @@ class Segment(Detect):
 
     def prototypes(self, logits: Sequence[Tensor]) -> Tensor:
         return logits[-1]
+
+    def by_class(self) -> Mapping[str, tuple[int, ...]]:
+        return {layer: (*how, self.num_coefficients) for layer, how in super().by_class().items()}
 
     def with_classes(self, level: Tensor, classes: Sequence[int]) -> Tensor:
         if level.ndim == 4:
