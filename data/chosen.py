@@ -8,6 +8,9 @@ import numpy as np
 
 from models.errors import InputError
 
+from .detect_index import Outlines
+from .outline import Outline
+
 if TYPE_CHECKING:
     from .detect import ImageSource
 
@@ -56,6 +59,11 @@ class _Chosen:
     def _take(self) -> None:
         self.labels = [self._of(rows) for rows in self._source.labels]
         self.ignored = [self._of(rows) for rows in self._source.ignored]
+        before_chosen = zip(self._source.outlines, self._source.labels, self._source.ignored, strict=True)
+        self.outlines = [
+            Outlines(self._outlines(found.objects, rows), self._outlines(found.ignored, regions))
+            for found, rows, regions in before_chosen
+        ]
         boxes, before = sum(map(len, self.labels)), self._source.report
         background = sum(not len(rows) for rows in self.labels)
         # A copy: built-in sets share their images, and what is said of them.
@@ -67,6 +75,10 @@ class _Chosen:
         taken = rows[numbers >= 0].copy()
         taken[:, 0] = numbers[numbers >= 0]
         return taken
+
+    def _outlines(self, found: list[Outline | None], rows: np.ndarray) -> list[Outline | None]:
+        numbers = self._becomes[rows[:, 0].astype(int)].tolist()
+        return [outline for outline, number in zip(found, numbers, strict=True) if number >= 0]
 
     @property
     def shapes(self) -> Sequence[tuple[int, int]]:

@@ -16,9 +16,10 @@ from . import augment
 from .augment import Hyp
 from .canvas import GREY, Letterbox, fit, fitted, pad, to_tensor
 from .chosen import chosen
-from .detect_index import NOTHING_IGNORED, Index, build
-from .formats import Spec, class_names, records, spec_of
+from .detect_index import NOTHING_IGNORED, Index, Outlines, build
+from .formats import DRAWN, Spec, class_names, records, spec_of
 from .images import UnreadableImageError, in_threads, is_constant, read_rgb
+from .outline import MASK_STRIDE, paint
 from .report import Report
 from .seeded import SeededDataset
 
@@ -34,18 +35,21 @@ class Meta(NamedTuple):
     shape: tuple[int, int]  # (height, width) of the original
     letterbox: Letterbox | None
     ignored: np.ndarray = NOTHING_IGNORED  # float32 (k, 6): class, x1, y1, x2, y2 in pixels of the original, is a crowd
+    outlines: Outlines | None = None  # of the labels and of what is ignored, where masks are asked for
 
 
 class Item(NamedTuple):
     image: Tensor  # uint8 (3, H, W), RGB
     labels: Tensor  # float32 (n, 5): class, centre x, y, width, height, normalised to this tensor
     meta: Meta
+    masks: Tensor | None = None  # uint8 (n, H / 4, W / 4), 0 or 1, of every label, where they are asked for
 
 
 class Batch(NamedTuple):
     images: Tensor  # uint8 (N, 3, H, W), RGB
     targets: Tensor  # float32 (M, 6): image in the batch, class, centre x, y, width, height, normalised
     metas: tuple[Meta, ...]
+    masks: Tensor | None = None  # uint8 (M, H / 4, W / 4) of every target
 
 
 def collate(items: Sequence[Item]) -> Batch:
@@ -53,7 +57,8 @@ def collate(items: Sequence[Item]) -> Batch:
     counts = torch.tensor([len(item.labels) for item in items])
     position = torch.arange(len(items), dtype=torch.float32).repeat_interleave(counts)
     targets = torch.cat([position[:, None], torch.cat([item.labels for item in items])], 1)
-    return Batch(torch.stack([item.image for item in items]), targets, tuple(item.meta for item in items))
+    masks = None if items[0].masks is None else torch.cat([item.masks for item in items if item.masks is not None])
+    return Batch(torch.stack([item.image for item in items]), targets, tuple(item.meta for item in items), masks)
 
 
 class ImageSource(Protocol):
@@ -67,6 +72,8 @@ class ImageSource(Protocol):
     def labels(self) -> Sequence[np.ndarray]: ...
     @property
     def ignored(self) -> Sequence[np.ndarray]: ...
+    @property
+    def outlines(self) -> Sequence[Outlines]: ...
     def name(self, i: int) -> str: ...
     def read(self, i: int) -> np.ndarray:
         """uint8 (height, width, 3) RGB. Raises UnreadableImageError."""
@@ -82,6 +89,7 @@ class DetectionSet(SeededDataset[Item]):
     anew each time, and one that proves unreadable then is warned of and stands in as grey background.
 
     names: of the classes that labels number.
+    masks: whether items have masks; every object needs an outline then.
     """
 
     def __init__(
@@ -91,11 +99,14 @@ class DetectionSet(SeededDataset[Item]):
         hyp: Hyp | None = None,
         seed: int = 0,
         names: tuple[str, ...] | None = None,
+        masks: bool = False,
     ):
         super().__init__(seed)
         self.names = names
-        self.imgsz, self.hyp = imgsz, hyp
+        self.imgsz, self.hyp, self.masks = imgsz, hyp, masks
         self._source = source
+        if masks:
+            _require_outlines(source)
         self._cache: list[np.ndarray] | None = None
         if sum(3 * h * w for h, w in (fitted(shape, imgsz) for shape in source.shapes)) <= _RAM_BYTES:
             self._cache = self._decode_all()
@@ -126,11 +137,25 @@ class DetectionSet(SeededDataset[Item]):
         if self.hyp is None:
             scaled, labels = self._fitted(i)
             canvas, box = pad(scaled, shape, self.imgsz)
-            labels = labels + np.array([0, *box.pad, *box.pad])
-            meta = Meta(name, shape, box, self._source.ignored[i])
-            return Item(to_tensor(canvas), _normalised(labels, canvas), meta)
+            labels = augment.moved_by(labels, 1, box.pad)
+            outlines = self._source.outlines[i] if self.masks else None
+            meta = Meta(name, shape, box, self._source.ignored[i], outlines)
+            return Item(to_tensor(canvas), _normalised(labels, canvas), meta, self._painted(labels, canvas))
         image, labels = self._augmented(i, self.hyp, self.rng(i), among)
-        return Item(to_tensor(image), _normalised(labels, image), Meta(name, shape, None))
+        meta = Meta(name, shape, None)
+        return Item(to_tensor(image), _normalised(labels, image), meta, self._painted(labels, image))
+
+    def _painted(self, labels: np.ndarray, image: np.ndarray) -> Tensor | None:
+        """The masks of labels with their frames."""
+        if not self.masks:
+            return None
+        size = [-(-side // MASK_STRIDE) for side in image.shape[:2]]
+        found = np.zeros((len(labels), *size), dtype=np.uint8)
+        for mask, row in zip(found, labels, strict=True):
+            outline = self._source.outlines[int(row[9])].objects[int(row[10])]
+            if outline is not None:
+                mask[:] = paint(outline, row[augment.FRAME] / MASK_STRIDE, size, row[1:5] / MASK_STRIDE).on(size)
+        return torch.from_numpy(found)
 
     def _augmented(
         self, i: int, hyp: Hyp, rng: np.random.Generator, among: Sequence[int]
@@ -159,7 +184,7 @@ class DetectionSet(SeededDataset[Item]):
         return augment.scale_and_shift(canvas, rows, self.imgsz, hyp, rng)
 
     def _fitted(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image `i` with its longer side at imgsz, and its labels as float64 (n, 5) class, x1, y1, x2, y2 in pixels."""
+        """Image `i` with its longer side at imgsz, and its labels as `augment` has them."""
         labels = self._source.labels[i]
         if self._cache is not None:
             image = self._cache[i]
@@ -174,7 +199,11 @@ class DetectionSet(SeededDataset[Item]):
         rows = labels.astype(np.float64)
         half = rows[:, 3:] / 2
         corners = np.concatenate([rows[:, 1:3] - half, rows[:, 1:3] + half], 1) * [w, h, w, h]
-        return image, np.concatenate([rows[:, :1], corners], 1)
+        found = np.concatenate([rows[:, :1], corners], 1)
+        if self.masks:
+            numbers = [[0, 0, w, h, i, k] for k in range(len(rows))]
+            found = np.concatenate([found, np.array(numbers, dtype=np.float64).reshape(-1, 6)], 1)
+        return image, found
 
     def _decode_all(self) -> list[np.ndarray]:
         images = in_threads(self._decode, range(len(self)))
@@ -215,6 +244,7 @@ def detection(
     seed: int = 0,
     classes: Sequence[str] | None = None,
     single: bool = False,
+    masks: bool = False,
 ) -> DetectionData:
     """Opens a detection set: YOLO, COCO or Pascal VOC, told apart by what is there (see `formats`); no test split.
 
@@ -225,19 +255,20 @@ def detection(
         seed: of the augmentation.
         classes: only these, by name or number, in this order; None for all.
         single: all of them as one class.
+        masks: items have masks, of the objects' polygons, RLE or pixels.
 
     Raises:
-        InputError: nothing there, a label that cannot be understood, or more than half of the images corrupt. What
-            can be mended is mended and counted in each set's `report`.
+        InputError: nothing there, a label that cannot be understood, more than half of the images corrupt, or, with
+            masks, an object without an outline. What can be mended is mended and counted in each set's `report`.
     """
     if imgsz < 1:
         raise InputError(f"imgsz={imgsz}: the side of an image is 1 pixel or more")
     spec = spec_of(source)
     if hyp is not None and spec.options.get("mirror") is False:
         hyp = replace(hyp, fliplr=0.0, flipud=0.0)
-    names, sources = chosen(*_sources(spec, ["train", "val"]), classes, single)
+    names, sources = chosen(*_sources(spec, ["train", "val"], masks), classes, single)
     sets = {
-        split: DetectionSet(images, imgsz, hyp if split == "train" else None, seed, names)
+        split: DetectionSet(images, imgsz, hyp if split == "train" else None, seed, names, masks)
         for split, images in sources.items()
     }
     for split in sets.values():
@@ -255,12 +286,17 @@ def require_boxes(images: DetectionSet, where: str | Path) -> None:
 
 
 def detection_split(
-    source: str | Path, split: str, imgsz: int = 640, classes: Sequence[str] | None = None, single: bool = False
+    source: str | Path,
+    split: str,
+    imgsz: int = 640,
+    classes: Sequence[str] | None = None,
+    single: bool = False,
+    masks: bool = False,
 ) -> tuple[DetectionSet, tuple[str, ...]]:
     """One split of a detection set, without augmentation, and the class names. No other split's images are opened.
 
     Args:
-        classes, single: as in `detection`.
+        classes, single, masks: as in `detection`.
 
     Raises:
         InputError: as `detection`, or there is no such split.
@@ -270,8 +306,8 @@ def detection_split(
     spec = spec_of(source)
     if split not in spec.entries:
         raise InputError(f"{spec.where}: has no {split!r}; right would be one of {', '.join(spec.entries)}")
-    names, sources = chosen(*_sources(spec, [split]), classes, single)
-    return DetectionSet(sources[split], imgsz, names=names), names
+    names, sources = chosen(*_sources(spec, [split], masks), classes, single)
+    return DetectionSet(sources[split], imgsz, names=names, masks=masks), names
 
 
 def detection_sources(spec: Spec) -> tuple[tuple[str, ...], dict[str, ImageSource]]:
@@ -279,15 +315,30 @@ def detection_sources(spec: Spec) -> tuple[tuple[str, ...], dict[str, ImageSourc
     return _sources(spec, list(spec.entries))
 
 
-def _sources(spec: Spec, splits: Sequence[str]) -> tuple[tuple[str, ...], dict[str, ImageSource]]:
+def _require_outlines(source: ImageSource) -> None:
+    """InputError if an object has none."""
+    without = [(i, sum(o is None for o in found.objects)) for i, found in enumerate(source.outlines)]
+    if number := sum(n for _, n in without):
+        first = next(i for i, n in without if n)
+        raise InputError(
+            f"{source.report.split}: {number} of {source.report.boxes} objects have a box but no outline, the first in "
+            f"{source.name(first)}; right would be polygons (YOLO's rows: class x1 y1 x2 y2 x3 y3 …), COCO's "
+            "segmentation, or a YAML whose last row is Detect"
+        )
+
+
+def _sources(
+    spec: Spec, splits: Sequence[str], outlines: bool = False
+) -> tuple[tuple[str, ...], dict[str, ImageSource]]:
     """Class names and the images of these splits."""
-    if spec.format == "digits-detect":
+    if spec.format in DRAWN:
         from .digits_detect import CLASS_NAMES, digit_images
 
-        drawn = digit_images(spec.where, spec.entries, spec.options.get("canvas", 320))
+        drawn = digit_images(spec.where, spec.entries, spec.options.get("canvas", 320), spec.format)
         return CLASS_NAMES, {split: drawn[split] for split in splits}
     names = class_names(spec)
-    found = records(replace(spec, names=names, entries={split: spec.entries[split] for split in splits}))[1]
+    asked = replace(spec, names=names, entries={split: spec.entries[split] for split in splits})
+    found = records(asked, outlines)[1]
     return names, {split: _Files(build(images, report)) for split, (images, report) in found.items()}
 
 
@@ -310,6 +361,10 @@ class _Files:
     def ignored(self) -> Sequence[np.ndarray]:
         return self._index.ignored
 
+    @property
+    def outlines(self) -> Sequence[Outlines]:
+        return self._index.outlines
+
     def name(self, i: int) -> str:
         return str(self._index.paths[i])
 
@@ -323,6 +378,6 @@ class _Files:
 def _normalised(labels: np.ndarray, image: np.ndarray) -> Tensor:
     """class, x1, y1, x2, y2 in pixels to class, centre, size in shares."""
     h, w = image.shape[:2]
-    corners = labels[:, 1:] / [w, h, w, h]
+    corners = labels[:, 1:5] / [w, h, w, h]
     centre, side = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
     return torch.from_numpy(np.concatenate([labels[:, :1], centre, side], 1).astype(np.float32))

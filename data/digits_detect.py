@@ -1,7 +1,8 @@
-"""digits-detect: scikit-learn's handwritten digits on textured canvases, drawn on the fly.
+"""digits-detect and digits-segment: scikit-learn's handwritten digits on textured canvases, drawn on the fly.
 
-A detection set that needs no download: real handwriting, exact boxes, as many images as wanted. Training and
-validation images are drawn with different digits; with a test split, which is optional, half of the latter's are its.
+A detection set that needs no download: real handwriting, exact boxes (and masks), as many images as wanted. Training
+and validation images are drawn with different digits; with a test split, which is optional, half of the latter's are
+its.
 """
 
 from functools import cache
@@ -13,7 +14,8 @@ from sklearn.datasets import load_digits
 
 from models.errors import InputError
 
-from .detect_index import NOTHING_IGNORED
+from .detect_index import NOTHING_IGNORED, Outlines
+from .outline import Outline, Pixels
 from .report import Report
 from .split import stratified
 
@@ -31,9 +33,12 @@ _INK = 0.2  # a box holds every pixel with more ink than this
 CLASS_NAMES = tuple(str(digit) for digit in range(10))
 
 
-def digit_images(where: str, splits: dict[str, Any], canvas: Any) -> dict[str, "DigitImages"]:
+def digit_images(
+    where: str, splits: dict[str, Any], canvas: Any, format: str = "digits-detect"
+) -> dict[str, "DigitImages"]:
     """The splits of a digits-detect YAML. splits: how many images each has; canvas: side in pixels.
 
+    format: digits-detect, or digits-segment, whose digits have outlines.
     Raises InputError, naming `where`, for what is no number.
     """
     if not isinstance(canvas, int) or canvas < _MIN_CANVAS:
@@ -42,7 +47,7 @@ def digit_images(where: str, splits: dict[str, Any], canvas: Any) -> dict[str, "
         if split not in _PARTS or not isinstance(num_images, int) or num_images < 1:
             raise InputError(f"{where}: {split} is {num_images!r}; give train, val and test a number of images")
     shares = _WITH_TEST if "test" in splits else _WITHOUT_TEST
-    return {split: _drawn(split, num_images, canvas, shares) for split, num_images in splits.items()}
+    return {split: _drawn(split, num_images, canvas, shares, format) for split, num_images in splits.items()}
 
 
 class DigitImages:
@@ -51,12 +56,19 @@ class DigitImages:
     shares: of the handwritten digits that training, validation and, if any, test images are drawn with.
     """
 
-    def __init__(self, split: str, num_images: int, canvas: int, shares: tuple[float, ...] = _WITHOUT_TEST):
+    def __init__(
+        self,
+        split: str,
+        num_images: int,
+        canvas: int,
+        shares: tuple[float, ...] = _WITHOUT_TEST,
+        format: str = "digits-detect",
+    ):
         bunch = load_digits()
         own = stratified(bunch.target, shares, _SEED)[_PARTS[split]]
         self._patterns = (bunch.images[own] / 16).astype(np.float32)
         self._digits = bunch.target[own]
-        self._split, self._canvas, self._seed = split, canvas, (_SEED, _PARTS[split])
+        self._split, self._canvas, self._seed, self._format = split, canvas, (_SEED, _PARTS[split]), format
         self.shapes = [(canvas, canvas)] * num_images
         # One sheet for all, cut at random: drawing noise anew would take longer than all the rest of an image.
         sheet = np.random.default_rng(self._seed).normal(0, 4, (2 * canvas, 2 * canvas, 1))
@@ -64,11 +76,16 @@ class DigitImages:
         self._layouts = [self._layout(i) for i in range(num_images)]
         self.labels = [labels for _, labels in self._layouts]
         self.ignored = [NOTHING_IGNORED] * num_images
+        outlined = format == "digits-segment"
+        self.outlines = [
+            Outlines([self._outline(*digit) if outlined else None for digit in placed], [])
+            for placed, _ in self._layouts
+        ]
         boxes = sum(map(len, self.labels))
         self.report = Report(split, images=num_images, boxes=boxes)
 
     def name(self, i: int) -> str:
-        return f"digits-detect/{self._split}/{i}"
+        return f"{self._format}/{self._split}/{i}"
 
     def drop(self, bad: dict[int, str]) -> None:
         raise AssertionError("a drawn image is always readable")
@@ -89,6 +106,14 @@ class DigitImages:
             spot = image[top : top + px, left : left + px]
             spot += ink * (shade - spot)
         return image.clip(0, 255).astype(np.uint8)
+
+    def _outline(self, k: int, px: int, left: int, top: int) -> Outline:
+        """The pixels of a digit that hold ink."""
+        inked = _pattern(self._patterns[k], px) > _INK
+        ys, xs = np.nonzero(inked)
+        x1, y1, x2, y2 = int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1
+        box = (left + x1, top + y1, left + x2, top + y2)
+        return Pixels(inked[y1:y2, x1:x2].astype(np.uint8), box).scaled(1 / self._canvas, 1 / self._canvas)
 
     def _layout(self, i: int) -> tuple[list[tuple[int, int, int, int]], np.ndarray]:
         """What lies where, as (pattern, side, left, top) in pixels, and its labels, float32 (n, 5)."""

@@ -20,6 +20,7 @@ from models.files import write_text
 from models.text import read_text
 
 from .detect_index import HELD_OUT, Ignored, Record
+from .outline import of_coco
 from .places import PROJECT, Finder, child, find, listed, local
 from .report import Report
 
@@ -104,8 +105,13 @@ def ids(entry: Any, root: Path, where: str, names: tuple[str, ...]) -> tuple[dic
     return images, [by_name.get(name) for name in names]
 
 
-def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: Report) -> list[Record]:
-    """The images of a split. entry: a JSON file, {annotations: JSON file, images: folder}, or what `entries` gives."""
+def records(
+    entry: Any, root: Path, where: str, names: tuple[str, ...], report: Report, outlines: bool = False
+) -> list[Record]:
+    """The images of a split. entry: a JSON file, {annotations: JSON file, images: folder}, or what `entries` gives.
+
+    outlines: whether to read polygons and RLE.
+    """
     file, folder = _files(entry, root, where)
     content = _load(file)
     _once(_field(content, "categories", file), "category", file)
@@ -164,10 +170,12 @@ def records(entry: Any, root: Path, where: str, names: tuple[str, ...], report: 
             report.others += 1
             continue
         box = (x, y, x + w, y + h)
+        outline = of_coco(annotation.get("segmentation")) if outlines else None
         if annotation.get("iscrowd"):
             report.skipped += 1
-            record.ignored.append(Ignored(label, box, crowd=True))
+            record.ignored.append(Ignored(label, box, True, outline))
             continue
+        record.outlines.append(outline)
         record.classes.append(label)
         record.boxes.append(box)
     if annotations and report.orphans == len(annotations):

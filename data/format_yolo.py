@@ -13,12 +13,15 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from models.documents import is_file
 from models.errors import InputError
 from models.text import read_text
 
 from .detect_index import Box, Record
 from .images import SUFFIXES, list_images, unread_in
+from .outline import Outline, Polygons
 from .places import PROJECT, Finder, direct, find, listed, local
 from .report import Report
 
@@ -35,11 +38,18 @@ _SPLITS = ("train", "val", "test")  # in names of folders: valid, training, …
 
 
 def records(
-    entry: Any, root: Path, where: str, names: tuple[str, ...], report: Report, num_keypoints: int = 0
+    entry: Any,
+    root: Path,
+    where: str,
+    names: tuple[str, ...],
+    report: Report,
+    num_keypoints: int = 0,
+    outlines: bool = False,
 ) -> list[Record]:
     """The images of a split. entry: a folder, an image, a pattern, a .txt that lists images, or a list of those.
 
     num_keypoints: numbers behind the box in a row of a set of key points.
+    outlines: whether to keep the polygons.
     """
     parts = entry if isinstance(entry, list) else [entry]
     paths = [path for part in parts for path in _images(part, root, where, report)]
@@ -48,8 +58,8 @@ def records(
         file = next((place for place in label_places(path) if is_file(place)), None)
         if file is None:
             without.append(path)
-        classes, boxes = ([], []) if file is None else _rows(file, len(names), num_keypoints)
-        found.append(Record(path, classes, boxes, in_pixels=False))
+        rows = ([], [], []) if file is None else _rows(file, len(names), num_keypoints)
+        found.append(Record(path, *rows[:2], in_pixels=False, outlines=rows[2] if outlines else []))
     report.missing_labels += len(without)
     if without and not report.first_missing:
         report.first_missing = str(next(label_places(without[0])))
@@ -123,9 +133,10 @@ def _listed(listing: Path, root: Path) -> list[Path]:
     return [search(line) or root / local(line) for line in lines if line]
 
 
-def _rows(path: Path, nc: int, num_keypoints: int) -> tuple[list[int], list[Box]]:
+def _rows(path: Path, nc: int, num_keypoints: int) -> tuple[list[int], list[Box], list[Outline | None]]:
     classes: list[int] = []
     boxes: list[Box] = []
+    outlines: list[Outline | None] = []
     try:
         lines = read_text(path, guesses=False).splitlines()
     except OSError as error:
@@ -167,7 +178,9 @@ def _rows(path: Path, nc: int, num_keypoints: int) -> tuple[list[int], list[Box]
         classes.append(int(label))
         if polygon:
             boxes.append((min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])))
+            outlines.append(Polygons((np.array(values, dtype=np.float64).reshape(-1, 2),)))
         else:
             x, y, w, h = values
             boxes.append((x - w / 2, y - h / 2, x + w / 2, y + h / 2))
-    return classes, boxes
+            outlines.append(None)
+    return classes, boxes, outlines

@@ -32,6 +32,7 @@ from .report import Report
 _log = logging.getLogger(__name__)
 HERE = Path(__file__).resolve().parent
 _SPLITS = ("train", "val", "test")
+DRAWN = ("digits-detect", "digits-segment")  # formats of sets that are drawn, not read
 _FORMATS = {"yolo": format_yolo, "coco": format_coco, "voc": format_voc}
 
 
@@ -70,11 +71,16 @@ def _exists(place: Path) -> bool:
     return exists(place)
 
 
-def records(spec: Spec) -> tuple[tuple[str, ...], dict[str, tuple[list[Record], Report]]]:
-    """Class names and, for each split there is, its annotated images with a report that was begun."""
+def records(spec: Spec, outlines: bool = False) -> tuple[tuple[str, ...], dict[str, tuple[list[Record], Report]]]:
+    """Class names and, for each split there is, its annotated images with a report that was begun.
+
+    outlines: whether objects are to have them, where the format knows any.
+    """
     names = class_names(spec)
     splits = {}
     more: dict[str, Any] = {"num_keypoints": _keypoints(spec)} if spec.format == "yolo" else {}
+    if spec.format != "voc":
+        more["outlines"] = outlines
     for split, entry in spec.entries.items():
         report, where = Report(split), f"{spec.where}: {split}"
         splits[split] = _FORMATS[spec.format].records(entry, spec.root, where, names, report, **more), report
@@ -123,7 +129,7 @@ def _from_yaml(path: Path, needs: Sequence[str]) -> Spec:
     for split in needs:
         if split not in entries:
             raise InputError(f"{path}: has no {split!r}; it should say where its images are")
-    if kind not in (*_FORMATS, "digits-detect"):
+    if kind not in (*_FORMATS, *DRAWN):
         raise InputError(f"{path}: format {kind!r} is not one of {', '.join(_FORMATS)}")
     return Spec(str(path), root, kind, entries, _names(path, content), content)
 

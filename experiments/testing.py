@@ -392,7 +392,9 @@ class HeadContract:
             for mode in (True, False):
                 model.zero_grad()
                 output = model.train(mode)(images)
-                value, parts = loss(output if mode else output[1], targets)
+                # Where there is an object, the mask of a head that finds masks is a square.
+                masks = (torch.ones(len(targets), 16, 16),) if model.head.finds == "masks" else ()
+                value, parts = loss(output if mode else output[1], targets, *masks)
                 assert tuple(parts) == model.head.parts
                 assert all(not part.requires_grad for part in parts.values())
                 assert value.item() == pytest.approx(2 * float(sum(parts.values())), rel=1e-5)
@@ -411,17 +413,21 @@ class HeadContract:
         model = self.plain()
         decoded, logits = model(torch.rand(2, 3, 64, 96))
         assert isinstance(logits, list)
-        width = {"objectness": 5 + model.head.nc, "classes": 4 + model.head.nc, "detections": 6}[model.head.form]
+        head, behind = model.head, model.head.num_coefficients
+        width = {"objectness": 5 + head.nc, "classes": 4 + head.nc, "detections": 6}[head.form]
         assert decoded.ndim == 3
-        assert decoded.shape[::2] == (2, width)
-        scores = decoded[..., 4:5] if model.head.form == "detections" else decoded[..., 4:]
+        assert decoded.shape[::2] == (2, width + behind)
+        scores = decoded[..., 4:5] if head.form == "detections" else decoded[..., 4:width]
         assert (scores >= 0).all()
         assert (scores <= 1).all()
-        detections = non_max_suppression(decoded, 0.0, max_det=7, form=model.head.form)
+        detections = non_max_suppression(decoded, 0.0, max_det=7, form=head.form, num_coefficients=behind)
         for found in detections:
             assert 1 <= len(found) <= 7
             assert (found[1:, 4] <= found[:-1, 4]).all()
-            assert set(found[:, 5].tolist()) <= set(range(model.head.nc))
+            assert set(found[:, 5].tolist()) <= set(range(head.nc))
+            assert found.shape[1] == 6 + behind
+        if head.finds == "masks":
+            assert head.prototypes(logits).shape[:2] == (2, behind)
 
     def test_modelled_costs_are_the_counted_ones(self) -> None:
         from models import count_flops, count_params

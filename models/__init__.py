@@ -16,6 +16,7 @@ _EXPORTS = {
     "Model": "detector",
     "Network": "network",
     "Row": "grammar",
+    "Segment": "segment",
     "check_imgsz": "strides",
     "count_flops": "complexity",
     "count_params": "complexity",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from . import blocks, dfl, heads, registry  # noqa: F401  (importing blocks and heads registers what they define)
+from typing import Any
+
+from . import blocks, dfl, heads, registry, segment  # noqa: F401  (importing blocks and heads registers what they define)
 from .errors import InputError
 from .grammar import Config, Row
 from .head import Head
@@ -20,8 +22,6 @@ def lookup(row: Row) -> Entry:
     known = registered()
     if row.module in known:
         return known[row.module]
-    if row.module == "Segment":
-        raise row.error("Segment heads are not supported yet; Detect is")
     if row.module in ("NASConv", "NASC3"):
         raise row.error("is a searchable block: freeze the space first (spaces.freeze)")
     close = meant_by(row.module, known)
@@ -33,6 +33,12 @@ def is_head(row: Row) -> bool:
     """Whether a row is a detection head."""
     entry = registered().get(row.module)
     return entry is not None and isinstance(entry.cls, type) and issubclass(entry.cls, Head)
+
+
+def finds(config: Config) -> str:
+    """What the last row finds, see `models.head.Head.finds`; ``boxes`` where it is no head."""
+    head: Any = registered()[config.rows[-1].module].cls if is_head(config.rows[-1]) else Head
+    return str(head.finds)
 
 
 def check_head(config: Config) -> None:
@@ -52,8 +58,6 @@ def check_head(config: Config) -> None:
         if not config.has_head:
             raise InputError(f"{config.file}: {right}; this YAML has no head to detect with")
         raise last.error(f"is no head; {right}")
-    if last.module == "Segment":
-        lookup(last)
     if not isinstance(last.source, tuple):
         close = meant_by(last.module, registered())
         hint = f", did you mean {' or '.join(close)}?" if close else ";"

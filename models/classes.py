@@ -97,8 +97,8 @@ def names_of(network: Any) -> tuple[str, ...] | None:
     return tuple(str(name) for name in ([names[k] for k in sorted(names)] if isinstance(names, Mapping) else names))
 
 
-def class_layers(network: nn.Module) -> dict[str, tuple[int, int]]:
-    """Layers whose outputs are by class, to (groups of outputs, outputs of a group before those of classes)."""
+def class_layers(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Layers whose outputs are by class, to what `models.head.Head.by_class` says of them."""
     from .head import Head
 
     heads = {name: module for name, module in network.named_modules() if isinstance(module, Head)}
@@ -107,16 +107,19 @@ def class_layers(network: nn.Module) -> dict[str, tuple[int, int]]:
 
 
 def rows_by_class(
-    value: Tensor, nc: int, groups: int, offset: int, classes: Sequence[tuple[int, int]]
+    value: Tensor, nc: int, layer: Sequence[int], classes: Sequence[tuple[int, int]]
 ) -> tuple[Tensor, Tensor]:
     """Outputs of a layer of `class_layers` for `nc` other classes, and which elements of them are known.
 
-    classes: see `pairs`.
+    layer: see `class_layers`; classes: see `pairs`.
     """
+    groups, offset, behind = (*layer, 0)[:3]
     rows = value.view(groups, -1, *value.shape[1:])
-    found = value.new_zeros(groups, offset + nc, *value.shape[1:])
+    found = value.new_zeros(groups, offset + nc + behind, *value.shape[1:])
     known = value.new_zeros(found.shape).bool()
     found[:, :offset], known[:, :offset] = rows[:, :offset], True
+    if behind:
+        found[:, -behind:], known[:, -behind:] = rows[:, -behind:], True
     for theirs, own in classes:
         found[:, offset + own], known[:, offset + own] = rows[:, offset + theirs], True
     return found.flatten(0, 1), known.flatten(0, 1)
@@ -140,7 +143,7 @@ def in_order(state: Mapping[str, Tensor], network: nn.Module, order: Sequence[in
     found = dict(state)
     for key, value in state.items():
         if (layer := key.rpartition(".")[0]) in layers:
-            found[key] = rows_by_class(value, len(order), *layers[layer], classes)[0]
+            found[key] = rows_by_class(value, len(order), layers[layer], classes)[0]
     return found
 
 

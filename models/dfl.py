@@ -147,7 +147,7 @@ class DetectDFL(Head):
     def loss(self, imgsz: int = 640) -> Loss:
         return DFLLoss(self)
 
-    def by_class(self) -> Mapping[str, tuple[int, int]]:
+    def by_class(self) -> Mapping[str, tuple[int, ...]]:
         branches = ("cv3", "one2one_cv3") if self.end2end else ("cv3",)
         return {f"{name}.{level}.2": (1, 0) for name in branches for level in range(self.nl)}
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 # objectness and class probabilities; `classes` the same without objectness; `detections` x1, y1, x2, y2, confidence
 # and class, the most confident first, each object once.
 Form = Literal["objectness", "classes", "detections"]
-Loss = Callable[[Sequence[Tensor], Tensor], tuple[Tensor, dict[str, Tensor]]]
+Loss = Callable[..., tuple[Tensor, dict[str, Tensor]]]
 
 
 class Head(nn.Module):
@@ -30,7 +30,9 @@ class Head(nn.Module):
     form
         What the predictions are; `models.postprocess` makes detections of any of them.
     finds
-        What metrics measure: ``boxes``.
+        What metrics measure: ``boxes``, or ``masks`` besides.
+    num_coefficients
+        Numbers of a prediction behind those of its classes, or behind a detection: the coefficients of its mask.
     parts
         Names of the parts of the loss.
     width_by_class
@@ -41,6 +43,7 @@ class Head(nn.Module):
     nl: int
     stride: Tensor
     form: Form = "classes"
+    num_coefficients: int = 0
     finds: ClassVar[str] = "boxes"
     parts: ClassVar[tuple[str, ...]] = ()
     width_by_class: ClassVar[tuple[str, ...]] = ()
@@ -53,14 +56,21 @@ class Head(nn.Module):
         """The loss that this head learns by, of images of that side.
 
         It is called with the logits, those of training or of eval mode, and with targets (M, 6): image index, class,
-        and x, y of the centre, width, height in fractions of the input. It gives the loss, a sum over images, and its
-        `parts`, means over images, detached.
+        and x, y of the centre, width, height in fractions of the input; of a head that finds masks also with these, (M,
+        H, W) or None. It gives the loss, a sum over images, and its `parts`, means over images, detached.
         """
         raise NotImplementedError
 
-    def by_class(self) -> Mapping[str, tuple[int, int]]:
-        """Layers whose outputs are by class, to (groups of outputs, outputs of a group before those of classes)."""
+    def by_class(self) -> Mapping[str, tuple[int, ...]]:
+        """Layers whose outputs are by class, to (groups of outputs, outputs of a group before those of classes).
+
+        A third number is of the outputs of a group behind them.
+        """
         return {}
+
+    def prototypes(self, logits: Sequence[Tensor]) -> Tensor:
+        """(N, num_coefficients, H, W), of which masks are sums; for a head that finds masks."""
+        raise NotImplementedError
 
     def with_classes(self, level: Tensor, classes: Sequence[int]) -> Tensor:
         """A level's logits with these classes alone, in this order."""

@@ -39,7 +39,7 @@ class Detect(Head):
     Attributes
     ----------
     nc, no, nl, na
-        Classes, outputs an anchor (nc + 5), levels, anchors a level.
+        Classes, outputs an anchor (nc + 5 + coefficients), levels, anchors a level.
     anchors
         (nl, na, 2) in units of the level's stride, once `set_strides` has been called; in pixels before.
     stride
@@ -54,10 +54,18 @@ class Detect(Head):
     parts: ClassVar[tuple[str, ...]] = ("box", "obj", "cls")
     anchors: Tensor
 
-    def __init__(self, nc: int, anchors: int | list[list[float]], ch: Sequence[int]) -> None:
+    def __init__(self, nc: int, anchors: int | list[list[float]], ch: Sequence[int], num_coefficients: int = 0) -> None:
         super().__init__()
-        self.nc, self.no, self.nl = nc, nc + 5, len(ch)
+        self.nc, self.no, self.nl = nc, nc + 5 + num_coefficients, len(ch)
+        self.num_coefficients = num_coefficients
         self.default_anchors = isinstance(anchors, int)
+        # Whether anchors grow from level to level, by numbers: a network on the meta device has none.
+        areas = (
+            []
+            if isinstance(anchors, int)
+            else [sum(w * h for w, h in zip(a[::2], a[1::2], strict=True)) for a in anchors]
+        )
+        self._growth = areas[-1] - areas[0] if areas else 0
         self.na = anchors if isinstance(anchors, int) else len(anchors[0]) // 2
         pixels = torch.zeros(self.nl, self.na, 2) if isinstance(anchors, int) else torch.tensor(anchors).float()
         self.register_buffer("anchors", pixels.view(self.nl, self.na, 2))
@@ -71,25 +79,24 @@ class Detect(Head):
             steps = 2 ** (torch.arange(self.na) / self.na)
             self.anchors = (DEFAULT_ANCHOR_STRIDES * steps).view(1, self.na, 1).repeat(self.nl, 1, 2)
         else:
-            area = self.anchors.prod(-1).mean(-1)
-            if (area[-1] - area[0]) * (self.stride[-1] - self.stride[0]) < 0:
+            if self._growth * (strides[-1] - strides[0]) < 0:
                 self.anchors = self.anchors.flip(0)
             self.anchors = self.anchors / self.stride.view(-1, 1, 1)
-        self.initialize_biases()
+        self.initialize_biases(strides)
 
-    def initialize_biases(self) -> None:
+    def initialize_biases(self, strides: Sequence[float]) -> None:
         """Priors of focal loss (Lin et al. 2017, section 3.3): 8 objects in 640 x 640, classes equally likely."""
-        for conv, stride in zip(self.m, self.stride.tolist(), strict=True):
+        for conv, stride in zip(self.m, strides, strict=True):
             bias = cast(nn.Conv2d, conv).bias
             assert bias is not None
             bias = bias.detach().view(self.na, -1)
             bias[:, 4] += math.log(8 / (640 / stride) ** 2)
-            bias[:, 5:] += math.log(0.6 / (self.nc - 0.99999))
+            bias[:, 5 : 5 + self.nc] += math.log(0.6 / (self.nc - 0.99999))
 
     def loss(self, imgsz: int = 640) -> Loss:
         return DetectionLoss(self, scaled_gains(self.nl, self.nc, imgsz))
 
-    def by_class(self) -> Mapping[str, tuple[int, int]]:
+    def by_class(self) -> Mapping[str, tuple[int, ...]]:
         return {f"m.{level}": (self.na, 5) for level in range(self.nl)}
 
     def with_classes(self, level: Tensor, classes: Sequence[int]) -> Tensor:
@@ -123,4 +130,4 @@ class Detect(Head):
         probability = logits.sigmoid()
         xy = (2 * probability[..., :2] - 0.5 + grid) * stride
         wh = (2 * probability[..., 2:4]) ** 2 * anchors
-        return torch.cat((xy, wh, probability[..., 4:]), -1).view(n, -1, self.no)
+        return torch.cat((xy, wh, probability[..., 4:]), -1).view(n, -1, logits.shape[-1])

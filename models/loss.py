@@ -135,7 +135,7 @@ class DetectionLoss:
 
         for logits, anchors, balance in zip(predictions, all_anchors, self.balance, strict=True):
             objectness = torch.zeros(logits.shape[:4], device=device)
-            match = _assign(targets, anchors, logits.shape[2:4])
+            match = assign(targets, anchors, logits.shape[2:4])
             if len(match.cell):
                 matched = logits.flatten(0, 3)[match.cell].float()
                 drawn_xy = matched[:, 0:2].sigmoid() * 2 - 0.5
@@ -156,16 +156,17 @@ class DetectionLoss:
         return loss, {name: part.detach() for name, part in parts.items()}
 
 
-class _Match(NamedTuple):
+class Match(NamedTuple):
     """The K places of one level where a target is to be drawn."""
 
     cell: Tensor  # (K,) index into the level's (N, na, ny, nx), flattened
     anchor: Tensor  # (K,)
     label: Tensor  # (K,) class
     box: Tensor  # (K, 4) x, y of the centre from the cell's corner, width, height, in grid units
+    target: Tensor  # (K,) which of the targets
 
 
-def _assign(targets: Tensor, anchors: Tensor, shape: Sequence[int]) -> _Match:
+def assign(targets: Tensor, anchors: Tensor, shape: Sequence[int]) -> Match:
     """Assign targets (M, 6) to the anchors (na, 2, grid units) and cells of a level of shape (ny, nx).
 
     A target goes to every anchor of a like shape, and there to the cell that holds its centre and the nearest cell
@@ -193,4 +194,4 @@ def _assign(targets: Tensor, anchors: Tensor, shape: Sequence[int]) -> _Match:
     x, y = x.clamp(0, nx - 1), y.clamp(0, ny - 1)  # a centre on the right or lower border is one cell too far
     image, label = targets[target, :2].long().unbind(1)
     cell = ((image * len(anchors) + anchor) * ny + y) * nx + x
-    return _Match(cell, anchor, label, torch.cat((xy - torch.stack((x, y), 1), wh), 1))
+    return Match(cell, anchor, label, torch.cat((xy - torch.stack((x, y), 1), wh), 1), target)

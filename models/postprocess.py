@@ -22,6 +22,7 @@ def non_max_suppression(
     classes: Sequence[int] | None = None,
     agnostic: bool = False,
     form: Form = "objectness",
+    num_coefficients: int = 0,
 ) -> list[Tensor]:
     """Non-maximum suppression of a batch.
 
@@ -31,7 +32,7 @@ def non_max_suppression(
     Args:
         z: what the head returns in eval mode, in its `form`: (N, A, nc + 5) as x, y of the centre, width, height in
             pixels, objectness, class probabilities; (N, A, nc + 4) without objectness; or (N, K, 6) detections, of
-            which none is suppressed.
+            which none is suppressed. Each may have coefficients of a mask behind.
         conf: detections have more than this confidence, objectness x class probability. With one class, whose
             probability no loss trains, the objectness alone.
         iou: of two boxes that overlap more than this, the less confident goes.
@@ -40,17 +41,20 @@ def non_max_suppression(
         classes: keep only these.
         agnostic: boxes suppress those of other classes too.
         form: see `models.head.Form`.
+        num_coefficients: of the mask of each.
 
     Returns:
-        For each image (n, 6), float32: x1, y1, x2, y2 in pixels, confidence, class; most confident first.
+        For each image (n, 6 + num_coefficients), float32: x1, y1, x2, y2 in pixels, confidence, class, coefficients;
+        most confident first.
     """
     detections = []
     for rows in z:
         if form == "detections":
             detections.append(_thinned(rows.float(), conf, max_det, classes))
             continue
-        rows = rows[(rows[:, 4] if form == "objectness" else rows[:, 4:].amax(1)) > conf].float()
-        scores = scores_of(rows, form)
+        end = rows.shape[1] - num_coefficients
+        rows = rows[(rows[:, 4] if form == "objectness" else rows[:, 4:end].amax(1)) > conf].float()
+        scores = scores_of(rows[:, :end], form)
         if multi_label:
             box, label = (scores > conf).nonzero(as_tuple=True)
             score = scores[box, label]
@@ -66,12 +70,13 @@ def non_max_suppression(
         box, label = box[best], label[best]
         xyxy = box_convert(rows[box, :4], "cxcywh", "xyxy")
         keep = batched_nms(xyxy, score, torch.zeros_like(label) if agnostic else label, iou)[:max_det]
-        detections.append(torch.cat((xyxy[keep], score[keep, None], label[keep, None].float()), 1))
+        found = (xyxy[keep], score[keep, None], label[keep, None].float(), rows[box[keep], end:])
+        detections.append(torch.cat(found, 1))
     return detections
 
 
 def scores_of(predictions: Tensor, form: Form) -> Tensor:
-    """(…, nc) confidences of predictions in the form ``objectness`` or ``classes``."""
+    """(…, nc) confidences of predictions in the form ``objectness`` or ``classes``, without coefficients."""
     if form == "classes":
         return predictions[..., 4:]
     if predictions.shape[-1] == 6:  # one class, whose probability no loss trains

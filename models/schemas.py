@@ -205,4 +205,5 @@ class OnnxNotes(Schema):
     batch: Annotated[int, Field(ge=1, le=limits.COUNT)] | None
     nms: dict[str, Finite] | None
     form: Annotated[str, Field(pattern="^(objectness|classes|detections)$")]
+    coefficients: Annotated[int, Field(ge=0, le=limits.COUNT)]
     dtype: str

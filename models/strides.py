@@ -55,7 +55,7 @@ def _size(row: Row, side: float) -> float | None:
     if row.module in ("AConv", "ADown"):
         return side // 2  # a pool of 2 x 2 that takes a line away, then a stride of 2
     if row.module not in _STRIDED:
-        return {"GlobalPool": 1, "Detect": math.nan, "DetectDFL": math.nan}.get(row.module)
+        return {"GlobalPool": 1, **dict.fromkeys(("Detect", "DetectDFL", "Segment"), math.nan)}.get(row.module)
     place = _STRIDED[row.module]
     k, s = _argument(row, place - 1, "k", 1), _argument(row, place, "s", 1)
     if not isinstance(s, int) or (row.number != 1 and s != 1 and row.module not in _ONCE):

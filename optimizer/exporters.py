@@ -21,7 +21,7 @@ from models.classifier import Classifier
 from models.detector import Model
 from models.errors import InputError
 from models.files import atomic, disk_error, dump_model_yaml
-from models.head import Form, Head
+from models.head import Head
 from models.postprocess import non_max_suppression, scores_of
 from models.strides import check_imgsz
 
@@ -31,7 +31,8 @@ TOLERANCE = 1e-4
 LOWEST_OPSET = 11  # NonMaxSuppression, TopK and CumSum as they are used here
 _DYNAMO_OPSET = 18  # PyTorch's newer exporter writes this one and later ones; the older exporter the earlier ones
 _CHECKED_BATCHES = (1, 2, 5)  # of a file with dynamic batch
-_PREDICTIONS, _DETECTIONS, _LOGITS, _POINTS = "predictions", "detections", "logits", "points"
+_PREDICTIONS, _DETECTIONS, _PROTOTYPES = "predictions", "detections", "prototypes"
+_LOGITS, _POINTS = "logits", "points"
 NUM_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}  # OpenVINO computes in bfloat16 where the CPU can
 
 
@@ -85,12 +86,15 @@ def export_onnx(
     - with `nms`, ``detections``, float32 (K, 7): index of the image in the batch, x1, y1, x2, y2 in pixels of the
       input, confidence, class; images in order, in each the most confident first. As `non_max_suppression` does
       with one class a box; by the operator NonMaxSuppression;
+    - with either, of a head that finds masks, their coefficients at each row's end and, as a second output,
+      ``prototypes``, float32 (N, k, H, W);
     - of a classifier ``logits``, float32 (N, nc);
     - of landmarks ``points``, float32 (N, 2 K): x0, y0, x1, … in shares of the side.
 
     Its metadata hold, as text: ``names`` (JSON, {index: name}), ``stride``, ``imgsz``, ``batch`` (dynamic, or a
     number), ``arch`` (JSON; null for a network of no search), ``yaml``, ``nms`` (JSON of `NMS`, or null), ``task``
-    (detect, classify or landmarks) and ``form`` (of the predictions; empty for a classifier).
+    (detect, classify or landmarks), ``form`` (of the predictions; empty for a classifier) and ``coefficients`` (how
+    many).
 
     Parameters
     ----------
@@ -110,10 +114,10 @@ def export_onnx(
     model = copy.deepcopy(model).cpu().float().eval()
     graphs = _graphs(onnx, model, imgsz, opset, batch, nms, arch)
 
-    def runner(content: bytes) -> Callable[[np.ndarray], np.ndarray]:
+    def runner(content: bytes) -> _Run:
         session = _session(ort, content)
         name = session.get_inputs()[0].name
-        return lambda x: session.run(None, {name: x})[0]
+        return lambda x: session.run(None, {name: x})
 
     with atomic(path) as temporary:
         temporary.write_bytes(graphs.whole.SerializeToString())
@@ -147,9 +151,9 @@ def export_openvino(
     graphs = _graphs(onnx, model, imgsz, opset, batch, nms, arch)
     core = ov.Core()
 
-    def runner(network: Any) -> Callable[[np.ndarray], np.ndarray]:
+    def runner(network: Any) -> _Run:
         compiled = core.compile_model(network, "CPU", NUM_PRECISION)
-        return lambda x: compiled([x])[0]
+        return lambda x: [*compiled([x]).values()]
 
     with scratch(path) as temporary:
 
@@ -185,6 +189,7 @@ def metadata(model: Model | Classifier, imgsz: int, batch: int | None, nms: NMS 
         "nms": json.dumps(None if nms is None else asdict(nms)),
         "task": "detect" if isinstance(model, Model) else "landmarks" if model.landmarks else "classify",
         "form": model.head.form if isinstance(model, Model) else "",
+        "coefficients": str(model.head.num_coefficients if isinstance(model, Model) else 0),
     }
 
 
@@ -192,10 +197,23 @@ def _stride(model: Model | Classifier) -> int:
     return int(model.stride.max()) if isinstance(model, Model) else model.imgsz_multiple
 
 
-def _computed(model: Model | Classifier, images: Tensor) -> Tensor:
-    """A detector's predictions, without the logits that it gives besides; or a classifier's logits."""
+def _computed(model: Model | Classifier, images: Tensor) -> tuple[Tensor, ...]:
+    """A detector's predictions, and prototypes where it has any, without the other logits; or a classifier's logits."""
     output: Any = model(images)
-    return cast(Tensor, output[0] if isinstance(model, Model) else output)
+    if not isinstance(model, Model):
+        return (output,)
+    decoded, logits = output
+    return (decoded, model.head.prototypes(logits)) if model.head.num_coefficients else (decoded,)
+
+
+def _names(model: Model | Classifier) -> list[str]:
+    """What is given, in the order of `_computed`."""
+    if not isinstance(model, Model):
+        return [_POINTS if model.landmarks else _LOGITS]
+    return [_PREDICTIONS, _PROTOTYPES] if model.head.num_coefficients else [_PREDICTIONS]
+
+
+_Run = Callable[[np.ndarray], list[np.ndarray]]
 
 
 class _Graphs(NamedTuple):
@@ -209,9 +227,9 @@ class _Graphs(NamedTuple):
 class _Runners(NamedTuple):
     """What computes `_Graphs`."""
 
-    predict: Callable[[np.ndarray], np.ndarray]
-    suppress: Callable[[np.ndarray], np.ndarray] | None
-    run: Callable[[np.ndarray], np.ndarray]
+    predict: _Run
+    suppress: _Run | None
+    run: _Run
 
 
 def _graphs(
@@ -231,7 +249,7 @@ def _graphs(
         tail = _nms_graph(onnx, raw, model.head, nms)
     whole = copy.deepcopy(raw)
     if tail is not None:
-        whole = onnx.compose.merge_models(raw, tail, io_map=[(_PREDICTIONS, _PREDICTIONS)])
+        whole = _merged(onnx, raw, tail)
     onnx.helper.set_model_props(whole, metadata(model, imgsz, batch, nms, arch))
     return _Graphs(raw, tail, whole)
 
@@ -241,9 +259,19 @@ def with_nms(predicts: Any, head: Head, nms: NMS) -> Any:
     onnx = need("onnx")
     tail = _nms_graph(onnx, predicts, head, nms)
     tail.opset_import.extend(o for o in predicts.opset_import if o.domain)
-    whole = onnx.compose.merge_models(predicts, tail, io_map=[(_PREDICTIONS, _PREDICTIONS)])
+    whole = _merged(onnx, predicts, tail)
     said = {p.key: p.value for p in predicts.metadata_props}
     onnx.helper.set_model_props(whole, {**said, "nms": json.dumps(asdict(nms))})
+    return whole
+
+
+def _merged(onnx: Any, predicts: Any, tail: Any) -> Any:
+    """Detections first, then what `predicts` gives besides."""
+    outputs = [o.name for graph in (tail, predicts) for o in graph.graph.output if o.name != _PREDICTIONS]
+    whole = onnx.compose.merge_models(predicts, tail, [(_PREDICTIONS, _PREDICTIONS)], outputs=outputs)
+    by_name = {o.name: copy.deepcopy(o) for o in whole.graph.output}
+    del whole.graph.output[:]
+    whole.graph.output.extend(by_name[name] for name in outputs)
     return whole
 
 
@@ -254,16 +282,17 @@ class _Computed(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor) -> Tensor:
-        return _computed(self.model, images)
+    def forward(self, images: Tensor) -> Any:
+        found = _computed(self.model, images)
+        return found if len(found) > 1 else found[0]
 
 
 def _onnx_of(onnx: Any, model: Model | Classifier, imgsz: int, opset: int, batch: int | None) -> Any:
     """The network, fused, as an ONNX model."""
     network = _Computed(copy.deepcopy(model).fuse()).eval()
-    given = _PREDICTIONS if isinstance(model, Model) else _POINTS if model.landmarks else _LOGITS
+    given = _names(model)
     example = torch.zeros(batch or 2, model.config.ch, imgsz, imgsz)
-    names: dict[str, Any] = {"input_names": ["images"], "output_names": [given], "opset_version": opset}
+    names: dict[str, Any] = {"input_names": ["images"], "output_names": given, "opset_version": opset}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
@@ -276,7 +305,7 @@ def _onnx_of(onnx: Any, model: Model | Classifier, imgsz: int, opset: int, batch
                 assert program is not None
                 graph = program.model_proto
             else:
-                axes = {"images": {0: "N"}, given: {0: "N"}} if batch is None else None
+                axes = {name: {0: "N"} for name in ("images", *given)} if batch is None else None
                 buffer = io.BytesIO()
                 torch.onnx.export(network, (example,), buffer, dynamo=False, dynamic_axes=axes, **names)  # type: ignore[arg-type]
                 graph = onnx.load_from_string(buffer.getvalue())
@@ -290,19 +319,20 @@ def _onnx_of(onnx: Any, model: Model | Classifier, imgsz: int, opset: int, batch
         del node.metadata_props[:]  # stack traces, with this machine's paths
         node.doc_string = ""
     with torch.no_grad():
-        shape = network(example).shape
-    output = onnx.helper.make_tensor_value_info(given, onnx.TensorProto.FLOAT, [batch or "N", *shape[1:]])
-    graph.graph.output[0].CopyFrom(output)
+        computed = _computed(network.model, example)
+    for name, tensor, output in zip(given, computed, graph.graph.output, strict=True):
+        shape = [batch or "N", *tensor.shape[1:]]
+        output.CopyFrom(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
     return graph
 
 
 # In ONNX's text form. Only operators that are the same in every opset from 11 on: no Squeeze, Split or ReduceMax.
 _NMS_TEXT = """
 <ir_version: {ir_version}, opset_import: ["" : {opset}]>
-nms (float[{n}, {a}, {no}] predictions) => (float[K, 7] detections)
+nms (float[{n}, {a}, {no}] predictions) => (float[K, {columns}] detections)
 <
   int64[1] nms_0 = {{0}}, int64[1] nms_1 = {{1}}, int64[1] nms_2 = {{2}}, int64[1] nms_4 = {{4}},
-  {five}int64[1] nms_no = {{{no}}}, int64[1] nms_all = {{-1}}, int64[2] nms_column = {{-1, 1}},
+  {constants}int64[1] nms_end = {{{end}}}, int64[1] nms_all = {{-1}}, int64[2] nms_column = {{-1, 1}},
   int64[2] nms_image_box = {{0, 2}},
   int64[{nc}] nms_class_range = {{{class_range}}}, int64 nms_axis = {{0}}, float[2] nms_off_on = {{0.0, 1.0}},
   float nms_half = {{0.5}}, float nms_zero = {{0.0}},
@@ -332,7 +362,8 @@ nms (float[{n}, {a}, {no}] predictions) => (float[K, 7] detections)
   nms_class_float = Cast <to = 1> (nms_class)
   nms_xyxy = GatherND (nms_boxes, nms_at)
   nms_score = GatherND (nms_best, nms_at)
-  nms_rows = Concat <axis = 1> (nms_image_float, nms_xyxy, nms_score, nms_class_float)
+{coefficients}
+  nms_rows = Concat <axis = 1> (nms_image_float, nms_xyxy, nms_score, nms_class_float{more})
 
   nms_shape = Shape (nms_picked)
   nms_count = Slice (nms_shape, nms_0, nms_1)
@@ -363,6 +394,10 @@ nms (float[{n}, {a}, {no}] predictions) => (float[K, 7] detections)
 """
 
 
+_COEFFICIENTS_TEXT = """  nms_coefficients = Slice (predictions, nms_end, nms_no, nms_2)
+  nms_coefficient = GatherND (nms_coefficients, nms_at)"""
+
+
 def _nms_graph(onnx: Any, raw: Any, head: Head, nms: NMS) -> Any:
     """Non-maximum suppression of what `raw` gives.
 
@@ -378,7 +413,12 @@ def _nms_graph(onnx: Any, raw: Any, head: Head, nms: NMS) -> Any:
         opset=raw.opset_import[0].version,
         **{"n": n, "a": a, "no": no, "nc": head.nc, "class_range": ", ".join(map(str, range(head.nc)))},
         scores=_scores_text(head),
-        five="" if head.form == "classes" else "int64[1] nms_5 = {5}, ",  # an unused constant is warned of
+        # An unused constant is warned of.
+        constants=("" if head.form == "classes" else "int64[1] nms_5 = {5}, ")
+        + (f"int64[1] nms_no = {{{no}}}, " if head.num_coefficients else ""),
+        coefficients=_COEFFICIENTS_TEXT if head.num_coefficients else "",
+        **{"more": ", nms_coefficient" if head.num_coefficients else "", "columns": 7 + head.num_coefficients},
+        end=no - head.num_coefficients,
         **{"max_det": nms.max_det, "iou": float(nms.iou), "conf": float(nms.conf)},
     )
     return onnx.parser.parse_model(text)
@@ -387,12 +427,12 @@ def _nms_graph(onnx: Any, raw: Any, head: Head, nms: NMS) -> Any:
 def _scores_text(head: Head) -> str:
     """As `models.postprocess.scores_of`."""
     if head.form == "classes":
-        return "  nms_scores = Slice (predictions, nms_4, nms_no, nms_2)"
+        return "  nms_scores = Slice (predictions, nms_4, nms_end, nms_2)"
     objectness = "  {} = Slice (predictions, nms_4, nms_5, nms_2)"
     if head.nc == 1:
         return objectness.format("nms_scores")
     return f"""{objectness.format("nms_objectness")}
-  nms_probability = Slice (predictions, nms_5, nms_no, nms_2)
+  nms_probability = Slice (predictions, nms_5, nms_end, nms_2)
   nms_scores = Mul (nms_objectness, nms_probability)"""
 
 
@@ -440,21 +480,24 @@ def _compare(
     for x in inputs:
         n = len(x)
         batches.append(n)
-        expected = _computed(model, x)
-        got = torch.from_numpy(runners.predict(x.numpy()))
+        expected, *others = _computed(model, x)
+        predicted = [torch.from_numpy(y) for y in runners.predict(x.numpy())]
+        got = predicted[0]
         compared = _difference
         if isinstance(model, Model) and model.head.form == "detections":
             compared = _difference_of_sets
         difference |= compared(expected, got, f"{what}, batch of {n}")
+        for other, theirs in zip(others, predicted[1:], strict=True):
+            difference |= _difference(other, theirs, f"{what}, prototypes in a batch of {n}")
         if nms is not None and runners.suppress is not None:
             head = cast(Model, model).head
             where = f"{what}, detections in a batch of {n}"
-            whole, parts = runners.run(x.numpy()), runners.suppress(got.numpy())
+            whole, parts = runners.run(x.numpy())[0], runners.suppress(got.numpy())[0]
             _difference(torch.from_numpy(parts), torch.from_numpy(whole), where)
             for z in (got, _random_predictions(expected, x.shape[-1])):
-                z = _without_ties(z, head.form)
+                z = _without_ties(z, head)
                 wanted = _class_by_class(z, nms, head)
-                _difference(wanted, torch.from_numpy(runners.suppress(z.numpy())), where)
+                _difference(wanted, torch.from_numpy(runners.suppress(z.numpy())[0]), where)
                 num_detections += len(wanted)
     return difference, tuple(batches), None if nms is None else num_detections
 
@@ -467,20 +510,20 @@ def _random_predictions(like: Tensor, imgsz: int) -> Tensor:
     return z
 
 
-def _without_ties(z: Tensor, form: Form) -> Tensor:
+def _without_ties(z: Tensor, head: Head) -> Tensor:
     """Predictions in the same order of confidence, but no two confidences are equal, nor two classes of a box.
 
     Which of two equals stays is nobody's law. About one box in six has more confidence than 0.25.
     """
-    z = z.clone()
-    confidence, label = scores_of(z, form).max(2, keepdim=True)
+    z, form, end = z.clone(), head.form, z.shape[2] - head.num_coefficients
+    confidence, label = scores_of(z[..., :end], form).max(2, keepdim=True)
     rank = confidence.squeeze(2).argsort(1).argsort(1)
     best = ((rank + 0.5) / z.shape[1])[..., None] ** 8
     if form == "classes":
-        z[..., 4:] *= best / 2
+        z[..., 4:end] *= best / 2
         return z.scatter(2, label + 4, best)
     z[..., 4:5] = best
-    z[..., 5:] /= 2
+    z[..., 5:end] /= 2
     return z.scatter(2, label + 5, 1.0)
 
 
@@ -520,11 +563,12 @@ def _class_by_class(z: Tensor, nms: NMS, head: Head) -> Tensor:
     One class after the other: torchvision's NMS of several classes at once moves boxes apart by large offsets, which
     round them. The operator does not, and a pair may overlap by a hair more or less than the threshold.
     """
-    rows = [torch.zeros(0, 7)]
+    more = head.num_coefficients
+    rows = [torch.zeros(0, 7 + more)]
     for i, image in enumerate(z):
         found = [
             non_max_suppression(
-                image[None], nms.conf, nms.iou, nms.max_det, classes=[c], agnostic=True, form=head.form
+                image[None], nms.conf, nms.iou, nms.max_det, False, [c], True, form=head.form, num_coefficients=more
             )[0]
             for c in range(head.nc)
         ]

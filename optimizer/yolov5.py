@@ -111,7 +111,8 @@ def yolov5_form(model: Model) -> Yolov5Form:
     """
     head = model.head
     if type(head) is not Detect:
-        raise model.config.rows[-1].error("YOLOv5 has no such head; right would be Detect, [nc, anchors]")
+        why = "is not written in YOLOv5's form" if isinstance(head, Detect) else "YOLOv5 has no such head"
+        raise model.config.rows[-1].error(f"{why}; right would be Detect, [nc, anchors]")
     writer = _Writer(model)
     for row in model.config.rows:
         writer.write(row)

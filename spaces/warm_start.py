@@ -25,11 +25,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.catalog import is_head
 from models.classes import class_layers, difference, in_order, order_of, pairs, rows_by_class, unnamed
 from models.classifier import Classifier
 from models.detector import Model
 from models.errors import InputError
-from models.grammar import Config, Row, choices_in, read_config
+from models.grammar import HEAD_KEYS, Config, Row, choices_in, read_config
 from models.head import Head
 from models.network import Network
 
@@ -131,7 +132,8 @@ def warm_start(
         be of the same space and classes. A classifier's backbone may begin with a detector's weights.
     names
         The network's class names, in place of the YAML's own. Weights of classes go to the supernet's of the same name;
-        if neither has names, by number. Other classes are as in a new head. Anchors stay the supernet's.
+        if neither has names, by number. Other classes are as in a new head, as is all of a head that is of another
+        kind. Anchors stay the supernet's.
     images
         (N, C, H, W), such as the network is trained with, from which batch norms of blocks more begin; noise if there
         are none.
@@ -144,8 +146,22 @@ def warm_start(
     config = read_config(cfg)
     if any(row.module in NAS_ROWS or any(choices_in(row)) for row in config.rows):
         return _continue(supernet, config, state, names)
+    config, fresh = _with_head_of(supernet.space, config)
     with torch.random.fork_rng(devices=()):  # what is built for comparison draws no random numbers of the caller's
-        return _Loading(supernet, config, state, names, images).run()
+        return _Loading(supernet, config, state, names, images, fresh).run()
+
+
+def _with_head_of(space: Space, config: Config) -> tuple[Config, bool]:
+    """A detector's YAML with the space's head, where it has another on the same rows; whether it has."""
+    own, theirs = config.rows[-1], space.config.rows[-1]
+    alike = len(config.rows) == len(space.config.rows) and own.sources == theirs.sources
+    if own.module == theirs.module or not (alike and is_head(own) and is_head(theirs)):
+        return config, False
+    frozen = space.freeze(space.upstream())
+    raw = {k: v for k, v in config.raw.items() if k not in ("anchors", *HEAD_KEYS)}
+    raw |= {k: frozen[k] for k in ("anchors", *HEAD_KEYS) if k in frozen}
+    raw["head"] = [*raw["head"][:-1], frozen["head"][-1]]
+    return read_config(raw, nc=config.nc, file=config.file), True
 
 
 def _continue(supernet: Supernet, config: Config, state: State, names: Any) -> WarmStart:
@@ -254,8 +270,11 @@ def _candidates(supernet: nn.Module) -> Iterator[dict[str, Any]]:
 class _Loading:
     """One call of `warm_start`."""
 
-    def __init__(self, supernet: Supernet, config: Config, state: State, names: Any, images: Tensor | None) -> None:
+    def __init__(
+        self, supernet: Supernet, config: Config, state: State, names: Any, images: Tensor | None, fresh: bool = False
+    ) -> None:
         self.supernet, self.elements = supernet, Elements(supernet)
+        self._fresh = f"model.{len(config.rows) - 1}." if fresh else None  # a head that is not the state's
         self.known = torch.zeros(self.elements.total, dtype=torch.bool)
         space: Space = supernet.space
         num_rows = len(supernet.model)
@@ -285,12 +304,15 @@ class _Loading:
         by_class = class_layers(self.network)
         widened = {f"{name}.{branch}" for name, m in heads.items() for branch in m.width_by_class}
         for key, tensor in own.items():
+            if self._fresh is not None and key.startswith(self._fresh):
+                found[key] = torch.zeros_like(tensor), torch.zeros(tensor.shape, dtype=torch.bool)
+                continue
             value = state[key].detach().cpu() if key in state else None
             layer = key.rpartition(".")[0]
             if value is None and layer == "linear":
                 continue
             if value is not None and layer in by_class:
-                found[key] = rows_by_class(value, self.num_classes, *by_class[layer], self.classes)
+                found[key] = rows_by_class(value, self.num_classes, by_class[layer], self.classes)
                 if layer == "linear":
                     continue
             elif value is not None:
@@ -379,6 +401,8 @@ class _Loading:
             skipped = new if row.index in self._shifted else []
             with _bypassed([largest.get_submodule(name) for name in skipped]):
                 z = other(embedded if listed else embedded[0])
+            if isinstance(own, Head) and self._fresh is not None:
+                continue
             if isinstance(own, Head):
                 y, z = (own.of_classes(logits, [i for _, i in self.classes]) for _, logits in (y, z))
             elif isinstance(y, Tensor) and len(runs[row.index]) == len(larger[row.index]):

@@ -29,7 +29,7 @@ def lively(images: Tensor, names: list[str], cfg: Any = TINY, seed: int = 0) -> 
         norm.reset_running_stats()
         norm.momentum = None
     logits = model.train()(images)
-    for level, conv in zip(logits, model.head.m, strict=True):
+    for level, conv in zip(logits, model.head.m, strict=False):
         spread = level.std(dim=(0, 2, 3)).view(-1)
         middle = level.mean(dim=(0, 2, 3)).view(-1)
         conv.bias -= middle

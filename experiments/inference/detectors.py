@@ -43,6 +43,8 @@ class Detector(Protocol):
         Whether it takes images that are not square.
     form
         What it predicts; see `models.head.Form`.
+    num_coefficients
+        Numbers behind each prediction, the coefficients of its mask; 0 where it finds boxes alone.
     nms
         Thresholds in the graph of a file that gives detections instead of predictions.
     dtype
@@ -55,6 +57,7 @@ class Detector(Protocol):
     batch: int | None
     rect: bool
     form: Form
+    num_coefficients: int
     nms: NMS | None
     dtype: str
 
@@ -66,6 +69,9 @@ class Detector(Protocol):
 
     def predict(self, prepared: Any) -> Tensor:
         """(N, A, …) as `Model` in eval mode, in `form`; with `nms`, (K, 7) as `optimizer.export_onnx`."""
+
+    def compute(self, prepared: Any) -> tuple[Tensor, Tensor | None]:
+        """What `predict` gives, and the prototypes of masks, (N, k, H, W); of a detector that finds masks."""
 
     def wait(self) -> None:
         """Return when all that was asked has been computed: for measuring time."""
@@ -87,6 +93,7 @@ class TorchDetector:
         self._model = copy.deepcopy(model).fuse().to(self.device).to(memory_format=torch.channels_last)
         self.names, self.imgsz = model.names, imgsz
         self.stride, self.form = int(model.stride.max()), model.head.form
+        self.num_coefficients = model.head.num_coefficients
 
     def check_imgsz(self, imgsz: int) -> int:
         return check_imgsz(imgsz, self.stride)
@@ -94,9 +101,13 @@ class TorchDetector:
     def prepare(self, images: Tensor) -> Tensor:
         return images.to(self.device).float().div_(255).contiguous(memory_format=torch.channels_last)
 
-    @torch.no_grad()
     def predict(self, prepared: Tensor) -> Tensor:
-        return self._model(prepared)[0]
+        return self.compute(prepared)[0]
+
+    @torch.no_grad()
+    def compute(self, prepared: Tensor) -> tuple[Tensor, Tensor | None]:
+        decoded, logits = self._model(prepared)
+        return decoded, self._model.head.prototypes(logits) if self.num_coefficients else None
 
     def wait(self) -> None:
         synchronize(self.device)
@@ -140,6 +151,7 @@ class OnnxDetector:
                     "batch": None if said["batch"] == "dynamic" else int(said["batch"]),
                     "nms": parse_json(said["nms"], path),
                     "form": said.get("form", "objectness"),
+                    "coefficients": int(said.get("coefficients", 0)),
                     "dtype": said.get("dtype", "float32"),
                 },
                 f"{path}: not a file of export.py",
@@ -152,6 +164,12 @@ class OnnxDetector:
         self._check_inputs(path, found.batch, found.imgsz)
         self.names, self.imgsz, self.stride, self.batch = found.names, found.imgsz, found.stride, found.batch
         self.form: Form = cast(Form, found.form)
+        self.num_coefficients = found.coefficients
+        if len(self._session.get_outputs()) != (2 if found.coefficients else 1):
+            given = ", ".join(o.name for o in self._session.get_outputs())
+            raise InputError(
+                f"{path}: not a file of export.py; it gives {given}, and coefficients is {found.coefficients}"
+            )
         self.dtype: str = found.dtype
         self._path, self._looked_at = path, False
 
@@ -172,16 +190,19 @@ class OnnxDetector:
         return images.float().div_(255).numpy()
 
     def predict(self, prepared: np.ndarray) -> Tensor:
+        return self.compute(prepared)[0]
+
+    def compute(self, prepared: np.ndarray) -> tuple[Tensor, Tensor | None]:
         missing = 0 if self.batch is None else self.batch - len(prepared)
         if missing > 0:
             prepared = np.concatenate((prepared, np.zeros((missing, *prepared.shape[1:]), prepared.dtype)))
-        out = torch.from_numpy(self._session.run(None, {"images": prepared})[0])
+        out, *prototypes = map(torch.from_numpy, self._session.run(None, {"images": prepared}))
         if not self._looked_at and not bool(out.isfinite().all()):
             raise InputError(f"{self._path}: predicts numbers that are not finite")
         self._looked_at = True
         if missing > 0:
             out = out[out[:, 0] < self.batch - missing] if self.nms else out[:-missing]  # type: ignore[operator]
-        return out
+        return out, prototypes[0] if self.num_coefficients else None
 
     def wait(self) -> None:
         """ONNX Runtime returns when it is done."""
@@ -202,6 +223,18 @@ def open_detector(weights: str | Path, device: str = "cpu") -> Detector:
     return TorchDetector(model, device, content.get("imgsz", DEFAULT_IMGSZ))
 
 
+def computed(detector: Detector, prepared: Any) -> tuple[Tensor, Tensor | None]:
+    """What a detector predicts, and the prototypes of its masks where it finds any."""
+    if coefficients_of(detector):
+        return detector.compute(prepared)
+    return detector.predict(prepared), None
+
+
+def coefficients_of(detector: Detector) -> int:
+    """Numbers behind a detector's predictions; one that finds boxes alone need not say that they are none."""
+    return int(getattr(detector, "num_coefficients", 0))
+
+
 def detections_of(
     detector: Detector,
     predicted: Tensor,
@@ -216,10 +249,11 @@ def detections_of(
 
     Returns
     -------
-    Of each image (n, 6) on the CPU: x1, y1, x2, y2 in pixels of the network input, confidence, class.
+    Of each image (n, 6 + k) on the CPU: x1, y1, x2, y2 in pixels of the network input, confidence, class, coefficients.
     """
     if detector.nms is None:
-        found = non_max_suppression(predicted, conf, iou, max_det, multi_label, classes, form=detector.form)
+        given: dict[str, Any] = {"form": detector.form, "num_coefficients": coefficients_of(detector)}
+        found = non_max_suppression(predicted, conf, iou, max_det, multi_label, classes, **given)
         return [d.cpu() for d in found]
     images = []
     for i in range(num_images):

@@ -1,4 +1,4 @@
-"""Detections and labels as boxes in a picture, and pictures on a sheet."""
+"""Detections and labels as boxes, and masks, in a picture, and pictures on a sheet."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.ops import box_convert
 
+from data.outline import Crop
 from models.files import atomic
 
 from ..run.fonts import font_for, is_plain, say_once
@@ -58,6 +59,22 @@ def draw_detections(
         luminance = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]  # ITU-R BT.601
         draw.text((left + line, top), text, fill="black" if luminance > 140 else "white", font=font)
     return np.asarray(picture)
+
+
+def draw_masks(image: np.ndarray, detections: Tensor, masks: Sequence[Crop]) -> np.ndarray:
+    """A copy of uint8 (height, width, 3) RGB in which the pixels of each mask are half of its class's colour.
+
+    Parameters
+    ----------
+    detections, masks
+        See `draw_detections`; one of each.
+    """
+    picture = image.copy()
+    for row, (mask, left, top) in [*zip(detections.tolist(), masks, strict=True)][::-1]:
+        place = np.s_[top : top + mask.shape[0], left : left + mask.shape[1]]
+        inside = mask.astype(bool)
+        picture[place][inside] = image[place][inside] // 2 + np.array(color_of(int(row[5])), dtype=np.uint8) // 2
+    return picture
 
 
 def draw_labels(image: np.ndarray, labels: Tensor, names: Mapping[int, str]) -> np.ndarray:

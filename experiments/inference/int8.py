@@ -23,6 +23,7 @@ from optimizer.int8 import Int8
 
 from ..run.console import say
 from ..run.tables import table
+from ..tasks.metrics import rated
 from .detectors import OnnxDetector
 from .options import Export
 from .speed import milliseconds
@@ -104,7 +105,8 @@ def quantize(
 def splits(model: Model, options: Export, imgsz: int) -> tuple[DetectionSet, DetectionSet, Sequence[str]]:
     """Images to calibrate and to validate on, and the names of their classes; `InputError` if they do not fit."""
     training, names = detection_split(str(options.data), "train", imgsz)
-    validation, _ = detection_split(str(options.data), "val", imgsz)
+    masks = model.head.num_coefficients > 0
+    validation, _ = detection_split(str(options.data), "val", imgsz, masks=masks)
     check_classes(options.weights, names_of(model) or (), options.data, names)
     require_boxes(validation, str(options.data))
     return training, validation, names
@@ -127,8 +129,7 @@ def _batches(dataset: DetectionSet, number: int, batch: int | None) -> Iterator[
 
 
 def _map(path: Path, dataset: Any, names: Sequence[str]) -> float:
-    found: float = measure(OnnxDetector(path), dataset, names=names).metrics.compute()["map50_95"]
-    return found
+    return rated(measure(OnnxDetector(path), dataset, names=names).metrics.compute())
 
 
 def report(done: Quantized, options: Export, runtime: str) -> None:
@@ -148,7 +149,7 @@ class _First:
     """The first images of a set."""
 
     def __init__(self, dataset: DetectionSet) -> None:
-        self._dataset, self.hyp, self.imgsz = dataset, dataset.hyp, dataset.imgsz
+        self._dataset, self.hyp, self.imgsz, self.masks = dataset, dataset.hyp, dataset.imgsz, dataset.masks
 
     def __len__(self) -> int:
         return min(len(self._dataset), _IMAGES_OF_ROWS)

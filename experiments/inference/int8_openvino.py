@@ -62,6 +62,8 @@ def quantize_openvino(
     InputError
         NNCF or OpenVINO is missing, or more mAP is lost than ``--max-drop`` all the same. No file is written then.
     """
+    if model.head.num_coefficients:
+        raise InputError("--format openvino --int8: not for segmenters; right would be --format onnx --int8")
     nncf()
     training, validation, names = splits(model, options, imgsz)
     threads = torch.get_num_threads()

@@ -24,13 +24,15 @@ from torchvision.ops import box_convert, clip_boxes_to_image
 from data import UnreadableImageError, letterbox, read_rgb, to_tensor
 from data.chosen import class_numbers
 from data.images import SUFFIXES, is_constant, list_images, unread_in
+from data.outline import Crop, polygons_of, run_lengths
 from data.places import home
 from models.errors import InputError
 from models.files import atomic, write_text
 
 from ..run.folder import RunFolder
-from .detectors import Detector, detections_of, open_detector
-from .draw import draw_detections
+from ..tasks.masks import crops_of
+from .detectors import Detector, computed, detections_of, open_detector
+from .draw import draw_detections, draw_masks
 from .options import Detection
 
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
@@ -117,7 +119,21 @@ def detect_image(
     classes: Sequence[int] | None = None,
     rect: bool = False,
 ) -> Tensor:
-    """Detections in one image.
+    """Detections in one image: the first of what `segment_image` gives."""
+    return segment_image(detector, image, imgsz, conf, iou, max_det, classes, rect)[0]
+
+
+def segment_image(
+    detector: Detector,
+    image: np.ndarray,
+    imgsz: int | None = None,
+    conf: float = 0.25,
+    iou: float = 0.45,
+    max_det: int = 300,
+    classes: Sequence[int] | None = None,
+    rect: bool = False,
+) -> tuple[Tensor, list[Crop] | None]:
+    """Detections in one image, and their masks.
 
     Parameters
     ----------
@@ -129,13 +145,15 @@ def detect_image(
 
     Returns
     -------
-    (n, 6): x1, y1, x2, y2 in pixels of the image, confidence, class; most confident first.
+    (n, 6): x1, y1, x2, y2 in pixels of the image, confidence, class; most confident first. And a mask of each, or None
+    where the detector finds boxes alone.
     """
     canvas, box = letterbox(image, imgsz or detector.imgsz, rect, detector.stride)
-    predicted = detector.predict(detector.prepare(to_tensor(canvas)[None]))
+    predicted, prototypes = computed(detector, detector.prepare(to_tensor(canvas)[None]))
     (found,) = detections_of(detector, predicted, 1, conf, iou, max_det, classes=classes)
     boxes = clip_boxes_to_image(box.to_image(found[:, :4]), (image.shape[0], image.shape[1]))
-    return torch.cat((boxes, found[:, 4:]), 1)
+    masks = None if prototypes is None else crops_of(prototypes[0].cpu(), found[:, 6:], boxes, box)
+    return torch.cat((boxes, found[:, 4:6]), 1), masks
 
 
 def predict(options: Detection, run: RunFolder) -> dict[str, Any]:
@@ -196,15 +214,15 @@ class _Work:
         """Detect in an image file."""
         image = read_rgb(source.path)
         started = time.perf_counter()
-        detections = self._detect(image)
+        detections, masks = self._detect(image)
         ms = 1000 * (time.perf_counter() - started)
         blank = ", the image is of one colour" if is_constant(image) else ""
         print(f"{prefix}: {self._summary(detections)}{blank} ({ms:.1f} ms)", flush=True)
-        self._note(source, image, detections)
+        self._note(source, image, detections, masks)
         if self.options.save:
             suffix = source.name.suffix if source.name.suffix.lower() in _WRITTEN_AS_READ else ".png"
             with atomic((self.run.path / source.name).with_suffix(suffix)) as temporary:
-                Image.fromarray(draw_detections(image, detections, self.detector.names)).save(temporary, quality=95)
+                Image.fromarray(self._drawn(image, detections, masks)).save(temporary, quality=95)
 
     def video(self, source: Source, prefix: str) -> None:
         """Detect in a video file, frame by frame; the video with boxes is an MP4 without sound."""
@@ -216,29 +234,42 @@ class _Work:
                 path = (self.run.path / source.name).with_suffix(".mp4")
                 write = stack.enter_context(_written_video(path, video.first.shape, video.fps))
             for frame in video:
-                detections = self._detect(frame)
-                self._note(source, frame, detections, num_frames)
+                detections, masks = self._detect(frame)
+                self._note(source, frame, detections, masks, num_frames)
                 num_frames += 1
                 if write is not None:
-                    write(draw_detections(frame, detections, self.detector.names))
+                    write(self._drawn(frame, detections, masks))
                 if num_frames % _FRAMES_A_LINE == 0:
                     print(f"{prefix}: {num_frames:,} frames …", flush=True)
         ms = 1000 * (time.perf_counter() - started) / num_frames
         num_found = self.found.num_detections - num_before
         print(f"{prefix}: {num_frames:,} frames, {num_found:,} detections ({ms:.1f} ms a frame)", flush=True)
 
-    def _detect(self, image: np.ndarray) -> Tensor:
+    def _detect(self, image: np.ndarray) -> tuple[Tensor, list[Crop] | None]:
         o = self.options
-        return detect_image(self.detector, image, self.imgsz, o.conf, o.iou, o.max_det, self.classes, o.rect)
+        return segment_image(self.detector, image, self.imgsz, o.conf, o.iou, o.max_det, self.classes, o.rect)
+
+    def _drawn(self, image: np.ndarray, detections: Tensor, masks: list[Crop] | None) -> np.ndarray:
+        if masks is not None:
+            image = draw_masks(image, detections, masks)
+        return draw_detections(image, detections, self.detector.names)
 
     def _summary(self, detections: Tensor) -> str:
         counts = Counter(detections[:, 5].int().tolist())
         return ", ".join(f"{n} {self.detector.names[c]}" for c, n in sorted(counts.items())) or "nothing"
 
-    def _note(self, source: Source, image: np.ndarray, detections: Tensor, frame: int | None = None) -> None:
+    def _note(
+        self,
+        source: Source,
+        image: np.ndarray,
+        detections: Tensor,
+        masks: list[Crop] | None,
+        frame: int | None = None,
+    ) -> None:
         """Keep what was found for the JSON, and write it as a label file."""
         self.found.num_detections += len(detections)
         height, width = image.shape[:2]
+        each: Sequence[Crop | None] = [None] * len(detections) if masks is None else masks
         if self.options.save_json:
             self.found.records.append(
                 {
@@ -251,8 +282,9 @@ class _Work:
                             "name": self.detector.names[int(row[5])],
                             "confidence": round(row[4], 5),
                             "box": [round(v, 2) for v in row[:4]],
+                            **({} if mask is None else {"segmentation": run_lengths(mask, (height, width))}),
                         }
-                        for row in detections.tolist()
+                        for row, mask in zip(detections.tolist(), each, strict=True)
                     ],
                 }
             )
@@ -260,10 +292,14 @@ class _Work:
             self._crop(source, image, detections, frame)
         if self.options.save_txt:
             size = detections.new_tensor((width, height, width, height))
-            centres = (box_convert(detections[:, :4], "xyxy", "cxcywh") / size).tolist()
+            if masks is None:
+                shapes = (box_convert(detections[:, :4], "xyxy", "cxcywh") / size).tolist()
+            else:
+                shapes = [_polygon(mask, width, height) for mask in masks]
             lines = [
-                " ".join((str(int(c)), *(f"{v:.6f}" for v in box), *self._confidence(score))) + "\n"
-                for box, (score, c) in zip(centres, detections[:, 4:].tolist(), strict=True)
+                " ".join((str(int(c)), *(f"{v:.6f}" for v in shape), *self._confidence(score))) + "\n"
+                for shape, (score, c) in zip(shapes, detections[:, 4:].tolist(), strict=True)
+                if shape  # a mask may be empty
             ]
             write_text(self.run.path / "labels" / _of_frame(source, frame).with_suffix(".txt"), "".join(lines))
 
@@ -279,6 +315,12 @@ class _Work:
                 folder = self.run.path / "crops" / _folder_name(self.detector.names[int(label)])
                 with atomic(folder / name.with_name(f"{name.stem}_{number}.jpg")) as temporary:
                     Image.fromarray(part).save(temporary, quality=95)
+
+
+def _polygon(mask: Crop, width: int, height: int) -> list[float]:
+    """The corners of a mask's largest part, x, y, x, y, … as shares of the image; none of an empty one."""
+    rings = polygons_of(mask)
+    return (rings[0] / [width, height]).reshape(-1).tolist() if rings else []
 
 
 def _of_frame(source: Source, frame: int | None) -> Path:

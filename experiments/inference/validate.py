@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from models.files import is_classifier, write_text
 
 from ..run.console import say
 from ..run.folder import RunFolder
-from ..tasks.metrics import NMS_FOR_AP, DetectionMetrics, ignored_of, in_original_pixels, score_table
-from .detectors import Detector, TorchDetector, detections_of, open_detector
+from ..tasks.masks import Masks, masks_of
+from ..tasks.metrics import NMS_FOR_AP, DetectionMetrics, ignored_of, in_original_pixels, metrics_of, score_table
+from .detectors import Detector, TorchDetector, coefficients_of, computed, detections_of, open_detector
 from .options import Validation
 
 
@@ -39,6 +40,8 @@ class Measured:
         Of each image (n, 6): x1, y1, x2, y2 in pixels of the original, confidence, class.
     metas
         Of each image.
+    masks
+        Of each image, in step with its detections, where they were asked for.
     speed
         Milliseconds an image: ``pre`` (from the data set to the network's input, where it computes), ``model``,
         ``nms`` (and back to the pixels of the original).
@@ -48,6 +51,7 @@ class Measured:
     detections: list[Tensor]
     metas: list[Meta]
     speed: dict[str, float]
+    masks: list[Masks] = field(default_factory=list)
 
 
 def evaluate(
@@ -104,20 +108,25 @@ def measure(
     _require_predictions(detector)
     detector.check_imgsz(dataset.imgsz)
     loader = DataLoader(dataset, detector.batch or batch, collate_fn=collate, num_workers=workers)
-    metrics = DetectionMetrics(names)
+    finds_masks = coefficients_of(detector) > 0 and getattr(dataset, "masks", False)
+    metrics = metrics_of("masks" if finds_masks else "boxes", names)
     measured = Measured(metrics, [], [], {"pre": 0.0, "model": 0.0, "nms": 0.0})
     clock = _Clock(detector, measured.speed)
     for images in track(loader, "validating", transient=True, disable=not Console().is_terminal):
         prepared = detector.prepare(images.images)
         clock.stop("pre")
-        predicted = detector.predict(prepared)
+        predicted, prototypes = computed(detector, prepared)
         clock.stop("model")
         found = detections_of(detector, predicted, len(images.images), conf, iou, max_det, multi_label=True)
         detections, objects = in_original_pixels(found, images)
         for detected in detections:
             detected[:, 5] = number[detected[:, 5].long()].to(detected.dtype)
+        seen: list[Any] = [detections, objects, ignored_of(images)]
+        if prototypes is not None and finds_masks:
+            seen.append(masks_of(prototypes, [d[:, 6:] for d in found], detections, images))
+            measured.masks.extend(seen[3])
         clock.stop("nms")
-        metrics.update(detections, objects, ignored_of(images))
+        metrics.update(*seen)
         measured.detections.extend(detections)
         measured.metas.extend(images.metas)
         clock.start()
@@ -167,7 +176,7 @@ def validate(options: Validation, run: RunFolder) -> dict[str, Any]:
     detector = open_detector(options.weights, options.device)
     _require_predictions(detector)
     imgsz = detector.check_imgsz(options.imgsz or detector.imgsz)
-    chosen = options.classes, options.single_cls
+    chosen = options.classes, options.single_cls, coefficients_of(detector) > 0
     dataset, names = detection_split(options.data, options.split, imgsz, *chosen)
     check_classes(options.weights, names_of(detector) or (), options.data, names)
     require_boxes(dataset, options.data)
@@ -214,7 +223,8 @@ def save_coco_json(
 ) -> None:
     """Write detections as COCO's results.
 
-    ``[{"image_id", "category_id", "bbox": [left, top, width, height], "score"}, …]``
+    ``[{"image_id", "category_id", "bbox": [left, top, width, height], "score"}, …]``, and ``segmentation``,
+    uncompressed RLE, where masks were measured.
 
     Parameters
     ----------
@@ -223,17 +233,21 @@ def save_coco_json(
         suffix, as an integer where it is one, and ``category_id`` the class's number from 0.
     """
     rows = []
-    for meta, found in zip(measured.metas, measured.detections, strict=True):
+    of_images: Sequence[Any] = measured.masks if measured.masks else [None] * len(measured.metas)
+    for meta, found, of_image in zip(measured.metas, measured.detections, of_images, strict=True):
         file = Path(meta.name)
         image_id = _id_of(file, ids[0]) if ids else int(file.stem) if file.stem.isdecimal() else file.stem
         boxes = box_convert(found[:, :4], "xyxy", "xywh").tolist()
-        for box, score, label in zip(boxes, found[:, 4].tolist(), found[:, 5].int().tolist(), strict=True):
+        masks: list[Any] = of_image.found if of_image is not None else [None] * len(boxes)
+        each = zip(boxes, found[:, 4].tolist(), found[:, 5].int().tolist(), masks, strict=True)
+        for box, score, label, mask in each:
             rows.append(
                 {
                     "image_id": image_id,
                     "category_id": ids[1][label] if ids else label,
                     "bbox": [round(v, 3) for v in box],
                     "score": round(score, 5),
+                    **({} if mask is None else {"segmentation": mask}),
                 }
             )
     write_text(path, json.dumps(rows))

@@ -24,6 +24,7 @@ from ..inference.detectors import OnnxDetector
 from ..inference.validate import measure
 from ..tasks.detect import DetectTask
 from ..tasks.loaders import Part
+from ..tasks.metrics import rated
 from ..tasks.resize import resolution_of
 from ..tasks.task import SearchTask
 from .rating import Rating
@@ -108,7 +109,7 @@ class Int8Rating(Rating):
             detector = OnnxDetector(self._slices.write(arch, Path(folder) / "int8.onnx"))
             images = self._slices.task.as_they_are("arch", detector.imgsz)
             found = measure(detector, cast(DetectionSet, images), names=self._slices.task.names)
-        return float(found.metrics.compute()["map50_95"])
+        return rated(found.metrics.compute())
 
 
 class Int8Latency:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, distributed, nn, optim
 
 from data import Batch, Hyp, collate, detection, detection_split
+from models.catalog import finds
 from models.detector import Model
 from models.errors import InputError
 from models.files import save_detector, save_model_yaml
@@ -26,7 +27,8 @@ from spaces import CostModel, Space
 
 from ..run.lightning import interruptible
 from .loaders import Part, arch_share, make_loader, part_loader, parts_of
-from .metrics import METRICS, NMS_FOR_AP, ignored_of, in_original_pixels
+from .masks import masks_of
+from .metrics import NMS_FOR_AP, ignored_of, in_original_pixels, metrics_of, rated
 from .module import RATING_BATCHES, TaskModule
 from .param_groups import build_optimizer
 from .resize import resized, resolution_of
@@ -42,7 +44,7 @@ class DetectionModule(TaskModule):
     """The loss of a detector's own head, and COCO's mAP.
 
     Logs the parts of the loss, such as ``train_box``, and their sum ``train_loss``, the same of validation, and of the
-    latter ``map50`` and ``map50_95``.
+    latter ``map50`` and ``map50_95``, of a head that finds masks also ``mask_map50`` and ``mask_map50_95``.
 
     Parameters
     ----------
@@ -75,7 +77,7 @@ class DetectionModule(TaskModule):
         self.optimizer, self.learning_rate = optimizer, learning_rate
         self.momentum, self.weight_decay = momentum, weight_decay
         self.measured: dict[str, Any] = {}
-        self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._seen: list[tuple[Any, ...]] = []
 
     def set_model(self, model: nn.Module) -> None:
         """Set the network to train; its last row is the head."""
@@ -99,9 +101,14 @@ class DetectionModule(TaskModule):
         """Loss of a batch."""
         output = self(self.inputs(batch))
         # In eval mode, in which the search after a single-path training asks for losses, it is (decoded, logits).
-        loss, parts = self.loss(output if self.model.training else output[1], batch.targets)
+        loss, parts = self.loss_of(output if self.model.training else output[1], batch)
         self.log_losses("train", parts, len(batch.images))
         return loss
+
+    def loss_of(self, logits: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The head's loss of a batch, and its parts."""
+        more = (batch.masks,) if self.head.finds == "masks" else ()
+        return self.loss(logits, batch.targets, *more)
 
     def log_losses(self, split: str, parts: dict[str, Tensor], batch_size: int) -> None:
         """Log the parts of a batch's loss and their sum, as means of the epoch."""
@@ -116,19 +123,25 @@ class DetectionModule(TaskModule):
         # In full precision: half a pixel is the step of float16 at 640.
         with torch.autocast(batch.images.device.type, enabled=False):
             decoded, logits = network(self.network_input(batch.images))
-        self.log_losses("val", self.loss(logits, batch.targets)[1], len(batch.images))
-        detections = non_max_suppression(decoded, **NMS_FOR_AP, form=self.head.form)
-        self._seen += zip(*in_original_pixels(detections, batch), ignored_of(batch), strict=True)
+        self.log_losses("val", self.loss_of(logits, batch)[1], len(batch.images))
+        behind = self.head.num_coefficients
+        detections = non_max_suppression(decoded, **NMS_FOR_AP, form=self.head.form, num_coefficients=behind)
+        found, objects = in_original_pixels(detections, batch)
+        seen: list[Any] = [found, objects, ignored_of(batch)]
+        if self.head.finds == "masks":
+            seen.append(masks_of(self.head.prototypes(logits), [d[:, 6:] for d in detections], found, batch))
+        self._seen += zip(*seen, strict=True)
 
     def on_validation_epoch_end(self) -> None:
         seen, self._seen = self._seen, []
         if self.trainer.sanity_checking:
             return
-        metrics = METRICS[self.head.finds](self.names)
+        metrics = metrics_of(self.head.finds, self.names)
         metrics.update(*zip(*_of_all_processes(seen), strict=True))
         self.measured = metrics.compute()
-        for name in ("map50", "map50_95"):
-            self.log(name, self.measured[name])
+        for name in ("map50", "map50_95", "mask_map50", "mask_map50_95"):
+            if name in self.measured:
+                self.log(name, self.measured[name])
 
     def configure_optimizers(self) -> optim.Optimizer:
         return build_optimizer(self.model, self.optimizer, self.learning_rate, self.momentum, self.weight_decay)
@@ -149,7 +162,7 @@ def _of_all_processes(seen: list[Any]) -> list[Any]:
 
 
 class DetectTask:
-    """A whole detector on its own loss; the metric is COCO's mAP50-95 on the validation images."""
+    """A whole detector on its own loss; the metric is COCO's mAP50-95 on the validation images, of masks if any."""
 
     metric, result, is_whole = "mAP50-95", "detector", True
 
@@ -160,7 +173,8 @@ class DetectTask:
         if (head := head_of(space, None)) is None:
             raise InputError(f"{space.config.file}: has no head; right would be a detector's YAML, or --task classify")
         head.check_imgsz(options.imgsz)
-        self.data = detection(options.data, options.imgsz, hyp_of(options), options.seed)
+        self._masks = finds(head.config) == "masks"
+        self.data = detection(options.data, options.imgsz, hyp_of(options), options.seed, masks=self._masks)
         self.detector = Model(read_config(head.config, nc=self.data.nc))
         self.detector.names = dict(enumerate(self.data.names))
         self._parts = parts_of(self.data, options.seed, arch_share(options))
@@ -240,12 +254,14 @@ class DetectTask:
     @functools.cache  # noqa: B019
     def _images(self, side: int) -> Any:
         """The validation images at a resolution."""
-        return self.data.val if side == self.options.imgsz else detection_split(self.options.data, "val", side)[0]
+        if side == self.options.imgsz:
+            return self.data.val
+        return detection_split(self.options.data, "val", side, masks=self._masks)[0]
 
     @functools.cache  # noqa: B019
     def as_they_are(self, part: str, side: int) -> Part:
         """A part of the training images (see `loader`) at a resolution, without augmentation."""
-        images, _ = detection_split(self.options.data, "train", side)
+        images, _ = detection_split(self.options.data, "train", side, masks=self._masks)
         return Part(images, self._parts[part].indices)
 
     def _map(self, network: Network, images: Callable[[int], Any]) -> float:
@@ -264,7 +280,7 @@ class DetectTask:
         loader = make_loader(split, self.options.batch, seed=None, drop_last=False, collate=collate)
         with interruptible(trainer):
             trainer.validate(module, loader, verbose=False)
-        return float(module.measured["map50_95"])
+        return rated(module.measured)
 
 
 def hyp_of(options: Any) -> Hyp | None:

@@ -205,32 +205,45 @@ class DetectionMetrics:
         num_objects = len(objects)
         objects += self._ignored_objects(num_objects + 1)
         detections = _coco(predictions[:, 0], predictions[:, 6], predictions[:, 1:5], predictions[:, 5])
-        categories = [{"id": c, "name": name} for c, name in enumerate(self.names)]
-        images = [{"id": i} for i in range(len(self._targets))]
-        ground_truth = COCO({"images": images, "categories": categories, "annotations": objects})
-        found = COCO({"images": images, "categories": categories, "annotations": detections})
-
-        def run(max_detections: int, ious: Sequence[float] | None = None) -> dict[str, Any]:
-            coco = COCOeval_faster(ground_truth, found, "bbox")
-            coco.params.areaRng, coco.params.areaRngLbl = coco.params.areaRng[:1], ["all"]
-            coco.params.maxDets = [max_detections]
-            if ious is not None:
-                coco.params.iouThrs = np.array(ious)
-            coco.evaluate()
-            coco.accumulate()
-            return coco.eval
-
-        precision = run(_AP_MAX_DETECTIONS)["precision"][..., 0, 0]
+        precision = self._run(objects, detections, "bbox")["precision"][..., 0, 0]
         # `matched` mixes the matches of all IoUs; the ones at 0.5 come from a run of their own, where no detection
         # is left out, so that all that are shown count.
         most = max((len(p) for p in self._predictions), default=0)
         true_positive, counts = np.zeros(len(predictions), dtype=bool), np.ones(len(predictions), dtype=bool)
-        for match in run(max(most, 1), [0.5])["matched"]:  # "detection_object"
+        found = self._run(objects, detections, "bbox", max_detections=max(most, 1), ious=[0.5])
+        for match in found["matched"]:  # "detection_object"
             detection, object_ = map(int, match.split("_"))
             true_positive[detection - 1] = object_ <= num_objects
             counts[detection - 1] = object_ <= num_objects
         self._curves = precision, true_positive, counts
         return self._curves
+
+    def _run(
+        self,
+        objects: list[dict],
+        detections: list[dict],
+        kind: str,
+        sizes: Sequence[tuple[int, int]] | None = None,
+        max_detections: int = _AP_MAX_DETECTIONS,
+        ious: Sequence[float] | None = None,
+    ) -> dict[str, Any]:
+        """COCO's evaluation of annotations, by IoU of boxes (``bbox``) or masks (``segm``) in images of `sizes`."""
+        categories = [{"id": c, "name": name} for c, name in enumerate(self.names)]
+        images: list[dict] = [{"id": i} for i in range(len(self._targets))]
+        for image, (height, width) in zip(images, sizes or (), strict=False):
+            image |= {"height": height, "width": width}
+        both = (
+            COCO({"images": images, "categories": categories, "annotations": rows}) for rows in (objects, detections)
+        )
+        coco = COCOeval_faster(*both, kind)
+        coco.params.areaRng, coco.params.areaRngLbl = coco.params.areaRng[:1], ["all"]
+        coco.params.maxDets = [max_detections]
+        if ious is not None:
+            coco.params.iouThrs = np.array(ious)
+        coco.evaluate()
+        coco.accumulate()
+        found: dict[str, Any] = coco.eval
+        return found
 
     def _ignored_objects(self, first_id: int) -> list[dict]:
         """What is ignored as COCO's annotations. COCO's evaluation takes any number of detections for a crowd, but one
@@ -248,14 +261,35 @@ class DetectionMetrics:
         return found
 
 
-# What a head finds (`models.head.Head.finds`) to what measures it.
-METRICS = {"boxes": DetectionMetrics}
+def metrics_of(finds: str, names: Sequence[str]) -> Any:
+    """What measures what a head finds (`models.head.Head.finds`)."""
+    if finds == "boxes":
+        return DetectionMetrics(names)
+    from .masks import SegmentationMetrics
+
+    return SegmentationMetrics(names)
+
+
+def rated(measured: Mapping[str, Any]) -> float:
+    """What detectors are compared by: mAP50-95 of masks where there are any, else of boxes."""
+    return float(measured.get("mask_map50_95", measured["map50_95"]))
+
+
+def fitness(measured: Mapping[str, Any]) -> float:
+    """What tells a training's best epoch: YOLOv5's, 0.1 mAP50 + 0.9 mAP50-95, of boxes and masks together."""
+    found = 0.1 * measured["map50"] + 0.9 * measured["map50_95"]
+    if "mask_map50" in measured:
+        found += 0.1 * measured["mask_map50"] + 0.9 * measured["mask_map50_95"]
+    return float(found)
 
 
 def score_table(measured: Mapping[str, Any], title: str | None = None) -> Table:
     """What `DetectionMetrics.compute` gives, over all classes and of each."""
     scores = {"mAP50-95": "map50_95", "mAP50": "map50", "mAP75": "map75", "precision": "precision", "recall": "recall"}
     of_class = [key.removeprefix("m") for key in scores.values()]
+    if "mask_map50_95" in measured:
+        scores |= {"mask mAP50-95": "mask_map50_95", "mask mAP50": "mask_map50"}
+        of_class += ["mask_ap50_95", "mask_ap50"]
 
     def row(name: str, m: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
         # A training of before, gone on with, may have a best epoch without the classes' AP75.
@@ -271,7 +305,7 @@ def in_original_pixels(detections: Sequence[Tensor], batch: Batch) -> tuple[list
     Parameters
     ----------
     detections
-        Of each image (n, 6): x1, y1, x2, y2 in pixels of the network input, confidence, class.
+        Of each image (n, 6): x1, y1, x2, y2 in pixels of the network input, confidence, class; more is left out.
     batch
         Of a validation set, whose images have a way back.
 
@@ -284,7 +318,7 @@ def in_original_pixels(detections: Sequence[Tensor], batch: Batch) -> tuple[list
     for i, (detected, meta) in enumerate(zip(detections, batch.metas, strict=True)):
         assert meta.letterbox is not None
         boxes = clip_boxes_to_image(meta.letterbox.to_image(detected[:, :4]), meta.shape)
-        found.append(torch.cat((boxes, detected[:, 4:]), 1))
+        found.append(torch.cat((boxes, detected[:, 4:6]), 1))
         rows = batch.targets[batch.targets[:, 0] == i]
         corners = box_convert(rows[:, 2:], "cxcywh", "xyxy") * rows.new_tensor((width, height, width, height))
         objects.append(torch.cat((rows[:, 1:2], meta.letterbox.to_image(corners)), 1))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from models.dfl_loss import DFLLoss, expected, from_sides
 from models.errors import InputError
 from models.loss import DetectionLoss, complete_iou
+from models.segment_loss import SegmentLoss, within
 
 
 class Distillation(Protocol):
@@ -63,6 +64,8 @@ class SameOutputs:
 
 # Objectness below which a teacher's boxes and classes are left out: they would weigh less than 1e-4.
 _LEAST_SEEN = 0.01
+# Masks of an image that are compared: each is a map.
+_MASKS = 32
 
 
 class DetectionMimic:
@@ -168,8 +171,70 @@ class DFLMimic:
         return gains.cls * cls + ((gains.box * distance + gains.dfl * dfl) * weight).sum() / total
 
 
+class SegmentMimic:
+    """`DetectionMimic` of the boxes of a `Segment`, and masks by binary cross entropy with the teacher's probabilities.
+
+    Of each image those places alone whose boxes the teacher is surest of, within its boxes and by their area, as in the
+    labels' loss; weighed by the square of its objectness.
+
+    Parameters
+    ----------
+    loss, boxes, temperature
+        As `DetectionMimic` takes them.
+    """
+
+    of_maps, with_labels = True, True
+
+    def __init__(self, loss: SegmentLoss, boxes: Literal["ciou", "l1"] = "ciou", temperature: float = 1.0) -> None:
+        self.loss, self._boxes = loss, DetectionMimic(loss.boxes, boxes, temperature)
+
+    def __call__(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        """Of lists of (N, na, ny, nx, nc + 5 + k) logits and prototypes; a sum over images, as the detection loss."""
+        _same_maps(student, teacher)
+        end = self.loss.head.nc + 5
+        boxes = self._boxes(*([level[..., :end] for level in output[:-1]] for output in (student, teacher)))
+        places, sizes = self._places([level[..., :end].detach().float() for level in teacher[:-1]])
+        own, given = (
+            torch.cat([level[..., end:].flatten(1, 3) for level in output[:-1]], 1).float()
+            for output in (student, teacher)
+        )
+        seen, cells = places.topk(min(_MASKS, places.shape[1]), 1)
+        found = 0 * own.sum() + 0 * student[-1].float().sum()
+        for i in range(len(seen)):
+            at = cells[i][seen[i] > _LEAST_SEEN]
+            if not len(at):
+                continue
+            weight = places[i, at] ** 2
+            drawn = torch.einsum("nk,khw->nhw", own[i, at], student[-1][i].float())
+            wanted = torch.einsum("nk,khw->nhw", given[i, at].detach(), teacher[-1][i].detach().float()).sigmoid()
+            each = F.binary_cross_entropy_with_logits(drawn, wanted, reduction="none")
+            box = sizes[i, at]
+            area = (box[:, 2] * box[:, 3]).clamp(min=1 / each[0].numel())
+            of_each = (each * within(box, each.shape[1:])).mean((1, 2)) / area
+            found = found + (of_each * weight).sum() / weight.sum().clamp_min(1)
+        return boxes + self.loss.gains.box * found
+
+    def _places(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """(N, P) objectness of all places, and (N, P, 4) their boxes as shares of the image."""
+        seen, boxes = [], []
+        for level, anchors in zip(levels, self.loss.head.anchors.to(levels[0]), strict=True):
+            ny, nx = level.shape[2:4]
+            size = level.new_tensor((nx, ny))
+            ys, xs = torch.meshgrid(torch.arange(ny), torch.arange(nx), indexing="ij")
+            probability = level.sigmoid()
+            xy = (2 * probability[..., :2] - 0.5 + torch.stack((xs, ys), -1).to(level)) / size
+            wh = (2 * probability[..., 2:4]) ** 2 * anchors[:, None, None] / size
+            seen.append(probability[..., 4].flatten(1))
+            boxes.append(torch.cat((xy, wh), -1).flatten(1, 3))
+        return torch.cat(seen, 1), torch.cat(boxes, 1)
+
+
 # The loss of a head to what mimics its logits.
-_MIMICS: dict[type, Callable[..., Distillation]] = {DetectionLoss: DetectionMimic, DFLLoss: DFLMimic}
+_MIMICS: dict[type, Callable[..., Distillation]] = {
+    DetectionLoss: DetectionMimic,
+    DFLLoss: DFLMimic,
+    SegmentLoss: SegmentMimic,
+}
 
 
 def can_mimic(loss: Any) -> bool:

@@ -153,16 +153,16 @@ class Lessons(nn.Module):
             return output[:, self._classes]
         head = cast(Head, self._teacher[0].head)
         if isinstance(head, Detect) and len(self._classes) < head.nc:
-            output = [_seen_as(level, self._classes) for level in output]
+            output = [_seen_as(level, self._classes, head.nc) if level.ndim == 5 else level for level in output]
         return [head.with_classes(level, self._classes) for level in output]
 
 
-def _seen_as(level: Tensor, classes: Sequence[int]) -> Tensor:
-    """(…, 5 + nc) logits, with objectness as large a part of what it was as one of the classes is of the likeliest.
+def _seen_as(level: Tensor, classes: Sequence[int], nc: int) -> Tensor:
+    """(…, 5 + nc + k) logits, with objectness as large a part of what it was as one of the classes is of the likeliest.
 
     An object of a class that the student does not know is none to it.
     """
-    of_classes = level[..., 5:].float().sigmoid()
+    of_classes = level[..., 5 : 5 + nc].float().sigmoid()
     part = of_classes[..., list(classes)].amax(-1) / of_classes.amax(-1).clamp_min(_EPS)
     seen = (level[..., 4].float().sigmoid() * part).clamp(_EPS, 1 - _EPS)
     level = level.clone()

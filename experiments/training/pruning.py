@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from data import classification, collate, detection
+from models.catalog import finds
 from models.complexity import count_flops, count_params
 from models.detector import Model
 from models.errors import InputError
@@ -98,7 +99,7 @@ class _Work:
         data: Any = (
             classification(source, self.imgsz, options.seed, None, config.ch)
             if self.classifies
-            else detection(source, self.imgsz, None, options.seed)
+            else detection(source, self.imgsz, None, options.seed, masks=finds(config) == "masks")
         )
         known = self.network.config.nc if self.classifies else self.network.head.nc
         if data.nc != known:
@@ -141,7 +142,8 @@ class _Work:
         with interruptible(trainer):
             found = trainer.validate(learner, loader, verbose=False)[0]
         if isinstance(learner, DetectionModule):
-            return {"map50": float(learner.measured["map50"]), "map50_95": float(learner.measured["map50_95"])}
+            names = ("map50", "map50_95", "mask_map50", "mask_map50_95")
+            return {name: float(learner.measured[name]) for name in names if name in learner.measured}
         return {"accuracy": float(found["val_acc"])}
 
     def _learner(self, network: Any) -> Any:
@@ -222,7 +224,7 @@ class _Work:
             for batch in itertools.islice(batches, self.options.batches):
                 if isinstance(network, Model):
                     batch = batch._replace(images=batch.images.to(device), targets=batch.targets.to(device))
-                    yield learner.loss(network(learner.inputs(batch)), batch.targets)[0]
+                    yield learner.loss_of(network(learner.inputs(batch)), batch)[0]
                 else:
                     images, labels = (t.to(device) for t in batch)
                     yield torch.nn.functional.cross_entropy(network(images), labels)

@@ -12,7 +12,13 @@ from ..run.pictures import picture
 from ..tasks.metrics import score_table
 
 # Parts of a head's loss, as they are called in a picture.
-_LOSSES = {"box": "box loss", "obj": "objectness loss", "cls": "class loss", "dfl": "distribution loss"}
+_LOSSES = {
+    "box": "box loss",
+    "obj": "objectness loss",
+    "cls": "class loss",
+    "dfl": "distribution loss",
+    "mask": "mask loss",
+}
 
 
 def print_report(measured: Mapping[str, Any], title: str, run: Path, *data: str) -> None:
@@ -31,7 +37,8 @@ def print_report(measured: Mapping[str, Any], title: str, run: Path, *data: str)
 def plot_training(rows: Sequence[Mapping[str, float]], path: str | Path, parts: Sequence[str]) -> None:
     """Losses, of the `parts` of the head's, and mAP by epoch; a panel each."""
     panels = [(_LOSSES.get(part, part), (f"train_{part}", f"val_{part}")) for part in parts]
-    panels.append(("mAP of validation", ("map50", "map50_95")))
+    maps = ("map50", "map50_95", *(("mask_map50", "mask_map50_95") if "mask" in parts else ()))
+    panels.append(("mAP of validation", maps))
     epochs = [row["epoch"] + 1 for row in rows]
     with picture(path, figsize=(14, 3.4), layout="constrained") as figure:
         for axes, (title, names) in zip(figure.subplots(1, len(panels)), panels, strict=True):

@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from data import DetectionData, collate, detection
+from models.catalog import finds
 from models.complexity import count_flops, count_params
 from models.detector import Model
 from models.errors import InputError
@@ -22,6 +23,7 @@ from ..run.folder import RunFolder, is_first_process
 from ..run.lightning import accelerator_of, make_trainer, quiet_lightning
 from ..tasks.detect import DetectionModule, hyp_of
 from ..tasks.loaders import make_loader, world_of
+from ..tasks.metrics import fitness
 from .anchors import fit_anchors
 from .batch import chosen_batch
 from .engine import FINETUNE, Engine, check_checkpoint
@@ -64,8 +66,9 @@ def train(
     start = None if resume else _start(options, slice_of)
     config = _config(options, run, start, resume)
     Model(config).check_imgsz(options.imgsz)
+    masks = finds(config) == "masks"
     data = detection(
-        options.data, options.imgsz, hyp_of(options), options.seed, options.classes, single=options.single_cls
+        options.data, options.imgsz, hyp_of(options), options.seed, options.classes, options.single_cls, masks
     )
     for split in (data.train, data.val):
         say(str(split.report))
@@ -92,12 +95,13 @@ def train(
         options = replace(options, batch=number)
         training.engine = _engine(options, say)
     arch = start.arch if start else None
+    maps = ("map50", "map50_95", *(("mask_map50", "mask_map50_95") if masks else ()))
 
     def save(average: Any, best: dict[str, Any]) -> None:
-        found = {k: best[k] for k in ("epoch", "map50", "map50_95")}
+        found = {k: best[k] for k in ("epoch", *maps) if k in best}
         save_detector(average, run.path / "detector.pt", imgsz=options.imgsz, arch=arch, **found)
 
-    best = Best(lambda m: 0.1 * m["map50"] + 0.9 * m["map50_95"], save, options.patience)
+    best = Best(fitness, save, options.patience)
     if is_first_process():
         run.write_config(asdict(options), anew=not resume)
         save_model_yaml(config.raw, run.path / "detector.yaml")
@@ -111,7 +115,7 @@ def train(
         make_loader(data.train, options.batch, seed=options.seed, drop_last=False, **given),
         make_loader(data.val, options.batch, seed=None, drop_last=False, **given),
     )
-    shown = (*(f"train_{part}" for part in model.head.parts), "val_loss", "map50", "map50_95")
+    shown = (*(f"train_{part}" for part in model.head.parts), "val_loss", *maps)
     trainer, history = fit(options, run, training, loaders, best, accelerator, "train", shown, resume)
 
     epochs, minutes = len(history.rows), round(training.seconds / 60, 2)

@@ -96,6 +96,6 @@ def _by_name(start: Start, model: Model, fit: dict[str, Tensor]) -> str:
             del fit[name]
     for name, tensor in fit.items():
         if (layer := name.rpartition(".")[0]) in layers:
-            rows, known = rows_by_class(tensor, len(own), *layers[layer], classes)
+            rows, known = rows_by_class(tensor, len(own), layers[layer], classes)
             fit[name] = rows.to(state[name].dtype).where(known, state[name])
     return f"the data {difference(theirs, own)}" if len(classes) < max(len(own), len(theirs)) else ""

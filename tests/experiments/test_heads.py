@@ -76,6 +76,11 @@ class TestEndToEnd(HeadContract):
     top = {"end2end": True, "reg_max": 1, "depthwise": True}  # noqa: RUF012
 
 
+class TestSegment(HeadContract):
+    row = ("Segment", ["nc", "anchors", 8, 16])
+    top = {"anchors": 2}  # noqa: RUF012
+
+
 class TestOfAPlugin(HeadContract):
     row = ("CentreHead", ["nc"])
 

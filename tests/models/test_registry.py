@@ -185,14 +185,6 @@ def test_unknown_module_is_refused_with_a_suggestion(module, hint):
         _classifier([-1, 1, module, [16]])
 
 
-def test_segment_is_not_supported_yet():
-    with refused("row 1 (Segment)", "not supported yet"):
-        rows = [[-1, 1, "Conv", [16]], [[0], 1, "Segment", ["nc", "anchors", 32, 256]]]
-        Model({"nc": 2, "anchors": 3, "backbone": rows})
-    with refused("row 1 (Segment)", "not supported yet"):
-        _classifier([-1, 1, "Segment", ["nc"]], anchors=3)
-
-
 @pytest.mark.parametrize(("module", "args"), [("NASConv", [16, 3, 2]), ("NASC3", [16])])
 def test_searchable_row_in_a_plain_network_is_refused(module, args):
     with refused(f"row 1 ({module})", "freeze the space first"):

@@ -31,7 +31,7 @@ def sets(tmp_path_factory):
 
 
 def _read(source):
-    _, splits = records(spec_of(source))
+    _, splits = records(spec_of(source), outlines=True)
     for images, report in splits.values():
         build(images, report)
     coco_ids(source, "train")
@@ -76,7 +76,15 @@ def test_lists_of_images(sets, content):
     holds("list of images", _read, sets / "yolo/data.yaml")
 
 
-@given(json_files(coco_content("abc")))
+def _outlined():
+    content = coco_content("abc")
+    polygon, rle = [[10, 20, 30, 20, 30, 50]], {"size": [60, 80], "counts": [80, 720, 4000]}
+    for annotation, written in zip(content["annotations"], (polygon, rle, {**rle, "counts": "oo2m"}), strict=True):
+        annotation["segmentation"] = written
+    return content
+
+
+@given(json_files(_outlined()))
 def test_coco(sets, content):
     (sets / "coco/annotations/instances_train2017.json").write_bytes(content)
     holds("COCO", _read, sets / "coco")
