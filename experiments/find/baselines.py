@@ -26,9 +26,19 @@ def baselines(job: Job) -> dict[str, Any]:
                 at[str(other)] = validated(job, trained["weights"], other)["map50_95"]
         networks[name] = {**trained, "side": side, "at": at}
     chosen = begins(networks, found["costs"], found["limits"], job.options.min_map)
+    if still_learning(networks[chosen]):
+        job.note(
+            f"{chosen} was still learning when its {epochs} epochs were over: more --hours, or --weights that are "
+            "trained, may bring more than the search does"
+        )
     if len(networks) > 1:
         job.note(f"the search begins with {chosen}")
     return {"networks": networks, "chosen": chosen}
+
+
+def still_learning(network: Mapping[str, Any]) -> bool:
+    """Whether the best epoch of a training is among its last tenth, so that more of them would have been better."""
+    return bool(network["best_epoch"] > 0.9 * network["epochs"])
 
 
 def begins(

@@ -21,7 +21,8 @@ def train(job: Job, names: tuple[str, ...], **options: Any) -> dict[str, Any]:
 
     Returns
     -------
-    ``map50_95`` and ``map50`` of its best epoch on the validation images, ``epochs``, ``minutes``, ``weights``.
+    ``map50_95`` and ``map50`` of its best epoch on the validation images, ``best_epoch``, ``epochs``, ``minutes``,
+    ``weights``.
     """
     run = job.folder(*names)
     file = run.path / "results.json"
@@ -41,6 +42,7 @@ def train(job: Job, names: tuple[str, ...], **options: Any) -> dict[str, Any]:
     return {
         **{k: found["best"][k] for k in _MEASURED},
         **{k: found[k] for k in ("epochs", "minutes")},
+        "best_epoch": found["best"]["epoch"],
         "weights": str((run.path / "detector.pt").relative_to(job.path)),
     }
 

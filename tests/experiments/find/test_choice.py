@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.find.baselines import begins
+from experiments.find.baselines import begins, still_learning
 from experiments.find.bases import space_around, with_sizes
 from experiments.find.choice import Candidate, choose
 from experiments.find.finetune import promising
@@ -152,6 +152,11 @@ def test_ladder_and_cost():
     assert search_cost(Options(data="d")) == "latency"
     assert search_cost(Options(data="d", max_flops=1e9)) == "flops"
     assert search_cost(Options(data="d", max_flops=1e9, max_latency=3)) == "latency"
+
+
+def test_a_network_whose_last_epochs_are_its_best_is_still_learning():
+    assert still_learning({"best_epoch": 95, "epochs": 100})
+    assert not still_learning({"best_epoch": 70, "epochs": 100})
 
 
 def test_the_search_begins_with_the_best_within_the_limits():
