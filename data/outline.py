@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from math import ceil, floor
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
 from models import limits
@@ -83,6 +82,8 @@ def paint(outline: Outline, frame: Sequence[float], size: Sequence[int], box: Se
     def placed(shares: np.ndarray) -> np.ndarray:
         """(k, 2) shares of the image as places on the fine canvas."""
         return (start + shares * (end - start) - origin) * _FINER
+
+    import cv2  # not for what only reads outlines, which answers at once
 
     canvas = np.zeros(shape, dtype=np.uint8)
     if isinstance(outline, Polygons):
@@ -181,6 +182,8 @@ def polygons_of(crop: Crop) -> list[np.ndarray]:
 
     They run a quarter of a pixel within the mask.
     """
+    import cv2
+
     # OpenCV's contours go through the centres of pixels: of such that are half as large, a line of pixels has an area.
     fine = np.pad(crop.mask.repeat(2, 0).repeat(2, 1), 1)
     found, _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)

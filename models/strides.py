@@ -20,7 +20,7 @@ _ONCE = ("MBConv", "ResBasic", "ResBottleneck", "RegBottleneck")  # the first of
 _AS_INPUT = (
     *("Bottleneck", "BottleneckCSP", "C3", "C3x", "C3TR", "C3SPP", "C3Ghost", "SPP", "SPPF", "Pointwise"),
     *("C2f", "C2fCIB", "C3k", "C3k2", "C2PSA", "PSA", "A2C2f", "ELAN1", "RepNCSPELAN4", "SPPELAN"),
-    *("Add", "Concat", "nn.BatchNorm2d"),
+    *("Add", "Concat", "nn.BatchNorm2d", "Encoder", "ChannelNorm"),
 )
 
 
@@ -54,6 +54,9 @@ def _size(row: Row, side: float) -> float | None:
         return side * scale if isinstance(scale, int) else None
     if row.module in ("AConv", "ADown"):
         return side // 2  # a pool of 2 x 2 that takes a line away, then a stride of 2
+    if row.module == "PatchEmbed":
+        patch = _argument(row, 1, "patch", 16)
+        return side // patch if isinstance(patch, int) else None
     if row.module not in _STRIDED:
         return {"GlobalPool": 1, **dict.fromkeys(("Detect", "DetectDFL", "Segment"), math.nan)}.get(row.module)
     place = _STRIDED[row.module]

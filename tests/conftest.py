@@ -7,6 +7,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -58,9 +59,8 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
-@pytest.fixture(autouse=True)
-def _plugins_are_forgotten():
-    """What a test's plug-ins registered is gone afterwards, and none of them counts as imported."""
+@contextmanager
+def _plugins_forgotten():
     entries, modules = registered(), set(sys.modules)
     kinds = {kind: dict(names) for kind, names in KINDS.items()}
     yield
@@ -70,6 +70,20 @@ def _plugins_are_forgotten():
     for name in set(sys.modules) - modules:
         if name.startswith("plugin_"):
             del sys.modules[name]
+
+
+@pytest.fixture(autouse=True)
+def _plugins_are_forgotten():
+    """What a test's plug-ins registered is gone afterwards, and none of them counts as imported."""
+    with _plugins_forgotten():
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _plugins_of_a_module_are_forgotten():
+    """So it is with what its fixtures imported."""
+    with _plugins_forgotten():
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

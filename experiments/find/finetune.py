@@ -70,7 +70,8 @@ def equal(job: Job) -> dict[str, Any]:
     seconds, found = searching_seconds(job), {}
     for base, network in job.results["baselines"]["networks"].items():
         # Of what is done alone, and so the same after an interruption.
-        epochs = max(round(seconds / (60 * network["minutes"] / network["epochs"])), 1)
+        epoch = 60 * max(network["minutes"], 0.01) / network["epochs"]  # minutes are rounded to a hundredth
+        epochs = max(round(seconds / epoch), 1)
         job.note(f"plain {base} for as long as all since the baselines took, {duration(seconds)}: {epochs} epochs")
         weights = str(job.path / network["weights"])
         trained = train(job, ("finalists", f"{base}-equal"), weights=weights, imgsz=network["side"], epochs=epochs)

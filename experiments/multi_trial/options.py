@@ -33,9 +33,7 @@ class Training(Learning):
     task: str = option("classify is a proxy of detection", "classify", kind="task")
     cfg: Any = option("YAML of the search space", "models/yolov5n_nas.yaml")
     scale: str | None = scale_option()
-    space: str | None = option(
-        "without --cfg, a space of NNI, such as nni:MobileNetV3, see docs/nni-spaces.md", None, metavar="nni:NAME"
-    )
+    space: str | None = option("without --cfg, a space of NNI (nni:MobileNetV3)", None, metavar="nni:NAME")
     detector: Any = option(
         "YAML that gives neck, head and classes; --cfg's own head where it has one", None, advanced=True
     )

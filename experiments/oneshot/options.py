@@ -49,8 +49,8 @@ class Options(Learning, Devices):
     cfg: str = option("YAML of the search space", "models/yolov5n_nas.yaml")
     scale: str | None = scale_option()
     space: str | None = option(
-        "lay choices over a plain --cfg: elastic, or a policy's YAML; or, without --cfg, a space of NNI, such as "
-        "nni:MobileNetV3, see docs/nni-spaces.md",
+        "lay choices over a plain --cfg: elastic, or a policy's YAML; or, without --cfg, a space of NNI "
+        "(nni:MobileNetV3)",
         None,
         metavar="POLICY",
     )

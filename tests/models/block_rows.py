@@ -55,5 +55,8 @@ ROWS = {
     "PSA": ([-1, 1, "PSA", [16]], 16, 16),
     "C2PSA": ([-1, 2, "C2PSA", [16]], 16, 16),
     "A2C2f": ([-1, 1, "A2C2f", [64, True, 4, {"residual": True}]], 64, 16),
+    "PatchEmbed": ([-1, 1, "PatchEmbed", [24, 4, 4]], 24, 4),
+    "Encoder": ([-1, 2, "Encoder", [16, 1, 2]], 16, 16),
+    "ChannelNorm": ([-1, 1, "ChannelNorm", []], 16, 16),
     "Detect": ([[0, -1], 1, "Detect", ["nc", "anchors"]], 3 * 7, None),
 }

@@ -109,7 +109,7 @@ def test_what_one_backbone_adds_to_another_is_its_slices():
 
 
 def test_every_block_is_here():
-    others = {"Detect", "DetectDFL", "SharedTowers", "Pick", "RepNCSP", "CBLinear", "CBFuse"}
+    others = {"Detect", "DetectDFL", "Segment", "SharedTowers", "Pick", "RepNCSP", "CBLinear", "CBFuse"}
     assert {*ROWS, *others} == {name for name in registered() if "." not in name or name.startswith("nn.")}
 
 

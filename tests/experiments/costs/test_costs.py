@@ -245,7 +245,7 @@ def test_bad_options_of_a_measurement():
 
 class TestCommand:
     def _told(self, command, tmp_path, **more):
-        return CommandLatency(SPACE, IMGSZ, command=command, device="board", **more)._milliseconds_of(tmp_path / "a b")
+        return CommandLatency(SPACE, IMGSZ, command=command, device="board", **more).of_file(tmp_path / "a b", IMGSZ)
 
     def test_what_it_prints(self, tmp_path):
         (tmp_path / "a b").write_text("2.5")
