@@ -121,7 +121,7 @@ def test_counts_are_those_of_the_plan(found):
     assert len(rows) == 4
     assert all(float(r["latency"]) <= 5 for r in rows)
     assert {json.loads(r["arch"])["resolution"] for r in rows} <= {48, 64}
-    for name in ("baselines/tiny", "supernet", "finalists/tiny", "finalists/searched1", "finalists/tiny-long"):
+    for name in ("baselines/tiny", "supernet", "finalists/tiny", "finalists/searched1", "finalists/tiny-equal"):
         with (folder / name / "metrics.csv").open(newline="") as file:
             epochs = [int(r["epoch"]) for r in csv.DictReader(file)]
         assert epochs == list(range(len(epochs)))  # none is done twice
@@ -147,7 +147,7 @@ def test_what_is_handed_over_is_what_was_measured(found):
     assert content["imgsz"] == candidate["side"]
     session = ort.InferenceSession((folder / "best/model.onnx").read_bytes())
     assert session.get_inputs()[0].shape == [1, 3, candidate["side"], candidate["side"]]
-    assert set(tested["scores"]) == {chosen, decided["rival"], "tiny-long"}
+    assert set(tested["scores"]) == {chosen, decided["rival"], "tiny-equal"}
 
 
 def test_front_has_everything_that_was_rated_or_trained(found):
