@@ -19,7 +19,6 @@ from .images import SUFFIXES
 # Behind the coordinates of a row of WFLW: its box, and pose, expression, illumination, make-up, occlusion, blur.
 _BOX, _ATTRIBUTES = 4, 6
 _ANGLES = 3  # yaw, pitch and roll in degrees, which PFLD's own lists have behind the attributes
-FORMATS = ("wflw", "pts", "csv")
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def read_marked(kind: str, place: Path, images: Path) -> list[Marked]:
     Parameters
     ----------
     kind
-        One of `FORMATS`.
+        ``wflw``, ``pts`` or ``csv``.
     images
         What names of images are below.
 
@@ -60,7 +59,10 @@ def read_marked(kind: str, place: Path, images: Path) -> list[Marked]:
     InputError
         A row has other numbers than the first one, or an image is not there; names file and row.
     """
-    found = list(_READERS[kind](place, images))
+    try:
+        found = list(_READERS[kind](place, images))
+    except csv.Error as e:
+        raise InputError(f"{place}: not CSV: {e}") from None
     if not found:
         raise InputError(f"{place}: no image with points")
     first = found[0]
@@ -146,4 +148,4 @@ def _is_number(word: str) -> bool:
     return True
 
 
-_READERS: dict[str, Callable[[Path, Path], Iterator[Marked]]] = dict(zip(FORMATS, (_wflw, _pts, _csv), strict=True))
+_READERS: dict[str, Callable[[Path, Path], Iterator[Marked]]] = {"wflw": _wflw, "pts": _pts, "csv": _csv}

@@ -16,7 +16,7 @@ or the name of a set that is built in: `digits-landmarks`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -66,7 +66,7 @@ class LandmarkYaml(Schema):
 class Source:
     """A whole split: `draw(i, side)` gives an image (side, side, 3) uint8 and its points (K, 2) in pixels of that."""
 
-    draw: object
+    draw: Callable[[int, int], tuple[np.ndarray, np.ndarray]]
     number: int
     num_points: int
     angles: Sequence[tuple[float, ...] | None]
@@ -90,7 +90,7 @@ class LandmarkSplit(SeededDataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         k = int(self.indices[i])
-        image, points = self._source.draw(k, self._imgsz)  # type: ignore[operator]
+        image, points = self._source.draw(k, self._imgsz)
         roll = 0.0
         if self._augmented:
             image, points, roll = self._augment(image, points, self.rng(k))

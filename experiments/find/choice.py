@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..run.amounts import COSTS, written
 
-# Of mAP50-95 on validation images: so little one training is apart from another of the same network.
+# Of mAP50-95 on validation images; benchmarks/heads.md has seeds of one network farther apart than that.
 EQUAL = 0.005
 
 

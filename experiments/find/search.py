@@ -37,7 +37,10 @@ def search(job: Job) -> dict[str, Any]:
         objectives=["metric", cost],
         trials=trials,
         # Repr: no digit of a limit is lost.
-        range=[f"{name}=:{limit!r}" for name, limit in ranges(found["limits"], found["costs"][base]).items()],
+        range=[
+            f"{name}=:{limit!r}"
+            for name, limit in ranges(found["limits"], found["costs"][base] if options.costs is None else {}).items()
+        ],
         first=[str(run.path / name) for name in first],
         costs=costs_file(job) if "latency" in (cost, *found["limits"]) else None,
         baseline=False,
@@ -63,10 +66,11 @@ def ranges(limits: Mapping[str, float], plain: Mapping[str, Mapping[str, float]]
     Parameters
     ----------
     plain
-        Costs of the plain network, by side of the images.
+        Costs of the plain network, by side of the images, on this machine's CPU, where time follows FLOPs; of other
+        devices, where it need not, empty.
     """
     found = aimed_at(limits)
-    if "latency" in found:
+    if "latency" in found and plain:
         # Timing an arch takes as long as rating it; nearly all that are drawn of a wide space are too slow.
         fastest = min(costs["latency"] / costs["flops"] for costs in plain.values())
         most = found["latency"] / (_FASTER * fastest)

@@ -146,6 +146,10 @@ BAD = {
         lambda f: (f / "train.txt").write_text("image,x0,y0,x1,y1,x2,y2\nnone.png,1,2,2,3,4,5\n"),
         r"train.txt:2: no image .*none.png",
     ),
+    "no text": (
+        lambda f: (f / "train.txt").write_text('a,x,y,x,y\n"' + "1" * 200_000 + '",1,2,3,4\n'),
+        "not CSV: field larger",
+    ),
     "empty": (lambda f: (f / "train.txt").write_text("image,x0,y0,x1,y1\n"), "no image with points"),
     "in both": (
         lambda f: (f / "train.txt").write_text((f / "val.txt").read_text()),

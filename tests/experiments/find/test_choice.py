@@ -93,6 +93,7 @@ def test_what_has_too_many_flops_to_be_fast_enough_is_not_timed():
     assert found["flops"] == pytest.approx(9.7 / (0.8 * 4.0 / 2.5e8))
     assert ranges({"latency": 10.0, "flops": 1e8}, plain)["flops"] == 1e8
     assert ranges({"params": 1e6}, plain) == {"params": 1e6}
+    assert ranges({"latency": 10.0}, {}) == {"latency": pytest.approx(9.7)}, "of a board"
 
 
 def test_a_search_begins_with_the_plain_network_at_every_side(tmp_path):
