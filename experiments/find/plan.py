@@ -204,4 +204,8 @@ def duration(seconds: float) -> str:
 def plan_of(job: Job, names: Sequence[str] | None = None) -> Plan:
     """The plan of what the phase ``measure`` found."""
     found: Any = job.results["measure"]["paces"]
+    if {*found["seconds"]} != {*_SHARES}:
+        raise InputError(
+            f"{job.path}: was begun by an earlier version, whose phases are others; right would be a new run"
+        )
     return Plan(job, Paces(**found), list(found["seconds"]) if names is None else names)

@@ -6,7 +6,7 @@ import pytest
 
 from experiments.find.options import Options
 from experiments.find.phases import Job
-from experiments.find.plan import Paces, Plan, duration, steps_for
+from experiments.find.plan import Paces, Plan, duration, plan_of, steps_for
 from experiments.run.folder import RunFolder
 from models.errors import InputError
 
@@ -90,6 +90,14 @@ def test_equal_time_is_what_searching_takes_and_takes_nothing_from_it(tmp_path):
     assert plan.left() == 2 * 170 + 100
     j.results["equal"] = {}
     assert plan.left() == 100
+
+
+def test_a_run_of_other_phases_is_refused(tmp_path):
+    j = job(tmp_path, hours=1)
+    seconds = {name: s for name, s in PACES.seconds.items() if name != "long"}
+    j.results["measure"] = {"paces": {"seconds": seconds, "fixed": {}}}
+    with pytest.raises(InputError, match="begun by an earlier version"):
+        plan_of(j)
 
 
 def test_too_little_time_is_refused(tmp_path):
