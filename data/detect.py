@@ -1,10 +1,10 @@
 """Detection data: one call gives training, validation and test sets from any format."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.errors import InputError
 
-from . import augment
+from . import augment, label_maps
 from .augment import Hyp
 from .canvas import GREY, Letterbox, fit, fitted, pad, to_tensor
 from .chosen import chosen
@@ -36,20 +36,21 @@ class Meta(NamedTuple):
     letterbox: Letterbox | None
     ignored: np.ndarray = NOTHING_IGNORED  # float32 (k, 6): class, x1, y1, x2, y2 in pixels of the original, is a crowd
     outlines: Outlines | None = None  # of the labels and of what is ignored, where masks are asked for
+    label_map: np.ndarray | None = None  # uint8 (height, width) of the original, where labels are asked for
 
 
 class Item(NamedTuple):
     image: Tensor  # uint8 (3, H, W), RGB
     labels: Tensor  # float32 (n, 5): class, centre x, y, width, height, normalised to this tensor
     meta: Meta
-    masks: Tensor | None = None  # uint8 (n, H / 4, W / 4), 0 or 1, of every label, where they are asked for
+    masks: Tensor | None = None  # uint8 (n, H / 4, W / 4), 0 or 1, of every label; or the image's label map (1, …)
 
 
 class Batch(NamedTuple):
     images: Tensor  # uint8 (N, 3, H, W), RGB
     targets: Tensor  # float32 (M, 6): image in the batch, class, centre x, y, width, height, normalised
     metas: tuple[Meta, ...]
-    masks: Tensor | None = None  # uint8 (M, H / 4, W / 4) of every target
+    masks: Tensor | None = None  # uint8 (M, H / 4, W / 4) of every target; or label maps (N, H / 4, W / 4)
 
 
 def collate(items: Sequence[Item]) -> Batch:
@@ -89,7 +90,8 @@ class DetectionSet(SeededDataset[Item]):
     anew each time, and one that proves unreadable then is warned of and stands in as grey background.
 
     names: of the classes that labels number.
-    masks: whether items have masks; every object needs an outline then.
+    finds: what items have besides boxes: of ``masks`` every object needs an outline; of ``labels``, a class for every
+        pixel, there are no boxes.
     """
 
     def __init__(
@@ -99,13 +101,13 @@ class DetectionSet(SeededDataset[Item]):
         hyp: Hyp | None = None,
         seed: int = 0,
         names: tuple[str, ...] | None = None,
-        masks: bool = False,
+        finds: str = "boxes",
     ):
         super().__init__(seed)
         self.names = names
-        self.imgsz, self.hyp, self.masks = imgsz, hyp, masks
-        self._source = source
-        if masks:
+        self.imgsz, self.hyp, self.finds = imgsz, hyp, finds
+        self._source: Any = source
+        if finds == "masks":
             _require_outlines(source)
         self._cache: list[np.ndarray] | None = None
         if sum(3 * h * w for h, w in (fitted(shape, imgsz) for shape in source.shapes)) <= _RAM_BYTES:
@@ -138,18 +140,28 @@ class DetectionSet(SeededDataset[Item]):
             scaled, labels = self._fitted(i)
             canvas, box = pad(scaled, shape, self.imgsz)
             labels = augment.moved_by(labels, 1, box.pad)
-            outlines = self._source.outlines[i] if self.masks else None
-            meta = Meta(name, shape, box, self._source.ignored[i], outlines)
-            return Item(to_tensor(canvas), _normalised(labels, canvas), meta, self._painted(labels, canvas))
+            outlines = self._source.outlines[i] if self.finds == "masks" else None
+            pixels = self._source.label_map(i) if self.finds == "labels" else None
+            meta = Meta(name, shape, box, self._source.ignored[i], outlines, pixels)
+            return self._made(canvas, labels, meta)
         image, labels = self._augmented(i, self.hyp, self.rng(i), among)
-        meta = Meta(name, shape, None)
-        return Item(to_tensor(image), _normalised(labels, image), meta, self._painted(labels, image))
+        return self._made(image, labels, Meta(name, shape, None))
+
+    def _made(self, image: np.ndarray, labels: np.ndarray, meta: Meta) -> Item:
+        rows = labels[:0] if self.finds == "labels" else labels
+        return Item(to_tensor(image), _normalised(rows, image), meta, self._painted(labels, image))
 
     def _painted(self, labels: np.ndarray, image: np.ndarray) -> Tensor | None:
-        """The masks of labels with their frames."""
-        if not self.masks:
+        """The masks of labels with their frames, or the label map of the images that they are."""
+        if self.finds == "boxes":
             return None
         size = [-(-side // MASK_STRIDE) for side in image.shape[:2]]
+        if self.finds == "labels":
+            whole = np.full(size, label_maps.NONE, dtype=np.uint8)
+            for row in labels:
+                pixels = self._source.label_map(int(row[9]))
+                label_maps.paste(pixels, row[augment.FRAME] / MASK_STRIDE, whole, row[1:5] / MASK_STRIDE)
+            return torch.from_numpy(whole)[None]
         found = np.zeros((len(labels), *size), dtype=np.uint8)
         for mask, row in zip(found, labels, strict=True):
             outline = self._source.outlines[int(row[9])].objects[int(row[10])]
@@ -185,7 +197,7 @@ class DetectionSet(SeededDataset[Item]):
 
     def _fitted(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Image `i` with its longer side at imgsz, and its labels as `augment` has them."""
-        labels = self._source.labels[i]
+        labels, readable = self._source.labels[i], True
         if self._cache is not None:
             image = self._cache[i]
         else:
@@ -194,13 +206,15 @@ class DetectionSet(SeededDataset[Item]):
             except UnreadableImageError as error:
                 _log.warning("%s: cannot be read (%s); taken as background", self._source.name(i), error)
                 image = np.full((*fitted(self._source.shapes[i], self.imgsz), 3), GREY, dtype=np.uint8)
-                labels = labels[:0]
+                labels, readable = labels[:0], False
         h, w = image.shape[:2]
         rows = labels.astype(np.float64)
         half = rows[:, 3:] / 2
         corners = np.concatenate([rows[:, 1:3] - half, rows[:, 1:3] + half], 1) * [w, h, w, h]
         found = np.concatenate([rows[:, :1], corners], 1)
-        if self.masks:
+        if self.finds == "labels":  # the image as one that is moved, cut and painted like an object
+            found = np.array([[0, 0, 0, w, h, 0, 0, w, h, i, 0]], dtype=np.float64)[: 1 if readable else 0]
+        elif self.finds == "masks":
             numbers = [[0, 0, w, h, i, k] for k in range(len(rows))]
             found = np.concatenate([found, np.array(numbers, dtype=np.float64).reshape(-1, 6)], 1)
         return image, found
@@ -244,7 +258,7 @@ def detection(
     seed: int = 0,
     classes: Sequence[str] | None = None,
     single: bool = False,
-    masks: bool = False,
+    finds: str = "boxes",
 ) -> DetectionData:
     """Opens a detection set: YOLO, COCO or Pascal VOC, told apart by what is there (see `formats`); no test split.
 
@@ -255,20 +269,21 @@ def detection(
         seed: of the augmentation.
         classes: only these, by name or number, in this order; None for all.
         single: all of them as one class.
-        masks: items have masks, of the objects' polygons, RLE or pixels.
+        finds: ``boxes``; ``masks`` besides, of the objects' polygons, RLE or pixels; or ``labels``, a class for every
+            pixel (see `label_maps`), where objects with outlines stand for themselves and the rest is `background`.
 
     Raises:
-        InputError: nothing there, a label that cannot be understood, more than half of the images corrupt, or, with
-            masks, an object without an outline. What can be mended is mended and counted in each set's `report`.
+        InputError: nothing there, a label that cannot be understood, more than half of the images corrupt, or, but for
+            boxes, an object without an outline. What can be mended is mended and counted in each set's `report`.
     """
     if imgsz < 1:
         raise InputError(f"imgsz={imgsz}: the side of an image is 1 pixel or more")
     spec = spec_of(source)
     if hyp is not None and spec.options.get("mirror") is False:
         hyp = replace(hyp, fliplr=0.0, flipud=0.0)
-    names, sources = chosen(*_sources(spec, ["train", "val"], masks), classes, single)
+    names, sources = _found(spec, ["train", "val"], finds, classes, single)
     sets = {
-        split: DetectionSet(images, imgsz, hyp if split == "train" else None, seed, names, masks)
+        split: DetectionSet(images, imgsz, hyp if split == "train" else None, seed, names, finds)
         for split, images in sources.items()
     }
     for split in sets.values():
@@ -291,12 +306,12 @@ def detection_split(
     imgsz: int = 640,
     classes: Sequence[str] | None = None,
     single: bool = False,
-    masks: bool = False,
+    finds: str = "boxes",
 ) -> tuple[DetectionSet, tuple[str, ...]]:
     """One split of a detection set, without augmentation, and the class names. No other split's images are opened.
 
     Args:
-        classes, single, masks: as in `detection`.
+        classes, single, finds: as in `detection`.
 
     Raises:
         InputError: as `detection`, or there is no such split.
@@ -306,13 +321,35 @@ def detection_split(
     spec = spec_of(source)
     if split not in spec.entries:
         raise InputError(f"{spec.where}: has no {split!r}; right would be one of {', '.join(spec.entries)}")
-    names, sources = chosen(*_sources(spec, [split], masks), classes, single)
-    return DetectionSet(sources[split], imgsz, names=names, masks=masks), names
+    names, sources = _found(spec, [split], finds, classes, single)
+    return DetectionSet(sources[split], imgsz, names=names, finds=finds), names
 
 
 def detection_sources(spec: Spec) -> tuple[tuple[str, ...], dict[str, ImageSource]]:
     """Class names and the images of every split there is, as they lie; for who looks at a set as a whole."""
     return _sources(spec, list(spec.entries))
+
+
+def _found(
+    spec: Spec, splits: Sequence[str], finds: str, classes: Sequence[str] | None, single: bool
+) -> tuple[tuple[str, ...], Mapping[str, ImageSource]]:
+    """Class names and the images of these splits, with what is to be found in them."""
+    if finds == "labels" and (maps := label_maps.read_maps(spec, spec.names, splits)) is not None:
+        if classes is not None or single:
+            raise InputError(
+                f"{spec.where}: --classes and --single-cls are not for label maps; right would be values: in it"
+            )
+        names, found = maps
+        return names, found
+    names, sources = chosen(*_sources(spec, splits, finds != "boxes"), classes, single)
+    if finds != "labels":
+        return names, sources
+    for source in sources.values():
+        _require_outlines(source)
+    if label_maps.BACKGROUND not in names:
+        names = (*names, label_maps.BACKGROUND)
+    background = names.index(label_maps.BACKGROUND)
+    return names, {split: label_maps.Painted(source, background) for split, source in sources.items()}
 
 
 def _require_outlines(source: ImageSource) -> None:

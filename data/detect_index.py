@@ -85,7 +85,7 @@ class Index:
 
 def build(records: list[Record], report: Report) -> Index:
     """Verifies every image's header and cleans its boxes. Raises InputError if more than half are corrupt."""
-    shapes = in_threads(_shape_or_reason, [record.path for record in records])
+    shapes = in_threads(shape_or_reason, [record.path for record in records])
     bad = [(r.path, shape) for r, shape in zip(records, shapes, strict=True) if isinstance(shape, str)]
     leave_out(report, bad, len(records))
     index = Index([], [], [], [], report)
@@ -179,7 +179,8 @@ def _has_area(boxes: np.ndarray) -> np.ndarray:
     return (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
 
 
-def _shape_or_reason(path: Path) -> tuple[int, int] | str:
+def shape_or_reason(path: Path) -> tuple[int, int] | str:
+    """(height, width) of an image, or why it cannot be read."""
     try:
         return image_shape(path)
     except UnreadableImageError as error:

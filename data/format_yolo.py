@@ -51,8 +51,7 @@ def records(
     num_keypoints: numbers behind the box in a row of a set of key points.
     outlines: whether to keep the polygons.
     """
-    parts = entry if isinstance(entry, list) else [entry]
-    paths = [path for part in parts for path in _images(part, root, where, report)]
+    paths = images(entry, root, where, report)
     found, without = [], []
     for path in paths:
         file = next((place for place in label_places(path) if is_file(place)), None)
@@ -69,6 +68,12 @@ def records(
             *(where, len(without), len(paths), without[0], next(label_places(without[0]))),
         )
     return found
+
+
+def images(entry: Any, root: Path, where: str, report: Report) -> list[Path]:
+    """The images of an entry, see `records`."""
+    parts = entry if isinstance(entry, list) else [entry]
+    return [path for part in parts for path in _images(part, root, where, report)]
 
 
 def place_of(entry: str, root: Path, where: str) -> tuple[Path | None, list[Path]]:

@@ -11,6 +11,7 @@ class Report:
     split: str
     images: int = 0  # readable, in the index
     boxes: int = 0  # kept
+    counted: str = "boxes"  # what these are: of label maps regions, one of each class in an image
     background: int = 0  # images without a box
     missing_labels: int = 0  # images without a label file; they count as background too
     first_missing: str = ""  # the first of those files
@@ -43,4 +44,8 @@ class Report:
         }
         said = [f"{count:,} {what}" for what, count in notes.items() if count]
         note = f" ({self.note})" if self.note else ""
-        return f"{self.split}: {self.images:,} images, {self.boxes:,} boxes" + "".join(f", {s}" for s in said) + note
+        return (
+            f"{self.split}: {self.images:,} images, {self.boxes:,} {self.counted}"
+            + "".join(f", {s}" for s in said)
+            + note
+        )

@@ -392,8 +392,10 @@ class HeadContract:
             for mode in (True, False):
                 model.zero_grad()
                 output = model.train(mode)(images)
-                # Where there is an object, the mask of a head that finds masks is a square.
-                masks = (torch.ones(len(targets), 16, 16),) if model.head.finds == "masks" else ()
+                # Where there is an object, its mask is a square; a label map is of bands.
+                square, halves = torch.ones(len(targets), 16, 16), torch.arange(2 * 256).view(2, 16, 16) // 128 % 3
+                given = {"boxes": (), "masks": (square,), "labels": (halves,)}
+                masks = given[model.head.finds]
                 value, parts = loss(output if mode else output[1], targets, *masks)
                 assert tuple(parts) == model.head.parts
                 assert all(not part.requires_grad for part in parts.values())
@@ -413,6 +415,10 @@ class HeadContract:
         model = self.plain()
         decoded, logits = model(torch.rand(2, 3, 64, 96))
         assert isinstance(logits, list)
+        if model.head.finds == "labels":
+            stride = int(model.stride[0])
+            assert decoded.shape == (2, model.head.nc, 64 // stride, 96 // stride)
+            return
         head, behind = model.head, model.head.num_coefficients
         width = {"objectness": 5 + head.nc, "classes": 4 + head.nc, "detections": 6}[head.form]
         assert decoded.ndim == 3
@@ -478,8 +484,8 @@ class HeadContract:
         from optimizer.exporters import NMS, export_onnx
 
         model, path = self.plain(), tmp_path / "detector.onnx"
-        if nms and model.head.form == "detections":
-            with pytest.raises(InputError, match="each object once"):
+        if nms and model.head.form in ("detections", "labels"):
+            with pytest.raises(InputError, match=r"each object once|classes of pixels"):
                 export_onnx(model, path, 64, nms=NMS())
             return
         done = export_onnx(model, path, 64, batch=2, nms=NMS(conf=0.01) if nms else None)  # compares

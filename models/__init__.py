@@ -17,6 +17,7 @@ _EXPORTS = {
     "Network": "network",
     "Row": "grammar",
     "Segment": "segment",
+    "Semantic": "semantic",
     "check_imgsz": "strides",
     "count_flops": "complexity",
     "count_params": "complexity",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import blocks, dfl, heads, registry, segment  # noqa: F401  (importing blocks and heads registers what they define)
+from . import blocks, dfl, heads, registry, segment, semantic  # noqa: F401  (importing blocks and heads registers what they define)
 from .errors import InputError
 from .grammar import Config, Row
 from .head import Head

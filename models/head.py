@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 # What a head's predictions are, (N, A, …) in pixels of the input: `objectness` is centre x, y, width, height,
 # objectness and class probabilities; `classes` the same without objectness; `detections` x1, y1, x2, y2, confidence
-# and class, the most confident first, each object once.
-Form = Literal["objectness", "classes", "detections"]
+# and class, the most confident first, each object once. `labels` is no list of boxes: logits (N, nc, H, W) of pixels.
+Form = Literal["objectness", "classes", "detections", "labels"]
 Loss = Callable[..., tuple[Tensor, dict[str, Tensor]]]
 
 
@@ -30,7 +30,7 @@ class Head(nn.Module):
     form
         What the predictions are; `models.postprocess` makes detections of any of them.
     finds
-        What metrics measure: ``boxes``, or ``masks`` besides.
+        What metrics measure: ``boxes``, or ``masks`` besides; or ``labels``, a class for every pixel.
     num_coefficients
         Numbers of a prediction behind those of its classes, or behind a detection: the coefficients of its mask.
     parts
@@ -56,8 +56,9 @@ class Head(nn.Module):
         """The loss that this head learns by, of images of that side.
 
         It is called with the logits, those of training or of eval mode, and with targets (M, 6): image index, class,
-        and x, y of the centre, width, height in fractions of the input; of a head that finds masks also with these, (M,
-        H, W) or None. It gives the loss, a sum over images, and its `parts`, means over images, detached.
+        and x, y of the centre, width, height in fractions of the input. Of a head that finds masks also with these, (M,
+        H, W) or None, of one that finds labels with label maps, (N, H, W) or None. It gives the loss, a sum over
+        images, and its `parts`, means over images, detached.
         """
         raise NotImplementedError
 

@@ -204,6 +204,6 @@ class OnnxNotes(Schema):
     stride: Annotated[int, Field(ge=1, le=limits.SIDE)]
     batch: Annotated[int, Field(ge=1, le=limits.COUNT)] | None
     nms: dict[str, Finite] | None
-    form: Annotated[str, Field(pattern="^(objectness|classes|detections)$")]
+    form: Annotated[str, Field(pattern="^(objectness|classes|detections|labels)$")]
     coefficients: Annotated[int, Field(ge=0, le=limits.COUNT)]
     dtype: str

@@ -88,6 +88,7 @@ def export_onnx(
       with one class a box; by the operator NonMaxSuppression;
     - with either, of a head that finds masks, their coefficients at each row's end and, as a second output,
       ``prototypes``, float32 (N, k, H, W);
+    - of a head that finds labels ``logits``, float32 (N, nc, H, W), at its first level's stride;
     - of a classifier ``logits``, float32 (N, nc);
     - of landmarks ``points``, float32 (N, 2 K): x0, y0, x1, … in shares of the side.
 
@@ -210,6 +211,8 @@ def _names(model: Model | Classifier) -> list[str]:
     """What is given, in the order of `_computed`."""
     if not isinstance(model, Model):
         return [_POINTS if model.landmarks else _LOGITS]
+    if model.head.finds == "labels":
+        return [_LOGITS]
     return [_PREDICTIONS, _PROTOTYPES] if model.head.num_coefficients else [_PREDICTIONS]
 
 
@@ -244,6 +247,8 @@ def _graphs(
     if nms is not None:
         if not isinstance(model, Model):
             raise InputError("--nms is of detectors; a classifier has no boxes")
+        if model.head.form == "labels":
+            raise InputError("--nms is of boxes, and this network gives classes of pixels")
         if model.head.form == "detections":
             raise InputError("--nms: this detector gives each object once; right would be a file without NMS")
         tail = _nms_graph(onnx, raw, model.head, nms)

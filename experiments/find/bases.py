@@ -62,6 +62,8 @@ def read_bases(options: Options, nc: int) -> list[Base]:
             model, _ = load_weights(weights)
         except InputError as e:
             raise InputError(f"--weights {e}") from None
+        if model.head.finds != "boxes":
+            raise InputError(f"--weights {weights}: finds {model.head.finds}; right would be a detector of boxes")
         raw = dict(model.config.raw)
         name = _free(Path(weights).stem if Path(weights).stem != "detector" else Path(weights).parent.name, found)
         found.append(Base(name or "plain", _plain(raw), weights, space_around(raw, nc)))

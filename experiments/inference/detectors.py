@@ -68,7 +68,7 @@ class Detector(Protocol):
         """uint8 (N, 3, H, W) as `predict` takes it, where it takes it."""
 
     def predict(self, prepared: Any) -> Tensor:
-        """(N, A, …) as `Model` in eval mode, in `form`; with `nms`, (K, 7) as `optimizer.export_onnx`."""
+        """As `Model` in eval mode, in `form`, such as (N, A, …); with `nms`, (K, 7) as `optimizer.export_onnx`."""
 
     def compute(self, prepared: Any) -> tuple[Tensor, Tensor | None]:
         """What `predict` gives, and the prototypes of masks, (N, k, H, W); of a detector that finds masks."""
@@ -228,6 +228,13 @@ def computed(detector: Detector, prepared: Any) -> tuple[Tensor, Tensor | None]:
     if coefficients_of(detector):
         return detector.compute(prepared)
     return detector.predict(prepared), None
+
+
+def finds_of(detector: Detector) -> str:
+    """What it finds, see `models.head.Head.finds`."""
+    if detector.form == "labels":
+        return "labels"
+    return "masks" if coefficients_of(detector) else "boxes"
 
 
 def coefficients_of(detector: Detector) -> int:

@@ -77,6 +77,12 @@ def draw_masks(image: np.ndarray, detections: Tensor, masks: Sequence[Crop]) -> 
     return picture
 
 
+def draw_label_map(image: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """A copy of uint8 (height, width, 3) RGB, each pixel half of its class's colour; classes uint8 (height, width)."""
+    colors = np.array([color_of(label) for label in range(int(classes.max(initial=0)) + 1)], dtype=np.uint8)
+    return image // 2 + colors[classes] // 2
+
+
 def draw_labels(image: np.ndarray, labels: Tensor, names: Mapping[int, str]) -> np.ndarray:
     """A copy of uint8 (height, width, 3) RGB with a box and a name for each label.
 

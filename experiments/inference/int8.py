@@ -104,9 +104,10 @@ def quantize(
 
 def splits(model: Model, options: Export, imgsz: int) -> tuple[DetectionSet, DetectionSet, Sequence[str]]:
     """Images to calibrate and to validate on, and the names of their classes; `InputError` if they do not fit."""
+    if model.head.finds == "labels":
+        raise InputError(f"--int8: {options.weights} gives classes of pixels; right would be a detector or a segmenter")
     training, names = detection_split(str(options.data), "train", imgsz)
-    masks = model.head.num_coefficients > 0
-    validation, _ = detection_split(str(options.data), "val", imgsz, masks=masks)
+    validation, _ = detection_split(str(options.data), "val", imgsz, finds=model.head.finds)
     check_classes(options.weights, names_of(model) or (), options.data, names)
     require_boxes(validation, str(options.data))
     return training, validation, names

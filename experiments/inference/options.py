@@ -29,7 +29,9 @@ class Detection:
     rect: bool = option("do not pad images to squares: faster; not for ONNX", False)
     classes: list[str] | None = option("only these, by name or by number", None, nargs="+")
     device: str = device_option()
-    save_txt: bool = option("write labels/*.txt, as train.py reads them: class, centre, size as shares", False)
+    save_txt: bool = option(
+        "write labels/*.txt, as train.py reads them: class, centre, size as shares; label maps as labels/*.png", False
+    )
     save_conf: bool = option("with the confidence as a sixth number, which labels do not have", False, of="save_txt")
     save_crop: bool = option("write what is in each box into crops/CLASS/", False)
     save_json: bool = option("write detections.json", False)

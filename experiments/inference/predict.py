@@ -31,8 +31,9 @@ from models.files import atomic, write_text
 
 from ..run.folder import RunFolder
 from ..tasks.masks import crops_of
-from .detectors import Detector, computed, detections_of, open_detector
-from .draw import draw_detections, draw_masks
+from ..tasks.pixels import label_map_of
+from .detectors import Detector, computed, detections_of, finds_of, open_detector
+from .draw import draw_detections, draw_label_map, draw_masks
 from .options import Detection
 
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
@@ -156,6 +157,13 @@ def segment_image(
     return torch.cat((boxes, found[:, 4:6]), 1), masks
 
 
+def label_image(detector: Detector, image: np.ndarray, imgsz: int | None = None, rect: bool = False) -> np.ndarray:
+    """The likeliest class of each pixel of an image, uint8 (height, width); the rest as of `segment_image`."""
+    canvas, box = letterbox(image, imgsz or detector.imgsz, rect, detector.stride)
+    logits = detector.predict(detector.prepare(to_tensor(canvas)[None]))
+    return label_map_of(logits[0], box).cpu().numpy()
+
+
 def predict(options: Detection, run: RunFolder) -> dict[str, Any]:
     """Detect in every file, and write pictures, labels and JSON into the run's folder.
 
@@ -174,7 +182,7 @@ def predict(options: Detection, run: RunFolder) -> dict[str, Any]:
         raise InputError(f"--conf {options.conf} --iou {options.iou}: shares from 0 to 1 are meant")
     sources = find_sources(options.source)
     detector = open_detector(options.weights, options.device)
-    work = _Work(options, run, detector)
+    work = (_LabelMaps if finds_of(detector) == "labels" else _Work)(options, run, detector)
     print(f"{len(sources):,} files, {options.weights} ({detector.dtype}), {work.imgsz} pixels", flush=True)
     for number, source in enumerate(sources, start=1):
         prefix = f"{number}/{len(sources)} {source.path}"
@@ -191,7 +199,8 @@ def predict(options: Detection, run: RunFolder) -> dict[str, Any]:
     if options.save_json:
         run.write_json("detections.json", found.records)
     skipped = f", {len(found.skipped)} skipped" if found.skipped else ""
-    print(f"{found.num_detections:,} detections in {found.num_files:,} files{skipped}; results in {run.path}")
+    what = "label maps" if isinstance(work, _LabelMaps) else "detections"
+    print(f"{found.num_detections:,} {what} in {found.num_files:,} files{skipped}; results in {run.path}")
     return {"files": found.num_files, "detections": found.num_detections, "skipped": found.skipped}
 
 
@@ -245,16 +254,16 @@ class _Work:
         num_found = self.found.num_detections - num_before
         print(f"{prefix}: {num_frames:,} frames, {num_found:,} detections ({ms:.1f} ms a frame)", flush=True)
 
-    def _detect(self, image: np.ndarray) -> tuple[Tensor, list[Crop] | None]:
+    def _detect(self, image: np.ndarray) -> tuple[Any, list[Crop] | None]:
         o = self.options
         return segment_image(self.detector, image, self.imgsz, o.conf, o.iou, o.max_det, self.classes, o.rect)
 
-    def _drawn(self, image: np.ndarray, detections: Tensor, masks: list[Crop] | None) -> np.ndarray:
+    def _drawn(self, image: np.ndarray, detections: Any, masks: list[Crop] | None) -> np.ndarray:
         if masks is not None:
             image = draw_masks(image, detections, masks)
         return draw_detections(image, detections, self.detector.names)
 
-    def _summary(self, detections: Tensor) -> str:
+    def _summary(self, detections: Any) -> str:
         counts = Counter(detections[:, 5].int().tolist())
         return ", ".join(f"{n} {self.detector.names[c]}" for c, n in sorted(counts.items())) or "nothing"
 
@@ -262,7 +271,7 @@ class _Work:
         self,
         source: Source,
         image: np.ndarray,
-        detections: Tensor,
+        detections: Any,
         masks: list[Crop] | None,
         frame: int | None = None,
     ) -> None:
@@ -315,6 +324,49 @@ class _Work:
                 folder = self.run.path / "crops" / _folder_name(self.detector.names[int(label)])
                 with atomic(folder / name.with_name(f"{name.stem}_{number}.jpg")) as temporary:
                     Image.fromarray(part).save(temporary, quality=95)
+
+
+class _LabelMaps(_Work):
+    """Gives each pixel of one file after the other a class."""
+
+    def __init__(self, options: Detection, run: RunFolder, detector: Detector) -> None:
+        super().__init__(options, run, detector)
+        for name, given in (("--classes", options.classes), ("--save-crop", options.save_crop)):
+            if given:
+                raise InputError(f"{name}: {options.weights} gives classes of pixels; right would be a detector")
+
+    def _detect(self, image: np.ndarray) -> tuple[Any, list[Crop] | None]:
+        return label_image(self.detector, image, self.imgsz, self.options.rect), None
+
+    def _drawn(self, image: np.ndarray, detections: Any, masks: list[Crop] | None) -> np.ndarray:
+        return draw_label_map(image, detections)
+
+    def _shares(self, classes: np.ndarray) -> dict[str, float]:
+        """Of the pixels, by class, the largest first."""
+        labels, pixels = np.unique(classes, return_counts=True)
+        found = sorted(zip(pixels.tolist(), labels.tolist(), strict=True), reverse=True)
+        return {self.detector.names[label]: round(n / classes.size, 4) for n, label in found}
+
+    def _summary(self, detections: Any) -> str:
+        return ", ".join(f"{100 * share:.0f} % {name}" for name, share in self._shares(detections).items())
+
+    def _note(
+        self,
+        source: Source,
+        image: np.ndarray,
+        detections: Any,
+        masks: list[Crop] | None,
+        frame: int | None = None,
+    ) -> None:
+        self.found.num_detections += 1
+        height, width = image.shape[:2]
+        of_frame = {} if frame is None else {"frame": frame}
+        record = {"file": str(source.path), **of_frame, "height": height, "width": width}
+        self.found.records.append({**record, "classes": self._shares(detections)})
+        if self.options.save_txt:
+            name = _of_frame(source, frame)
+            with atomic(self.run.path / "labels" / name.with_suffix(".png")) as temporary:
+                Image.fromarray(detections).save(temporary)
 
 
 def _polygon(mask: Crop, width: int, height: int) -> list[float]:

@@ -25,8 +25,9 @@ from models.files import is_classifier, write_text
 from ..run.console import say
 from ..run.folder import RunFolder
 from ..tasks.masks import Masks, masks_of
-from ..tasks.metrics import NMS_FOR_AP, DetectionMetrics, ignored_of, in_original_pixels, metrics_of, score_table
-from .detectors import Detector, TorchDetector, coefficients_of, computed, detections_of, open_detector
+from ..tasks.metrics import NMS_FOR_AP, ignored_of, in_original_pixels, metrics_of, score_table
+from ..tasks.pixels import counts_of
+from .detectors import Detector, TorchDetector, computed, detections_of, finds_of, open_detector
 from .options import Validation
 
 
@@ -36,8 +37,10 @@ class Measured:
 
     Attributes
     ----------
+    metrics
+        Of `experiments.tasks.metrics.metrics_of`.
     detections
-        Of each image (n, 6): x1, y1, x2, y2 in pixels of the original, confidence, class.
+        Of each image (n, 6): x1, y1, x2, y2 in pixels of the original, confidence, class; not of classes of pixels.
     metas
         Of each image.
     masks
@@ -47,7 +50,7 @@ class Measured:
         ``nms`` (and back to the pixels of the original).
     """
 
-    metrics: DetectionMetrics
+    metrics: Any
     detections: list[Tensor]
     metas: list[Meta]
     speed: dict[str, float]
@@ -108,8 +111,10 @@ def measure(
     _require_predictions(detector)
     detector.check_imgsz(dataset.imgsz)
     loader = DataLoader(dataset, detector.batch or batch, collate_fn=collate, num_workers=workers)
-    finds_masks = coefficients_of(detector) > 0 and getattr(dataset, "masks", False)
-    metrics = metrics_of("masks" if finds_masks else "boxes", names)
+    finds = finds_of(detector)
+    if finds == "masks" and getattr(dataset, "finds", finds) != finds:
+        finds = "boxes"
+    metrics = metrics_of(finds, names)
     measured = Measured(metrics, [], [], {"pre": 0.0, "model": 0.0, "nms": 0.0})
     clock = _Clock(detector, measured.speed)
     for images in track(loader, "validating", transient=True, disable=not Console().is_terminal):
@@ -117,12 +122,19 @@ def measure(
         clock.stop("pre")
         predicted, prototypes = computed(detector, prepared)
         clock.stop("model")
+        if finds == "labels":
+            counts = counts_of(predicted, images, order)
+            clock.stop("nms")
+            metrics.update(counts)
+            measured.metas.extend(images.metas)
+            clock.start()
+            continue
         found = detections_of(detector, predicted, len(images.images), conf, iou, max_det, multi_label=True)
         detections, objects = in_original_pixels(found, images)
         for detected in detections:
             detected[:, 5] = number[detected[:, 5].long()].to(detected.dtype)
         seen: list[Any] = [detections, objects, ignored_of(images)]
-        if prototypes is not None and finds_masks:
+        if prototypes is not None and finds == "masks":
             seen.append(masks_of(prototypes, [d[:, 6:] for d in found], detections, images))
             measured.masks.extend(seen[3])
         clock.stop("nms")
@@ -175,8 +187,10 @@ def validate(options: Validation, run: RunFolder) -> dict[str, Any]:
         raise InputError(f"--conf {options.conf} --iou {options.iou}: shares from 0 to 1 are meant")
     detector = open_detector(options.weights, options.device)
     _require_predictions(detector)
+    if options.save_json and finds_of(detector) == "labels":
+        raise InputError("--save-json is of boxes and masks; label maps are what detect.py --save-txt writes")
     imgsz = detector.check_imgsz(options.imgsz or detector.imgsz)
-    chosen = options.classes, options.single_cls, coefficients_of(detector) > 0
+    chosen = options.classes, options.single_cls, finds_of(detector)
     dataset, names = detection_split(options.data, options.split, imgsz, *chosen)
     check_classes(options.weights, names_of(detector) or (), options.data, names)
     require_boxes(dataset, options.data)
@@ -189,7 +203,8 @@ def validate(options: Validation, run: RunFolder) -> dict[str, Any]:
     run.write_config(asdict(options))
     run.write_json("results.json", results)
     measured.metrics.plot_confusion_matrix(run.path / "confusion_matrix.png")
-    measured.metrics.plot_pr_curve(run.path / "pr_curve.png")
+    if finds_of(detector) != "labels":
+        measured.metrics.plot_pr_curve(run.path / "pr_curve.png")
     if options.save_json:
         save_coco_json(measured, run.path / "predictions.json", coco_ids(options.data, options.split, names))
     title = f"{options.weights} ({detector.dtype}) on {options.data} ({options.split}), {imgsz} pixels"
@@ -197,7 +212,7 @@ def validate(options: Validation, run: RunFolder) -> dict[str, Any]:
     say(
         score_table(results, title),
         f"{results['images']:,} images; an image: {speed}",
-        f"precision and recall at confidence {results['confidence']:.3f}",
+        *([f"precision and recall at confidence {results['confidence']:.3f}"] if "confidence" in results else []),
         f"results in {run.path}",
     )
     return results

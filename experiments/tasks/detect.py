@@ -28,9 +28,10 @@ from spaces import CostModel, Space
 from ..run.lightning import interruptible
 from .loaders import Part, arch_share, make_loader, part_loader, parts_of
 from .masks import masks_of
-from .metrics import NMS_FOR_AP, ignored_of, in_original_pixels, metrics_of, rated
+from .metrics import NMS_FOR_AP, ignored_of, in_original_pixels, metrics_of, rated, shown_of
 from .module import RATING_BATCHES, TaskModule
 from .param_groups import build_optimizer
+from .pixels import counts_of
 from .resize import resized, resolution_of
 from .whole import detector_space, head_of
 
@@ -44,7 +45,8 @@ class DetectionModule(TaskModule):
     """The loss of a detector's own head, and COCO's mAP.
 
     Logs the parts of the loss, such as ``train_box``, and their sum ``train_loss``, the same of validation, and of the
-    latter ``map50`` and ``map50_95``, of a head that finds masks also ``mask_map50`` and ``mask_map50_95``.
+    latter ``map50`` and ``map50_95``, of a head that finds masks also ``mask_map50`` and ``mask_map50_95``;
+    of one that finds labels ``miou`` and ``pixel_accuracy`` instead.
 
     Parameters
     ----------
@@ -107,7 +109,7 @@ class DetectionModule(TaskModule):
 
     def loss_of(self, logits: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The head's loss of a batch, and its parts."""
-        more = (batch.masks,) if self.head.finds == "masks" else ()
+        more = (batch.masks,) if self.head.finds != "boxes" else ()
         return self.loss(logits, batch.targets, *more)
 
     def log_losses(self, split: str, parts: dict[str, Tensor], batch_size: int) -> None:
@@ -124,6 +126,9 @@ class DetectionModule(TaskModule):
         with torch.autocast(batch.images.device.type, enabled=False):
             decoded, logits = network(self.network_input(batch.images))
         self.log_losses("val", self.loss_of(logits, batch)[1], len(batch.images))
+        if self.head.finds == "labels":
+            self._seen += [(counts,) for counts in counts_of(decoded, batch)]
+            return
         behind = self.head.num_coefficients
         detections = non_max_suppression(decoded, **NMS_FOR_AP, form=self.head.form, num_coefficients=behind)
         found, objects = in_original_pixels(detections, batch)
@@ -139,9 +144,8 @@ class DetectionModule(TaskModule):
         metrics = metrics_of(self.head.finds, self.names)
         metrics.update(*zip(*_of_all_processes(seen), strict=True))
         self.measured = metrics.compute()
-        for name in ("map50", "map50_95", "mask_map50", "mask_map50_95"):
-            if name in self.measured:
-                self.log(name, self.measured[name])
+        for name in shown_of(self.head.finds):
+            self.log(name, self.measured[name])
 
     def configure_optimizers(self) -> optim.Optimizer:
         return build_optimizer(self.model, self.optimizer, self.learning_rate, self.momentum, self.weight_decay)
@@ -162,7 +166,10 @@ def _of_all_processes(seen: list[Any]) -> list[Any]:
 
 
 class DetectTask:
-    """A whole detector on its own loss; the metric is COCO's mAP50-95 on the validation images, of masks if any."""
+    """A whole detector on its own loss; the metric is COCO's mAP50-95 on the validation images, of masks if any.
+
+    Of a head that finds labels it is the mIoU.
+    """
 
     metric, result, is_whole = "mAP50-95", "detector", True
 
@@ -173,8 +180,9 @@ class DetectTask:
         if (head := head_of(space, None)) is None:
             raise InputError(f"{space.config.file}: has no head; right would be a detector's YAML, or --task classify")
         head.check_imgsz(options.imgsz)
-        self._masks = finds(head.config) == "masks"
-        self.data = detection(options.data, options.imgsz, hyp_of(options), options.seed, masks=self._masks)
+        self._finds = finds(head.config)
+        self.data = detection(options.data, options.imgsz, hyp_of(options), options.seed, finds=self._finds)
+        self.metric = "mIoU" if self._finds == "labels" else "mAP50-95"
         self.detector = Model(read_config(head.config, nc=self.data.nc))
         self.detector.names = dict(enumerate(self.data.names))
         self._parts = parts_of(self.data, options.seed, arch_share(options))
@@ -256,12 +264,12 @@ class DetectTask:
         """The validation images at a resolution."""
         if side == self.options.imgsz:
             return self.data.val
-        return detection_split(self.options.data, "val", side, masks=self._masks)[0]
+        return detection_split(self.options.data, "val", side, finds=self._finds)[0]
 
     @functools.cache  # noqa: B019
     def as_they_are(self, part: str, side: int) -> Part:
         """A part of the training images (see `loader`) at a resolution, without augmentation."""
-        images, _ = detection_split(self.options.data, "train", side, masks=self._masks)
+        images, _ = detection_split(self.options.data, "train", side, finds=self._finds)
         return Part(images, self._parts[part].indices)
 
     def _map(self, network: Network, images: Callable[[int], Any]) -> float:

@@ -61,7 +61,7 @@ class DetectionModule(_Reports, detect.DetectionModule, LightningModule):
     """`experiments.tasks.detect.DetectionModule` for NNI."""
 
     def result(self) -> float | None:
-        return self.measured.get("map50_95")
+        return detect.rated(self.measured) if self.measured else None
 
 
 @nni.trace

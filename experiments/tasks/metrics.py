@@ -265,18 +265,35 @@ def metrics_of(finds: str, names: Sequence[str]) -> Any:
     """What measures what a head finds (`models.head.Head.finds`)."""
     if finds == "boxes":
         return DetectionMetrics(names)
+    if finds == "labels":
+        from .pixels import SemanticMetrics
+
+        return SemanticMetrics(names)
     from .masks import SegmentationMetrics
 
     return SegmentationMetrics(names)
 
 
+def shown_of(finds: str) -> tuple[str, ...]:
+    """What is shown of what is measured, by its name."""
+    of_boxes = "map50", "map50_95"
+    shown = {
+        "boxes": of_boxes,
+        "masks": (*of_boxes, "mask_map50", "mask_map50_95"),
+        "labels": ("miou", "pixel_accuracy"),
+    }
+    return shown[finds]
+
+
 def rated(measured: Mapping[str, Any]) -> float:
-    """What detectors are compared by: mAP50-95 of masks where there are any, else of boxes."""
-    return float(measured.get("mask_map50_95", measured["map50_95"]))
+    """What detectors are compared by: mIoU of labels, mAP50-95 of masks where there are any, else of boxes."""
+    return float(next(measured[name] for name in ("miou", "mask_map50_95", "map50_95") if name in measured))
 
 
 def fitness(measured: Mapping[str, Any]) -> float:
-    """What tells a training's best epoch: YOLOv5's, 0.1 mAP50 + 0.9 mAP50-95, of boxes and masks together."""
+    """What tells a training's best epoch: YOLOv5's, 0.1 mAP50 + 0.9 mAP50-95, of boxes and masks together; or mIoU."""
+    if "miou" in measured:
+        return float(measured["miou"])
     found = 0.1 * measured["map50"] + 0.9 * measured["map50_95"]
     if "mask_map50" in measured:
         found += 0.1 * measured["mask_map50"] + 0.9 * measured["mask_map50_95"]
@@ -284,7 +301,13 @@ def fitness(measured: Mapping[str, Any]) -> float:
 
 
 def score_table(measured: Mapping[str, Any], title: str | None = None) -> Table:
-    """What `DetectionMetrics.compute` gives, over all classes and of each."""
+    """What metrics of `metrics_of` give, over all classes and of each."""
+    if "miou" in measured:
+        rows = [["all", "", f"{measured['miou']:.3f}", f"{measured['pixel_accuracy']:.3f}"]]
+        rows += [
+            [n, f"{c['pixels']:,}", f"{c['iou']:.3f}", f"{c['accuracy']:.3f}"] for n, c in measured["classes"].items()
+        ]
+        return table(["class", "pixels", "IoU (all: mean)", "accuracy"], rows, title, left=["class"])
     scores = {"mAP50-95": "map50_95", "mAP50": "map50", "mAP75": "map75", "precision": "precision", "recall": "recall"}
     of_class = [key.removeprefix("m") for key in scores.values()]
     if "mask_map50_95" in measured:

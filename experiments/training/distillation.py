@@ -14,6 +14,7 @@ from models.dfl_loss import DFLLoss, expected, from_sides
 from models.errors import InputError
 from models.loss import DetectionLoss, complete_iou
 from models.segment_loss import SegmentLoss, within
+from models.semantic import SemanticLoss
 
 
 class Distillation(Protocol):
@@ -229,11 +230,35 @@ class SegmentMimic:
         return torch.cat(seen, 1), torch.cat(boxes, 1)
 
 
+class SemanticMimic:
+    """The class probabilities of every pixel after another's: the KL divergence of `SoftLabels`, a mean over pixels.
+
+    Parameters
+    ----------
+    loss, boxes
+        As of the others; not looked at.
+    temperature
+        As of `SoftLabels`.
+    """
+
+    of_maps, with_labels = True, True
+
+    def __init__(self, loss: SemanticLoss, boxes: str = "ciou", temperature: float = 1.0) -> None:
+        self._of_pixels = SoftLabels(temperature)
+
+    def __call__(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        """Of lists of one tensor, (N, nc, H, W); a sum over images, as the loss."""
+        _same_maps(student, teacher)
+        own, given = (level.movedim(1, -1).flatten(0, 2) for (level,) in (student, teacher))
+        return self._of_pixels(own, given) * len(student[0])
+
+
 # The loss of a head to what mimics its logits.
 _MIMICS: dict[type, Callable[..., Distillation]] = {
     DetectionLoss: DetectionMimic,
     DFLLoss: DFLMimic,
     SegmentLoss: SegmentMimic,
+    SemanticLoss: SemanticMimic,
 }
 
 

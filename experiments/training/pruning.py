@@ -33,6 +33,7 @@ from ..run.lightning import accelerator_of, interruptible, make_trainer, quiet_l
 from ..tasks.classify import ClassificationModule
 from ..tasks.detect import DetectionModule
 from ..tasks.loaders import make_loader
+from ..tasks.metrics import shown_of
 from .engine import FINETUNE
 from .options import Options, Pruning, learning_of
 from .train import train
@@ -99,7 +100,7 @@ class _Work:
         data: Any = (
             classification(source, self.imgsz, options.seed, None, config.ch)
             if self.classifies
-            else detection(source, self.imgsz, None, options.seed, masks=finds(config) == "masks")
+            else detection(source, self.imgsz, None, options.seed, finds=finds(config))
         )
         known = self.network.config.nc if self.classifies else self.network.head.nc
         if data.nc != known:
@@ -142,8 +143,7 @@ class _Work:
         with interruptible(trainer):
             found = trainer.validate(learner, loader, verbose=False)[0]
         if isinstance(learner, DetectionModule):
-            names = ("map50", "map50_95", "mask_map50", "mask_map50_95")
-            return {name: float(learner.measured[name]) for name in names if name in learner.measured}
+            return {name: float(learner.measured[name]) for name in shown_of(network.head.finds)}
         return {"accuracy": float(found["val_acc"])}
 
     def _learner(self, network: Any) -> Any:

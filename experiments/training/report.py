@@ -18,6 +18,7 @@ _LOSSES = {
     "cls": "class loss",
     "dfl": "distribution loss",
     "mask": "mask loss",
+    "pixels": "cross entropy of pixels",
 }
 
 
@@ -34,11 +35,12 @@ def print_report(measured: Mapping[str, Any], title: str, run: Path, *data: str)
     )
 
 
-def plot_training(rows: Sequence[Mapping[str, float]], path: str | Path, parts: Sequence[str]) -> None:
-    """Losses, of the `parts` of the head's, and mAP by epoch; a panel each."""
+def plot_training(
+    rows: Sequence[Mapping[str, float]], path: str | Path, parts: Sequence[str], maps: Sequence[str]
+) -> None:
+    """Losses, of the `parts` of the head's, and by epoch what `maps` names of what was measured; a panel each."""
     panels = [(_LOSSES.get(part, part), (f"train_{part}", f"val_{part}")) for part in parts]
-    maps = ("map50", "map50_95", *(("mask_map50", "mask_map50_95") if "mask" in parts else ()))
-    panels.append(("mAP of validation", maps))
+    panels.append(("mIoU of validation" if "miou" in maps else "mAP of validation", (*maps,)))
     epochs = [row["epoch"] + 1 for row in rows]
     with picture(path, figsize=(14, 3.4), layout="constrained") as figure:
         for axes, (title, names) in zip(figure.subplots(1, len(panels)), panels, strict=True):

@@ -23,7 +23,7 @@ from ..run.folder import RunFolder, is_first_process
 from ..run.lightning import accelerator_of, make_trainer, quiet_lightning
 from ..tasks.detect import DetectionModule, hyp_of
 from ..tasks.loaders import make_loader, world_of
-from ..tasks.metrics import fitness
+from ..tasks.metrics import fitness, shown_of
 from .anchors import fit_anchors
 from .batch import chosen_batch
 from .engine import FINETUNE, Engine, check_checkpoint
@@ -66,9 +66,9 @@ def train(
     start = None if resume else _start(options, slice_of)
     config = _config(options, run, start, resume)
     Model(config).check_imgsz(options.imgsz)
-    masks = finds(config) == "masks"
+    what = finds(config)
     data = detection(
-        options.data, options.imgsz, hyp_of(options), options.seed, options.classes, options.single_cls, masks
+        options.data, options.imgsz, hyp_of(options), options.seed, options.classes, options.single_cls, what
     )
     for split in (data.train, data.val):
         say(str(split.report))
@@ -95,7 +95,7 @@ def train(
         options = replace(options, batch=number)
         training.engine = _engine(options, say)
     arch = start.arch if start else None
-    maps = ("map50", "map50_95", *(("mask_map50", "mask_map50_95") if masks else ()))
+    maps = shown_of(what)
 
     def save(average: Any, best: dict[str, Any]) -> None:
         found = {k: best[k] for k in ("epoch", *maps) if k in best}
@@ -122,7 +122,7 @@ def train(
     results = {"best": best.best, "epochs": epochs, "minutes": minutes, **size}
     if trainer.is_global_zero:
         run.write_json("results.json", results)
-        plot_training(history.rows, run.path / "results.png", model.head.parts)
+        plot_training(history.rows, run.path / "results.png", model.head.parts, maps)
         title = f"{options.data}: epoch {best.best['epoch']}, the best of {epochs}; {minutes} minutes"
         chosen = ["--classes", *options.classes] if options.classes else []
         chosen += ["--single-cls"] if options.single_cls else []

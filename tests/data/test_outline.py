@@ -120,7 +120,9 @@ def yolo_polygons(root, rows=("0 0.125 0.3 0.375 0.3 0.25 0.8", "1 0.5 0.5 0.9 0
 
 
 def test_yolo_polygons_become_masks(tmp_path):
-    data = detection(yolo_polygons(tmp_path), 80, hyp=None, masks=True)  # 80 x 60, below and above it 10 rows of grey
+    data = detection(
+        yolo_polygons(tmp_path), 80, hyp=None, finds="masks"
+    )  # 80 x 60, below and above it 10 rows of grey
     item = data.val[0]
     assert item.masks.shape == (2, 20, 20)
     assert item.masks.dtype == torch.uint8
@@ -135,7 +137,7 @@ def test_yolo_polygons_become_masks(tmp_path):
     assert plain.val[0].masks is None
     assert collate([plain.val[0]]).masks is None
     assert torch.equal(plain.val[0].labels, item.labels)
-    only = detection(tmp_path / "data.yaml", 80, hyp=None, classes=["dog"], masks=True).val[0]
+    only = detection(tmp_path / "data.yaml", 80, hyp=None, classes=["dog"], finds="masks").val[0]
     assert torch.equal(only.masks, item.masks[1:])
 
 
@@ -154,7 +156,7 @@ def test_coco_polygons_and_rle_become_masks(tmp_path):
         crowd = {**content["annotations"][0], "iscrowd": 1}
         content["annotations"].append(crowd)
         (root / f"annotations/instances_{split}2017.json").write_text(json.dumps(content))
-    item = detection(root, 80, hyp=None, masks=True).val[0]
+    item = detection(root, 80, hyp=None, finds="masks").val[0]
     boxes = item.labels[:, 3] * 20 * item.labels[:, 4] * 20
     # Rows of which half is the object's are its own, above and below.
     assert item.masks.sum((1, 2)).tolist() == pytest.approx(boxes.tolist(), abs=21)
@@ -166,11 +168,11 @@ def test_boxes_without_outlines_are_one_line(tmp_path):
     path = yolo_polygons(tmp_path / "yolo", ["0 0.5 0.5 0.2 0.2", "1 0.5 0.5 0.9 0.5 0.9 0.9"])
     assert len(detection(path, 64).train[0].labels)
     with refused("train: 1 of 2 objects", "no outline", "a.png", "polygons", "Detect"):
-        detection(path, 64, masks=True)
+        detection(path, 64, finds="masks")
     with refused("no outline"):
-        detection_split(voc(tmp_path / "voc"), "val", 64, masks=True)
+        detection_split(voc(tmp_path / "voc"), "val", 64, finds="masks")
     with refused("no outline", "digits-detect/train/0"):
-        detection("digits-detect", 64, masks=True)
+        detection("digits-detect", 64, finds="masks")
 
 
 COLOURS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)])
@@ -212,7 +214,7 @@ class Corners:
     ],
 )
 def test_masks_are_on_their_objects(hyp):
-    images = DetectionSet(Corners(), 160, hyp, masks=True)
+    images = DetectionSet(Corners(), 160, hyp, finds="masks")
     seen = 0
     for i in range(6):
         item = images[i]
@@ -232,7 +234,7 @@ def test_masks_are_on_their_objects(hyp):
 
 
 def test_masks_of_a_mixup_are_those_of_both():
-    images = DetectionSet(Corners(), 160, replace(OFF, mosaic=1.0, mixup=1.0), masks=True)
+    images = DetectionSet(Corners(), 160, replace(OFF, mosaic=1.0, mixup=1.0), finds="masks")
     items = [images[i] for i in range(6)]
     assert max(len(item.masks) for item in items) > 4
     for item in items:
@@ -242,7 +244,7 @@ def test_masks_of_a_mixup_are_those_of_both():
 
 def test_masks_are_the_digits():
     """Ink and paper are far apart in brightness: under the mask lies ink."""
-    images = detection_split("digits-segment", "val", 320, masks=True)[0]
+    images = detection_split("digits-segment", "val", 320, finds="masks")[0]
     for i in range(4):
         item = images[i]
         grey = item.image.float().mean(0)

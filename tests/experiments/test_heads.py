@@ -81,6 +81,10 @@ class TestSegment(HeadContract):
     top = {"anchors": 2}  # noqa: RUF012
 
 
+class TestSemantic(HeadContract):
+    row = ("Semantic", ["nc", 16])
+
+
 class TestOfAPlugin(HeadContract):
     row = ("CentreHead", ["nc"])
 

@@ -120,7 +120,7 @@ def test_agrees_with_cocos_own_evaluation(seed):
 
 
 def test_the_objects_own_masks_are_all_right():
-    images, names = detection_split("digits-segment", "val", 160, masks=True)
+    images, names = detection_split("digits-segment", "val", 160, finds="masks")
     batch = collate([images[i] for i in range(4)])
     metrics = SegmentationMetrics(names)
     for i, meta in enumerate(batch.metas):

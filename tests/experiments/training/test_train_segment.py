@@ -123,4 +123,4 @@ def test_detect_draws_masks_and_writes_polygons(tmp_path, data, weights, call):
         (tmp_path / f"in/{i}.png").rename(tmp_path / f"set/images/{i}.png")
         (folder / f"labels/{i}.txt").rename(tmp_path / f"set/labels/{i}.txt")
     (tmp_path / "set/data.yaml").write_text(f"train: images\nval: images\nnames: {[str(k) for k in range(10)]}\n")
-    assert detection(tmp_path / "set", 64, hyp=None, masks=True).train[0].masks.any()
+    assert detection(tmp_path / "set", 64, hyp=None, finds="masks").train[0].masks.any()
