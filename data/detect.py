@@ -65,8 +65,8 @@ def collate(items: Sequence[Item]) -> Batch:
 class ImageSource(Protocol):
     """Annotated images by position. Labels as in `Item`, of the original image, as numpy; `ignored` as in `Meta`."""
 
-    report: Report
-
+    @property
+    def report(self) -> Report: ...
     @property
     def shapes(self) -> Sequence[tuple[int, int]]: ...
     @property

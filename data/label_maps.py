@@ -21,6 +21,7 @@ from PIL import Image
 
 from models.documents import is_file
 from models.errors import InputError
+from models.semantic import IGNORED as NONE
 from models.text import read_text
 
 from . import format_yolo
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from .detect import ImageSource
     from .formats import Spec
 
-NONE = 255  # pixels of no class
 BACKGROUND = "background"  # the class of pixels that no object is at
 _RAM_BYTES = 1 << 30  # a split's maps are kept up to here
 _FOLDERS = {
@@ -81,7 +81,7 @@ class Painted(_Maps):
         self._source, self._background = source, background
 
     @property
-    def report(self) -> Report:  # type: ignore[override]
+    def report(self) -> Report:
         return self._source.report
 
     @property

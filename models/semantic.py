@@ -100,8 +100,11 @@ class SemanticLoss:
         """
         (level,) = logits
         level = level.float()
-        total = 0 * level.sum()  # a gradient even where nothing has a class: processes wait for it
-        if masks is not None and bool((labelled := masks.to(level.device).long()).ne(IGNORED).any()):
-            level = F.interpolate(level, size=labelled.shape[1:], mode="bilinear", align_corners=False)
-            total = total + F.cross_entropy(level, labelled, ignore_index=IGNORED)
+        if masks is None:
+            total = 0 * level.sum()  # a gradient all the same: processes wait for it
+        else:
+            labels = masks.to(level.device).long()
+            level = F.interpolate(level, size=labels.shape[1:], mode="bilinear", align_corners=False)
+            known = labels.ne(IGNORED).sum().clamp(min=1)
+            total = F.cross_entropy(level, labels, ignore_index=IGNORED, reduction="sum") / known
         return total * len(level), {"pixels": total.detach()}

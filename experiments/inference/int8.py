@@ -150,7 +150,7 @@ class _First:
     """The first images of a set."""
 
     def __init__(self, dataset: DetectionSet) -> None:
-        self._dataset, self.hyp, self.imgsz, self.masks = dataset, dataset.hyp, dataset.imgsz, dataset.masks
+        self._dataset, self.hyp, self.imgsz, self.finds = dataset, dataset.hyp, dataset.imgsz, dataset.finds
 
     def __len__(self) -> int:
         return min(len(self._dataset), _IMAGES_OF_ROWS)

@@ -112,7 +112,7 @@ def measure(
     detector.check_imgsz(dataset.imgsz)
     loader = DataLoader(dataset, detector.batch or batch, collate_fn=collate, num_workers=workers)
     finds = finds_of(detector)
-    if finds == "masks" and getattr(dataset, "finds", finds) != finds:
+    if finds == "masks" and getattr(dataset, "finds", "boxes") != finds:
         finds = "boxes"
     metrics = metrics_of(finds, names)
     measured = Measured(metrics, [], [], {"pre": 0.0, "model": 0.0, "nms": 0.0})

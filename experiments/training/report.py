@@ -39,7 +39,9 @@ def plot_training(
     rows: Sequence[Mapping[str, float]], path: str | Path, parts: Sequence[str], maps: Sequence[str]
 ) -> None:
     """Losses, of the `parts` of the head's, and by epoch what `maps` names of what was measured; a panel each."""
-    panels = [(_LOSSES.get(part, part), (f"train_{part}", f"val_{part}")) for part in parts]
+    panels: list[tuple[str, tuple[str, ...]]] = [
+        (_LOSSES.get(part, part), (f"train_{part}", f"val_{part}")) for part in parts
+    ]
     panels.append(("mIoU of validation" if "miou" in maps else "mAP of validation", (*maps,)))
     epochs = [row["epoch"] + 1 for row in rows]
     with picture(path, figsize=(14, 3.4), layout="constrained") as figure:

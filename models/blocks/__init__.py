@@ -6,6 +6,7 @@ from .c2f import C2f, C3k, C3k2
 from .cib import C2fCIB, RepVGGDW, SCDown
 from .conv import Conv, CrossConv, DWConv, DWConvTranspose2d, Focus, MixConv2d, activation, default_activation
 from .csp import C3, C3SPP, C3TR, SPP, SPPF, Bottleneck, BottleneckCSP, C3Ghost, C3x
+from .fbnet import FBNet
 from .gelan import ELAN1, SPPELAN, AConv, ADown, RepNCSPELAN4
 from .ghost import GhostBottleneck, GhostConv
 from .mobile import GlobalPool, MBConv, Pointwise
@@ -51,6 +52,7 @@ __all__ = [
     "DWConvTranspose2d",
     "Encoder",
     "Expand",
+    "FBNet",
     "Focus",
     "GhostBottleneck",
     "GhostConv",

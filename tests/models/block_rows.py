@@ -33,6 +33,7 @@ ROWS = {
     "Add": ([[-1, 0, 1], 1, "Add", []], 16, 16),
     "SharedTowers": ([[-1, 0], 2, "SharedTowers", [24, 3]], 48, None),
     "Pick": ([[-1, 0], 1, "Pick", [1]], 16, 16),
+    "FBNet": ([-1, 1, "FBNet", [24, "k3_e1_g2", 2]], 24, 8),
     "ResBasic": ([-1, 2, "ResBasic", [24, 3, 2]], 24, 8),
     "ResBottleneck": ([-1, 2, "ResBottleneck", [24, 3, 2]], 24, 8),
     "RegBottleneck": ([-1, 2, "RegBottleneck", [24, 8, 3, 2, 0.25]], 24, 8),

@@ -384,7 +384,7 @@ def test_nni_experiment_resumes_from_its_checkpoint(tmp_path):
 
 
 @pytest.mark.skipif(not multi_trial.TABLE.is_file(), reason=f"the table {multi_trial.TABLE} is not there")
-@pytest.mark.parametrize("name", ["evolution", "TPE"])
+@pytest.mark.parametrize("name", ["evolution", pytest.param("TPE", marks=pytest.mark.slow)])
 def test_regret_on_nas_bench_macro(name):
     table = multi_trial.read_table(multi_trial.TABLE)
     searches = multi_trial.contenders()

@@ -64,7 +64,7 @@ def test_two_processes_equal_one_on_equal_halves(strategy, script, space, digits
             torch.testing.assert_close(other[key], value, rtol=1e-2, atol=1e-3, msg=key)
 
 
-@pytest.mark.parametrize("strategy", ["darts", "bignas"])
+@pytest.mark.parametrize("strategy", ["darts", pytest.param("bignas", marks=pytest.mark.slow)])
 def test_killed_and_resumed_equals_uninterrupted(strategy, script, space, digits, tmp_path):
     given = ["--cfg", space(strategy), "--data", digits(8, 64), *SIZES, "--strategy", strategy, "--no-baseline"]
     run = oneshot(script)(tmp_path, *given, "--devices", "2")
