@@ -52,8 +52,6 @@ _VOC = (
 class _Maps:
     """The images of a split with a label map each. See `detect.ImageSource`."""
 
-    report: Report
-
     def __init__(self, shapes: Sequence[tuple[int, int]]) -> None:
         self._kept: dict[int, np.ndarray] = {}
         self._keeps = sum(h * w for h, w in shapes) <= _RAM_BYTES
