@@ -13,7 +13,7 @@ POOLED = 4096
 # Place of the stride among the arguments, the kernel's is the one before; all pad such that the stride alone counts.
 _STRIDED = {
     **dict.fromkeys(("Conv", "DWConv", "CrossConv", "MixConv2d", "GhostConv", "GhostBottleneck", "SCDown"), 2),
-    **dict.fromkeys(("MBConv", "ResBasic", "ResBottleneck"), 2),
+    **dict.fromkeys(("MBConv", "FBNet", "ResBasic", "ResBottleneck"), 2),
     "RegBottleneck": 3,
 }
 _ONCE = ("MBConv", "ResBasic", "ResBottleneck", "RegBottleneck")  # the first of several blocks alone has the stride
@@ -58,7 +58,9 @@ def _size(row: Row, side: float) -> float | None:
         patch = _argument(row, 1, "patch", 16)
         return side // patch if isinstance(patch, int) else None
     if row.module not in _STRIDED:
-        return {"GlobalPool": 1, **dict.fromkeys(("Detect", "DetectDFL", "Segment"), math.nan)}.get(row.module)
+        return {"GlobalPool": 1, **dict.fromkeys(("Detect", "DetectDFL", "Segment", "Semantic"), math.nan)}.get(
+            row.module
+        )
     place = _STRIDED[row.module]
     k, s = _argument(row, place - 1, "k", 1), _argument(row, place, "s", 1)
     if not isinstance(s, int) or (row.number != 1 and s != 1 and row.module not in _ONCE):

@@ -309,7 +309,8 @@ class ElasticSpec:
         self._best = best
         whole = self._with(best)
         known, more = set(layers(self._skeleton(whole, self._widest)[0])), []
-        for row, block in tried:
+        # The largest first: of several with the same layers it is the one that has the others' weights.
+        for row, block in sorted(tried, key=lambda pair: -count_params(pair[1])):
             names = self._names(block, row, whole)
             if not known.issuperset(found := {names[name] for name in layers(block)}):
                 known |= found

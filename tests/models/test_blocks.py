@@ -84,7 +84,7 @@ def _x(channels, height=8, width=6):
 
 
 def test_every_registered_module_is_tested_here():
-    assert set(ROWS) == set(registered()) - {"DetectDFL", "Segment"}  # which keep the contract of heads
+    assert set(ROWS) == set(registered()) - {"DetectDFL", "Segment", "Semantic"}  # which keep the contract of heads
 
 
 @pytest.mark.parametrize("name", ROWS)

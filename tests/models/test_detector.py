@@ -17,7 +17,7 @@ from tests.refusal import refused
 
 FOLDER = Path(models.__file__).parent
 CHOICES = re.compile("NAS|choice:|range:")
-LATER = re.compile(r"yolov?(8|9|1\d|26)|yolov5(u|-seg)")  # in test_families and test_segment
+LATER = re.compile(r"yolov?(8|9|1\d|26)|yolov5(u|-seg|-semantic)")  # in test_families, test_segment and test_semantic
 SHIPPED = {
     p.stem: p for p in sorted(FOLDER.rglob("*.yaml")) if not CHOICES.search(p.read_text()) and not LATER.match(p.name)
 }

@@ -56,6 +56,7 @@ ROWS = {
         *(-1, DEPTH, "MBConv"),
         [C2, choice(3, 5), 2, choice(1, 3, 6), choice(0, 0.25), {"act": choice("nn.ReLU()", "nn.SiLU()")}],
     ],
+    "FBNet": [-1, 1, "FBNet", [C2, choice("skip", "k3_e1_g2", "k3_e1", "k5_e3"), 2]],
     "GlobalPool": [-1, 1, "GlobalPool", []],
     "Pointwise": [-1, 1, "Pointwise", [C2]],
     "ResBasic": [-1, DEPTH, "ResBasic", [C2, choice(3, 5), 2, choice(0.5, 1)]],
@@ -109,7 +110,7 @@ def test_what_one_backbone_adds_to_another_is_its_slices():
 
 
 def test_every_block_is_here():
-    others = {"Detect", "DetectDFL", "Segment", "SharedTowers", "Pick", "RepNCSP", "CBLinear", "CBFuse"}
+    others = {"Detect", "DetectDFL", "Segment", "Semantic", "SharedTowers", "Pick", "RepNCSP", "CBLinear", "CBFuse"}
     assert {*ROWS, *others} == {name for name in registered() if "." not in name or name.startswith("nn.")}
 
 

@@ -75,10 +75,15 @@ def test_training_path_is_the_sliced_networks():
 
 
 def test_no_dead_parameters():
-    """Over some archs, every output channel of every parameter gets a gradient."""
+    """Over some archs, every output channel of every parameter gets a gradient.
+
+    But for biases of batch norms: without activations the next norm takes a constant away, and what is left of their
+    gradients is rounding, which on some CPUs is 0.
+    """
     torch.manual_seed(0)
     net = supernet(NASBACKBONE(cfg="models/yolov5n_nas.yaml", nc=3)).train()
-    reached = {name: torch.zeros(len(p), dtype=torch.bool) for name, p in net.named_parameters()}
+    named = {name: p for name, p in net.named_parameters() if not name.endswith("bn.bias")}
+    reached = {name: torch.zeros(len(p), dtype=torch.bool) for name, p in named.items()}
     for width in range(3):
         for kernel in range(3):
             arch = {}
@@ -90,7 +95,7 @@ def test_no_dead_parameters():
                 else:
                     arch[label] = width if label.startswith("c3") else min(kernel, decision.values[-1])
             activate(net, arch)(X).square().sum().backward()
-            for name, p in net.named_parameters():
+            for name, p in named.items():
                 if p.grad is not None:
                     reached[name] |= p.grad.flatten(1).abs().sum(1).gt(0) if p.ndim > 1 else p.grad.ne(0)
             net.zero_grad(set_to_none=True)
