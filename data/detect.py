@@ -334,7 +334,7 @@ def _found(
     spec: Spec, splits: Sequence[str], finds: str, classes: Sequence[str] | None, single: bool
 ) -> tuple[tuple[str, ...], Mapping[str, ImageSource]]:
     """Class names and the images of these splits, with what is to be found in them."""
-    if finds == "labels" and (maps := label_maps.read_maps(spec, spec.names, splits)) is not None:
+    if finds == "labels" and (maps := label_maps.read_maps(spec, splits)) is not None:
         if classes is not None or single:
             raise InputError(
                 f"{spec.where}: --classes and --single-cls are not for label maps; right would be values: in it"
@@ -348,6 +348,10 @@ def _found(
         _require_outlines(source)
     if label_maps.BACKGROUND not in names:
         names = (*names, label_maps.BACKGROUND)
+    if len(names) > label_maps.NONE:
+        raise InputError(
+            f"{spec.where}: {len(names)} classes with the background; right would be {label_maps.NONE} at most"
+        )
     background = names.index(label_maps.BACKGROUND)
     return names, {split: label_maps.Painted(source, background) for split, source in sources.items()}
 

@@ -206,11 +206,9 @@ class _Meaning:
             )
 
 
-def read_maps(spec: Spec, names: tuple[str, ...] | None, splits: Sequence[str]) -> Any:
-    """Class names and the splits of a set whose classes are in PNG files; None of another set.
-
-    names: of the classes; None: Pascal VOC's.
-    """
+def read_maps(spec: Spec, splits: Sequence[str]) -> Any:
+    """Class names and the splits of a set whose classes are in PNG files; None of another set."""
+    names = spec.names
     reports = {split: Report(split) for split in splits}
     if spec.format == "voc":
         if (maps := child(spec.root, "SegmentationClass")) is None:
