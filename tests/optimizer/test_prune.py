@@ -128,6 +128,7 @@ ROWS = {
     "RepCSP": [-1, 1, "RepCSP", [32]],
     "A2C2f": [-1, 1, "A2C2f", [64, True, 1]],
     "Silence": [-1, 1, "Silence", []],
+    "FBNet": [-1, 1, "FBNet", [32, "k3_e1_g2", 2]],
 }
 # They give several maps, or take those: `SEVERAL` has them.
 # Whose channels a layer norm takes together, so that they stay: tests/models/test_vit.py.
