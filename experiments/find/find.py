@@ -14,6 +14,7 @@ from ..run.amounts import parse_amount
 from ..run.folder import RunFolder
 from ..run.lightning import quiet_lightning
 from ..run.options import checked
+from ..run.pinned import pinned
 from .baselines import baselines
 from .export import export
 from .fidelity import fidelity
@@ -21,11 +22,11 @@ from .finetune import decide, equal, finetune, long
 from .look import look
 from .measure import measure
 from .options import Options
+from .outlook import Outlook
 from .phases import Job, Phase, run_phases
-from .plan import duration, plan_of
 from .report import report
 from .search import search
-from .sentence import best_so_far, chosen_of, sentence
+from .sentence import chosen_of, sentence
 from .supernet import supernet
 from .test import test
 
@@ -109,7 +110,9 @@ def find(options: Options, run: RunFolder, resume: bool = False) -> Found:
             raise InputError(f"{run.path}: holds a run; right would be --resume {run.path}, or another --name")
         run.write_config(asdict(options))
     job = Job(options, run)
-    run_phases(job, PHASES, _left)
+    outlook = Outlook()
+    with pinned(lambda: str(outlook)):
+        run_phases(job, PHASES, outlook)
     chosen = chosen_of(job)
     rival = job.results["decide"]["rival"]
     apart = job.results["test"]["difference"].get(rival)
@@ -125,13 +128,6 @@ def find(options: Options, run: RunFolder, resume: bool = False) -> Found:
         imgsz=chosen["side"],
         sentence=sentence(job),
     )
-
-
-def _left(job: Job, name: str) -> str:
-    if "measure" not in job.results:
-        return ""
-    best = best_so_far(job)
-    return f"; {f'{best}; ' if best else ''}about {duration(plan_of(job).left())} left"
 
 
 def find_detector(

@@ -101,8 +101,8 @@ def front_html(job: Job, rows: Sequence[Mapping[str, Any]]) -> str:
         )
     if job.options.min_map is not None:
         figure.add_hline(y=job.options.min_map, line_dash="dash", line_color="#c53030")
-    figure.update_xaxes(title=titled(cost), rangemode="tozero")
-    figure.update_yaxes(title="mAP50-95 (in the supernet, or of validation)", rangemode="tozero")
+    figure.update_xaxes(title=titled(cost))
+    figure.update_yaxes(title="mAP50-95 (in the supernet, or of validation)", range=_interesting(rows))
     figure.update_layout(
         template="plotly_white",
         height=520,
@@ -120,6 +120,14 @@ def front_html(job: Job, rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _finetuned(rows: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:
     return [r for r in rows if r["kind"] == f"{kind}, finetuned"]
+
+
+def _interesting(rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The range of mAP of the front and of what was trained; other archs may lie far below."""
+    shown = [r.get("map_val", r.get("map_rated")) for r in rows if "map_val" in r or r["front"]]
+    low, high = min(shown), max(shown)
+    margin = max(0.06 * (high - low), 0.005)
+    return [max(low - margin, -0.005), high + margin]
 
 
 def _hover(row: Mapping[str, Any]) -> str:

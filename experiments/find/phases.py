@@ -70,13 +70,15 @@ class Phase(NamedTuple):
     work: Callable[[Job], dict[str, Any]]
 
 
-def run_phases(job: Job, phases: Sequence[Phase], left: Callable[[Job, str], str] = lambda job, name: "") -> None:
+def run_phases(
+    job: Job, phases: Sequence[Phase], headline: Callable[[Job, str], str] = lambda job, title: title
+) -> None:
     """Do what is not done.
 
     Parameters
     ----------
-    left
-        Says how long it will take from a phase on.
+    headline
+        What is printed as a phase begins, of its number and title.
     """
     job.spent |= _read(job.path / _SPENT) or {}
     for number, (name, title, work) in enumerate(phases, start=1):
@@ -86,7 +88,7 @@ def run_phases(job: Job, phases: Sequence[Phase], left: Callable[[Job, str], str
             check_format(done, file)
             job.results[name] = done["result"]
             continue
-        job.note(f"\n[{number}/{len(phases)}] {title}{left(job, name)}")
+        job.note(f"\n{headline(job, f'[{number}/{len(phases)}] {title}')}")
         try:
             # As a resume reads it.
             job.results[name] = json.loads(json.dumps(_timed(job, name, work)))

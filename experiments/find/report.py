@@ -46,7 +46,8 @@ def _page(job: Job, rows: Sequence[dict[str, Any]]) -> str:
     sections = [
         _section(
             "Front",
-            front_html(job, rows) + _soft("Points show what they are under the pointer; a click opens the file."),
+            front_html(job, rows)
+            + _soft("Points show what they are under the pointer; a click opens the file, a double click shows all."),
         ),
         _section("Finalists", _finalists(job)),
         _section("Classes, on the test images", _classes(job)),

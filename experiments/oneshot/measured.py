@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from rich.console import Console
+from rich import get_console
 
 from models.documents import is_file
 from models.errors import InputError
@@ -49,7 +49,7 @@ def measuring(options: Options) -> Iterator[None]:
         how = "what is missing is measured" if is_file(options.latency_table or "") else "measuring it takes minutes"
         say(f"latency: of every block of the space on this {device_name(device)}; {how}; in {options.latency_table}")
     try:
-        with Console().status("measuring"):
+        with get_console().status("measuring"):
             yield
     except InputError as e:
         raise InputError(f"{e}; what was measured is there for --latency-table {options.latency_table}") from None

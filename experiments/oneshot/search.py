@@ -9,7 +9,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
-from rich.console import Console
 
 from models.complexity import count_flops, count_params
 from models.network import Network
@@ -25,6 +24,7 @@ from ..run.console import say
 from ..run.folder import RunFolder, is_first_process
 from ..run.lightning import interruptible, restoring, trainer_options
 from ..run.loggers import loggers_of
+from ..run.pinned import has_bars
 from ..run.processes import leave
 from ..supernets.rating import Rating
 from ..supernets.subnets import SUPERNET, cut_out, save_supernet
@@ -188,9 +188,9 @@ def run_strategy(
             LastCheckpoint(checkpoint, task.names),
             EpochLine("search", lowest=(history, "arch_loss")),
             OrderlyInterrupt(),
-            *([RichProgressBar()] if Console().is_terminal else []),
+            *([RichProgressBar()] if has_bars() else []),
         ],
-        enable_progress_bar=Console().is_terminal,
+        enable_progress_bar=has_bars(),
         fit_kwargs=fit_kwargs,
         strategy="ddp" if several else "auto",
         **trainer_options(options, accelerator),

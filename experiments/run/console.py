@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich import get_console
 from rich.console import Console
 from rich.table import Table
 
@@ -18,6 +19,8 @@ def say(*parts: str | Table, width: int = 100) -> None:
     width
         Of tables in characters, where the output is no terminal.
     """
-    console = Console(width=None if Console().is_terminal else width, markup=False, highlight=False, emoji=False)
+    # Of a terminal rich's own one, which knows of what is live there.
+    console = get_console() if get_console().is_terminal else Console(width=width)
     for part in filter(None, parts):
-        console.print(harmless(part) if isinstance(part, str) else part, soft_wrap=isinstance(part, str))
+        text = isinstance(part, str)
+        console.print(harmless(part) if text else part, soft_wrap=text, markup=False, highlight=False, emoji=False)

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 import pytorch_lightning as pl
-from rich.console import Console
 from torch import nn
 
 from models.classes import names_of
@@ -17,6 +16,7 @@ from ..run.console import say
 from ..run.folder import RunFolder
 from ..run.lightning import interruptible, make_trainer, placed, restoring
 from ..run.loggers import loggers_of
+from ..run.pinned import has_bars
 from ..tasks.task import SearchTask
 from .engine import Engine
 from .loop import Best, Training
@@ -55,7 +55,7 @@ def fit(
         strategy=options.strategy,
         logger=loggers_of(options.logger, run.path, asdict(options)),
         callbacks=[OrderlyInterrupt(), best, history, LastCheckpoint(checkpoint, names), EpochLine(title, shown)],
-        enable_progress_bar=Console().is_terminal,
+        enable_progress_bar=has_bars(),
     )
     with interruptible(trainer), restoring(trainer, checkpoint if resume else None):
         trainer.fit(training, *loaders, **again)
