@@ -18,7 +18,7 @@ def chosen_of(job: Job) -> dict[str, Any]:
 def best_so_far(job: Job) -> str:
     """The best trained network that there is by now, by the validation images; empty while there is none."""
     scores = {f"plain {k}": n["map50_95"] for k, n in job.results.get("baselines", {}).get("networks", {}).items()}
-    for phase in ("finetune", "equal"):
+    for phase in ("finetune", "long", "equal"):
         for name, c in job.results.get(phase, {}).get("candidates", {}).items():
             scores[f"plain {name}" if c["kind"] == "plain" else name] = c["map50_95"]
     if not scores:
