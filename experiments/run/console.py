@@ -22,5 +22,5 @@ def say(*parts: str | Table, width: int = 100) -> None:
     # Of a terminal rich's own one, which knows of what is live there.
     console = get_console() if get_console().is_terminal else Console(width=width)
     for part in filter(None, parts):
-        text = isinstance(part, str)
-        console.print(harmless(part) if text else part, soft_wrap=text, markup=False, highlight=False, emoji=False)
+        shown = harmless(part) if isinstance(part, str) else part
+        console.print(shown, soft_wrap=isinstance(part, str), markup=False, highlight=False, emoji=False)
