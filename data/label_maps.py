@@ -250,7 +250,9 @@ def map_places(image: Path) -> Iterator[Path]:
 
 
 def _of_voc(spec: Spec, split: str, maps: Path) -> list[tuple[Path, Path | None]]:
-    listing = spec.root / "ImageSets" / "Segmentation" / f"{split}.txt"
+    # A list that a data.yaml names; of an unpacked folder the one that is called as the split.
+    name = entry.removesuffix(".txt") if isinstance(entry := spec.entries[split], str) else split
+    listing = spec.root / "ImageSets" / "Segmentation" / f"{name}.txt"
     if not is_file(listing):
         raise InputError(f"{spec.where}: {split}: right would be a list {listing}, as Pascal VOC has it")
     ids = read_text(listing).split()

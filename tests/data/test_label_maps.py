@@ -75,6 +75,11 @@ def test_pascal_voc_as_it_is_unpacked(tmp_path):
     assert [data.names[c] for c in (0, 7, 14)] == [BACKGROUND, "car", "motorbike"]
     assert np.array_equal(data.val[0].meta.label_map, np.where(MAP == 255, 255, MAP * 7))
     assert data.val[0].meta.name.endswith("b.jpg")
+    # A list that a data.yaml names is the one that is read.
+    (root / "ImageSets/Segmentation/both.txt").write_text("a\nb\n")
+    (tmp_path / "voc.yaml").write_text("format: voc\npath: VOCdevkit/VOC2012\ntrain: both\nval: val.txt\n")
+    named = detection(tmp_path / "voc.yaml", 64, hyp=None, finds="labels")
+    assert (len(named.train), len(named.val)) == (2, 1)
 
 
 def test_cityscapes_as_it_is_unpacked(tmp_path):
